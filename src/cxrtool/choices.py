@@ -1,0 +1,65 @@
+"""The words an option may have: one list feeds the settings, the command line and the documents."""
+
+from enum import StrEnum
+
+
+class Views(StrEnum):
+    """Which radiographs of a sheet are used."""
+
+    FRONTAL = "frontal"
+    ALL = "all"
+
+
+class Level(StrEnum):
+    """What one row of a prediction table is: an image, or a study with the maximum over its images."""
+
+    IMAGE = "image"
+    STUDY = "study"
+
+
+class Criterion(StrEnum):
+    """What a tuned threshold maximises, or the figure it must reach."""
+
+    F1 = "f1"
+    BALANCED_ACCURACY = "balanced-accuracy"
+    YOUDEN = "youden"
+    RECALL = "recall"
+    SPECIFICITY = "specificity"
+
+
+class Device(StrEnum):
+    """Where the network runs; ``auto`` takes a GPU when there is one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Precision(StrEnum):
+    """What convolutions run in; ``auto`` takes bf16 where the hardware has units for it."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+class MatmulPrecision(StrEnum):
+    """See ``torch.set_float32_matmul_precision``."""
+
+    HIGHEST = "highest"
+    HIGH = "high"
+    MEDIUM = "medium"
+
+
+class OptimizerName(StrEnum):
+    """Adam (Kingma & Ba 2015) or AdamW, with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    ADAM = "adam"
+    ADAMW = "adamw"
+
+
+class SelectBy(StrEnum):
+    """What chooses the best epoch on the valid split."""
+
+    AUROC = "auroc"
+    LOSS = "loss"

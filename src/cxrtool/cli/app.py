@@ -1,0 +1,134 @@
+"""The command ``cxr``: its subcommands, and how an error becomes one line and an exit code."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from cxrtool.cli import (
+    check_data,
+    config,
+    demo,
+    display,
+    eval_,
+    explain,
+    info,
+    phantom,
+    predict,
+    train,
+    tune,
+)
+from cxrtool.errors import CxrError
+
+app = typer.Typer(
+    name="cxr",
+    help=(
+        "Train, evaluate, tune, apply and explain a DenseNet121 that reads five findings in chest radiographs.\n\n"
+        "Research software, not a medical device. Start with: cxr demo"
+    ),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (demo, phantom, check_data, train, eval_, tune, predict, explain, info, config):
+    module.register(app)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def _on_sigterm(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise _Terminated
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", help="Print the version and end."),
+    debug: bool = typer.Option(False, "--debug", help="Show tracebacks; may stand after a subcommand too."),
+) -> None:
+    # --debug is taken out by `main`; it stands here for the help. --version likewise.
+    del version, debug
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run ``cxr`` and end the process with its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    if given == ["--version"]:
+        from cxrtool import __version__
+
+        display.say(f"cxr {__version__}")
+        raise SystemExit(0)
+    display.show_logs(debug)
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    code = _run(given, debug)
+    _flush_quietly()
+    raise SystemExit(code)
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    try:
+        result = typer.main.get_command(app).main(args=arguments, prog_name="cxr", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+        if code == 130:
+            display.hint("stopped by SIGINT")
+        return code
+    except CxrError as error:
+        if debug:
+            traceback.print_exc()
+        display.print_error(error)
+        return error.exit_code
+    except _Terminated:
+        display.hint("stopped by SIGTERM")
+        return 143
+    except (KeyboardInterrupt, typer.Abort):
+        display.hint("stopped by SIGINT")
+        return 130
+    except BrokenPipeError:
+        return _leave_pipe()
+    except Exception as error:  # noqa: BLE001 - the last place that can turn an error into one line
+        return _report(error, debug)
+
+
+def _report(error: Exception, debug: bool) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        display.err().print(str(error), markup=False)
+        return 2
+    if hasattr(error, "format_message"):  # a usage error of typer's parser
+        context = getattr(error, "ctx", None)
+        help_of = context.command_path if context else "cxr"
+        display.print_error(CxrError(error.format_message(), f"See {help_of} --help."))
+        return 2
+    if debug:
+        traceback.print_exc()
+    name = type(error).__name__
+    display.print_error(
+        CxrError(f"unexpected {name}: {error}", "Run again with --debug and report what it says.")
+    )
+    return 1
+
+
+def _leave_pipe() -> int:
+    # The reader (head, say) has gone: nothing is wrong, and Python must not complain while it flushes.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _flush_quietly() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_pipe()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""``cxr check-data``"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrtool.cli import display
+from cxrtool.cli.options import JsonOption
+from cxrtool.progress import Progress
+
+
+def check_data(
+    data: Annotated[Path, typer.Argument(help="A folder in CheXpert's layout.")],
+    full: Annotated[
+        bool, typer.Option("--full", help="Read every image; compare files between splits.")
+    ] = False,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that read images.")] = 2,
+    samples: Annotated[
+        int, typer.Option("--samples", min=0, help="Draw a contact sheet of so many preprocessed images.")
+    ] = 0,
+    samples_file: Annotated[Path, typer.Option("--samples-file", help="Where the sheet goes.")] = Path(
+        "samples.png"
+    ),
+    image_size: Annotated[int, typer.Option("--image-size", min=32, max=1024, help="Of the samples.")] = 320,
+    json_output: JsonOption = False,
+) -> None:
+    """Check a data set: sheets, columns, labels, images, and patients shared between splits.
+
+    Ends with 1 when it finds an error, such as a patient in two splits.
+
+    \b
+    cxr check-data CheXpert-v1.0-small
+    cxr check-data CheXpert-v1.0-small --full --json > report.json
+    cxr check-data CheXpert-v1.0-small --samples 12
+    """
+    from cxrtool.data.checks import check_data as run_checks
+
+    with display.progress_bar() as progress:
+        report = run_checks(
+            data, full, workers, lambda done, total: progress(Progress("reading", done, total))
+        )
+    if samples:
+        from cxrtool.explain.samples import write_contact_sheet
+
+        write_contact_sheet(data, samples, samples_file, image_size)
+        display.hint(f"contact sheet: {samples_file}")
+    if json_output:
+        display.print_json(report.to_dict())
+    else:
+        display.show_data_report(report)
+    if report.errors:
+        raise typer.Exit(1)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("check-data")(check_data)

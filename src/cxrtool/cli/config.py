@@ -1,0 +1,38 @@
+"""``cxr config``"""
+
+import typer
+
+from cxrtool.cli import display
+from cxrtool.cli.options import JsonOption, settings_options
+from cxrtool.settings import ResolvedSettings
+
+
+@settings_options()
+def config(
+    resolved: ResolvedSettings,
+    yaml_output: bool = typer.Option(False, "--yaml", help="Print a file for --config."),
+    json_output: JsonOption = False,
+) -> None:
+    """Print the effective settings and where each came from.
+
+    Sources: command line over CXR_* environment (CXR_TRAIN__EPOCHS=3) over a YAML file over defaults.
+
+    \b
+    cxr config
+    cxr config --config my.yaml
+    cxr config --yaml > my.yaml
+    """
+    if json_output:
+        display.print_json(
+            {key: {"value": value, "source": source} for key, value, source in resolved.rows()}
+        )
+    elif yaml_output:
+        display.write(resolved.to_yaml())
+    else:
+        rows = [[key, "" if value is None else str(value), source] for key, value, source in resolved.rows()]
+        display.print_table("settings", ["setting", "value", "source"], rows)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("config")(config)

@@ -1,0 +1,40 @@
+"""``cxr demo``"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrtool.cli import display
+from cxrtool.cli.options import JsonOption
+from cxrtool.cli.signals import graceful_stop
+
+
+def demo(
+    out: Annotated[Path, typer.Argument(help="A new or empty folder.")] = Path("cxr-demo"),
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    json_output: JsonOption = False,
+) -> None:
+    """Go the whole way on synthetic data: phantom, train, tune, eval, predict, explain.
+
+    \b
+    cxr demo
+    cxr demo /tmp/my-demo
+    """
+    from cxrtool.demo import run_demo
+
+    with graceful_stop() as stop, display.progress_bar() as progress:
+        result = run_demo(out, seed, progress, stop)
+    if json_output:
+        display.print_json(result.to_dict())
+        return
+    display.show_evaluation(result.evaluation)
+    display.print_facts("where to look", {what: str(path) for what, path in result.files.items()})
+    total = sum(result.seconds.values())
+    display.say(f"done in {total:.0f} s: " + ", ".join(f"{k} {v:.0f} s" for k, v in result.seconds.items()))
+    display.say("These are drawings: the figures say that the program works, nothing about patients.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("demo")(demo)

@@ -1,0 +1,236 @@
+"""What people see: tables on stdout, progress and hints on stderr."""
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+from rich.text import Text
+
+from cxrtool.errors import CxrError
+from cxrtool.files import to_json
+from cxrtool.progress import Progress, ProgressCallback
+
+if TYPE_CHECKING:
+    from cxrtool.data.checks import DataReport
+    from cxrtool.evaluation.metrics import Evaluation
+    from cxrtool.evaluation.thresholds import TunedThresholds
+
+
+def printable(text: str) -> str:
+    """`text` with control characters shown: a file name may hold escape codes that a terminal must not obey."""
+    clean = text.encode("utf-8", errors="backslashreplace").decode("utf-8")
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in clean)
+
+
+def safe(text: object) -> str:
+    """`text` for a rich table or line: control characters shown, markup taken literally."""
+    return escape(printable(str(text)))
+
+
+def out() -> Console:
+    """The console for results. Made when asked for, so that a redirected stdout is the one used."""
+    return Console(file=sys.stdout, highlight=False, soft_wrap=True)
+
+
+def err() -> Console:
+    """The console for progress, logs and hints."""
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(to_json(value))
+
+
+def write(text: str) -> None:
+    """`text` as it is, on stdout."""
+    sys.stdout.write(text)
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table on stdout; the first column is text, the others are figures."""
+    table = Table(title=safe(title), title_justify="left", title_style="bold", header_style="bold")
+    for index, name in enumerate(header):
+        table.add_column(safe(name), justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(safe(figure(cell)) for cell in row))
+    console = out()
+    if not console.is_terminal:
+        console.width = 160  # a log or a pipe has no width to fit
+    console.print(table)
+
+
+def print_facts(title: str, facts: Mapping[str, object]) -> None:
+    """Names and values, a line each, on stdout."""
+    print_table(title, ["", ""], [[name, value] for name, value in facts.items()])
+
+
+def figure(cell: object) -> str:
+    """A cell as people read it: four decimals, a dash for what is undefined."""
+    if cell is None:
+        return "–"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, float):
+        return f"{cell:.4f}"
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)
+
+
+def say(text: str) -> None:
+    """A line of result for people on stdout."""
+    out().print(safe(text))
+
+
+def hint(text: str) -> None:
+    """A line on stderr."""
+    err().print(f"[dim]{safe(text)}[/dim]")
+
+
+def warn(text: str) -> None:
+    """A warning on stderr."""
+    err().print(f"[yellow]warning:[/yellow] {safe(text)}")
+
+
+def print_error(error: CxrError) -> None:
+    """``error: ...`` and the advice, a line each, on stderr."""
+    console = err()
+    console.print(f"[red]error:[/red] {safe(' '.join(error.message.splitlines()))}")
+    if error.advice:
+        console.print(safe(" ".join(error.advice.splitlines())))
+
+
+class _WarningLines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        (warn if record.levelno >= logging.WARNING else hint)(record.getMessage())
+
+
+def show_logs(debug: bool) -> None:
+    """Send the package's log to stderr: warnings, and everything when debugging."""
+    logger = logging.getLogger("cxrtool")
+    logger.handlers = [_WarningLines()]
+    logger.setLevel(logging.DEBUG if debug else logging.WARNING)
+    logger.propagate = False
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f}/s" if speed else "", style="dim")
+
+
+@contextmanager
+def progress_bar() -> Iterator[ProgressCallback]:
+    """A callback that draws one bar per phase on stderr; in a log, one line per phase."""
+    console = err()
+    if not console.is_terminal:
+        yield _line_per_phase()
+        return
+    bar = RichProgress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[detail]}"),
+        console=console,
+    )
+    tasks: dict[str, TaskID] = {}
+    with bar:
+
+        def update(step: Progress) -> None:
+            if step.phase not in tasks:
+                tasks[step.phase] = bar.add_task(safe(step.phase), total=step.total, detail="")
+            bar.update(tasks[step.phase], completed=step.done, total=step.total, detail=safe(step.detail))
+
+        yield update
+
+
+def _line_per_phase() -> ProgressCallback:
+    def update(step: Progress) -> None:
+        if step.done == step.total:
+            hint(f"{step.phase}: {step.done}/{step.total} {step.detail}".rstrip())
+
+    return update
+
+
+def show_evaluation(evaluation: "Evaluation") -> None:
+    """Metrics per finding, and at thresholds where there are any."""
+    content = evaluation.to_dict()
+    labels: dict[str, dict[str, Any]] = content["labels"]
+    title = f"{content['split']} split, {content['level']} level: {content['studies']} studies, {content['images']} images"
+    rows: list[list[object]] = [
+        [name, row["auroc"], row["auprc"], row["positives"], row["negatives"], row["ignored"]]
+        for name, row in labels.items()
+    ]
+    rows.append(["mean", content["mean"]["auroc"], content["mean"]["auprc"], "", "", ""])
+    print_table(title, ["finding", "AUROC", "AUPRC", "positives", "negatives", "ignored"], rows)
+    if any(row.get("threshold") is not None for row in labels.values()):
+        columns = ["threshold", "f1", "precision", "recall", "specificity", "balanced_accuracy"]
+        print_table(
+            "at the bundle's thresholds",
+            ["finding", *(name.replace("_", " ") for name in columns)],
+            [[name, *(row.get(column) for column in columns)] for name, row in labels.items()],
+        )
+
+
+def show_tuned(tuned: "TunedThresholds") -> None:
+    """The chosen thresholds."""
+    rows = [[name, f"{threshold:.2f}"] for name, threshold in tuned.thresholds.items()]
+    print_table(f"thresholds by {tuned.criterion} on {tuned.split}", ["finding", "threshold"], rows)
+
+
+def show_data_report(report: "DataReport") -> None:
+    """Tables per split, then what is wrong."""
+    for split, found in report.splits.items():
+        facts: dict[str, object] = {
+            "rows": found.rows,
+            "frontal": found.frontal,
+            "lateral": found.lateral,
+            "patients": found.patients,
+            "studies": found.studies,
+            "AP / PA": _counts(found.projections),
+            "sex": _counts(found.sexes),
+            "age (min, median, max)": "–" if found.age is None else "{:g}, {:g}, {:g}".format(*found.age),
+            "missing images": found.missing,
+            "unreadable images": f"{len(found.unreadable):,} of {found.images_read:,} looked at",
+            "image sizes": _counts(found.sizes),
+            "image modes": _counts(found.modes),
+        }
+        print_facts(f"{split} ({found.sheet})", facts)
+        print_table(
+            f"{split} labels, over all rows",
+            ["finding", "1", "0", "-1", "blank"],
+            [[name, c.positive, c.negative, c.uncertain, c.blank] for name, c in found.labels.items()],
+        )
+        for example in found.missing_examples:
+            say(f"  missing: {example}")
+        for example in found.unreadable[:5]:
+            say(f"  unreadable: {example}")
+    for text in report.warnings:
+        say(f"warning: {text}")
+    for text in report.errors:
+        say(f"error: {text}")
+    if not report.errors:
+        say("no error found" + ("" if report.full else "; --full reads every image"))
+
+
+def _counts(values: Mapping[str, int], most: int = 4) -> str:
+    shown = [f"{name or 'blank'}: {count:,}" for name, count in list(values.items())[:most]]
+    return ", ".join(shown) + (f", {len(values) - most} more" if len(values) > most else "")

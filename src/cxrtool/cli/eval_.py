@@ -1,0 +1,54 @@
+"""``cxr eval``"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrtool.cli import display
+from cxrtool.cli.models import chosen_model
+from cxrtool.cli.options import RUNTIME, JsonOption, settings_options
+from cxrtool.settings import ResolvedSettings
+
+
+@settings_options(
+    "data.root",
+    "model",
+    "eval.split",
+    "eval.level",
+    "data.views",
+    "data.blank",
+    "data.max_missing",
+    *RUNTIME,
+    "runtime.batch_size",
+)
+def evaluate(
+    resolved: ResolvedSettings,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder. \\[default: eval_<split> beside the model]")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """AUROC and AUPRC per finding, with predictions.csv, metrics.json and metrics.csv.
+
+    \b
+    cxr eval --data CheXpert-v1.0-small --model runs/my-run --split test
+    cxr eval --data CheXpert-v1.0-small --level image --json
+    """
+    from cxrtool.inference.evaluate import describe_evaluation, evaluate_model
+
+    model = chosen_model(resolved)
+    with display.progress_bar() as progress:
+        result = evaluate_model(model, resolved.settings, out, progress)
+    for text in result.evaluation.warnings:
+        display.warn(text)
+    if json_output:
+        display.print_json(describe_evaluation(result.evaluation, model, result.header, result.precision))
+        return
+    display.show_evaluation(result.evaluation)
+    display.say(f"files: {result.folder}/predictions.csv, metrics.json, metrics.csv")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("eval")(evaluate)

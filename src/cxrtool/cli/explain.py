@@ -1,0 +1,112 @@
+"""``cxr explain``"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cxrtool.cli import display
+from cxrtool.cli.inputs import input_paths, load_classifier
+from cxrtool.cli.options import RUNTIME, JsonOption, settings_options
+from cxrtool.errors import CxrError
+from cxrtool.findings import find_finding
+from cxrtool.progress import Progress
+from cxrtool.settings import ResolvedSettings
+
+if TYPE_CHECKING:
+    from cxrtool.explain.cam import Explanation
+
+
+@settings_options("model", "explain.alpha", *RUNTIME, "runtime.batch_size")
+def explain(
+    resolved: ResolvedSettings,
+    inputs: Annotated[list[Path], typer.Argument(help="Images, folders, or - for a list of paths on stdin.")],
+    label: Annotated[
+        str | None,
+        typer.Option(
+            "--label", help="A finding. \\[default: every positive one, or the most probable if none is]"
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("explanations"),
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Look in folders of folders too.")
+    ] = False,
+    thresholds: Annotated[
+        str | None,
+        typer.Option("--thresholds", help="0.46,0.11,0.47,0.34,0.37 or a file. \\[default: the bundle's]"),
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Show where the model looked: heatmap, overlay and a side-by-side figure per image (Grad-CAM).
+
+    \b
+    cxr explain image.jpg --label "Pleural Effusion"
+    cxr explain folder --recursive --out maps
+    """
+    finding = None if label is None else find_finding(label)
+    paths = list(input_paths(inputs, recursive))
+    names = unique_names(paths)
+    classifier = load_classifier(resolved, thresholds)
+    rows: list[dict[str, Any]] = []
+    with display.progress_bar() as progress:
+        for done, (path, result) in enumerate(classifier.explain_many(paths, finding), start=1):
+            if isinstance(result, CxrError):
+                rows.append({"path": str(path), "error": str(result), "explanations": []})
+            else:
+                alpha = resolved.settings.explain.alpha
+                saved = [_saved(explanation, out, names[done - 1], alpha) for explanation in result]
+                rows.append({"path": str(path), "error": None, "explanations": saved})
+            progress(Progress("explain", done, len(paths)))
+    _show(rows, out, json_output)
+    if any(row["error"] for row in rows):
+        raise typer.Exit(1)
+
+
+def _saved(explanation: "Explanation", out: Path, name: str, alpha: float) -> dict[str, Any]:
+    if not explanation.heatmap.any():
+        display.warn(f"{explanation.path}: the map of {explanation.label} is zero everywhere")
+    return {
+        "label": explanation.label,
+        "probability": explanation.probability,
+        "threshold": explanation.threshold,
+        "positive": explanation.positive,
+        "files": {kind: str(path) for kind, path in explanation.save(out, name, alpha).items()},
+    }
+
+
+def unique_names(paths: list[Path]) -> list[str]:
+    """A name for each file: its path below the folder that all share, joined by ``_``, without the suffix.
+
+    In CheXpert every file is called view1_frontal.jpg, so the bare name would not do. Where two names still meet, a
+    digest of the path sets them apart.
+    """
+    whole = [Path(os.path.abspath(path)) for path in paths]
+    common = Path(os.path.commonpath([path.parent for path in whole])) if whole else Path()
+    names = ["_".join(path.relative_to(common).with_suffix("").parts) for path in whole]
+    return [
+        name if names.count(name) == 1 else f"{name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+        for name, path in zip(names, whole, strict=True)
+    ]
+
+
+def _show(rows: list[dict[str, Any]], out: Path, json_output: bool) -> None:
+    if json_output:
+        display.print_json({"explanations": rows})
+        return
+    for row in rows:
+        if row["error"]:
+            display.say(f"{row['path']}: error: {row['error']}")
+        for item in row["explanations"]:
+            mark = "positive" if item["positive"] else "negative"
+            display.say(
+                f"{row['path']}: {item['label']} {item['probability']:.3f} (threshold {item['threshold']:.2f}, {mark})"
+            )
+    pictures = sum(len(row["explanations"]) for row in rows)
+    display.say(f"{pictures} figures with heatmap and overlay in {out}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("explain")(explain)

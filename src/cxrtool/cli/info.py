@@ -1,0 +1,73 @@
+"""``cxr info``"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrtool.cli import display
+from cxrtool.cli.models import chosen_model
+from cxrtool.cli.options import JsonOption
+from cxrtool.settings import load_settings
+
+
+def info(
+    model: Annotated[
+        Path | None, typer.Argument(help="Run folder or bundle file. \\[default: the newest run]")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Print what a bundle says of itself: policy, thresholds, training, data, metrics, versions.
+
+    \b
+    cxr info runs/my-run
+    cxr info model.safetensors --json
+    """
+    from cxrtool.model.bundle import read_header
+
+    path = chosen_model(load_settings({"model": model}))
+    header = read_header(path)
+    content = header.model_dump(mode="json")
+    if json_output:
+        display.print_json({"path": str(path)} | content)
+        return
+    display.print_facts(
+        str(path),
+        {
+            "run": header.run,
+            "created": header.created,
+            "architecture": header.architecture,
+            "policy": header.policy,
+            "image size": f"{header.image_preprocessing.image_size} px",
+            "views": header.views,
+            "trained on": _split_line(header.data, "train"),
+            "chosen on": _split_line(header.data, "valid"),
+            "best epoch": str(header.metrics.get("epoch")),
+            "thresholds": "tuned" if header.thresholds else "0.5 each (not tuned; see cxr tune)",
+            "tuned on": f"{header.tuning.split}, {header.tuning.criterion}" if header.tuning else None,
+            "weights sha256": header.weights_sha256,
+            "versions": ", ".join(f"{name} {number}" for name, number in header.versions.items()),
+            "use": header.intended_use,
+        },
+    )
+    labels = header.metrics["valid"]["labels"]
+    display.print_table(
+        "findings (valid, at the best epoch)",
+        ["finding", "threshold", "AUROC", "AUPRC"],
+        [
+            [finding, f"{header.effective_thresholds[finding]:.2f}", row["auroc"], row["auprc"]]
+            for finding, row in labels.items()
+        ],
+    )
+
+
+def _split_line(data: dict[str, "object"], split: str) -> str:
+    digest = data.get(split)
+    if digest is None:
+        return "–"
+    return f"{digest.images} images, {digest.patients} patients ({digest.sheet}, {digest.sheet_sha256[:12]})"  # type: ignore[attr-defined]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("info")(info)

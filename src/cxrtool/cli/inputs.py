@@ -1,0 +1,42 @@
+"""The radiographs a command is given: files, folders, or ``-`` for a list on stdin."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxrtool.errors import RequestError
+
+if TYPE_CHECKING:
+    from cxrtool.inference.classifier import Classifier
+    from cxrtool.settings import ResolvedSettings
+
+
+def input_paths(inputs: list[Path], recursive: bool) -> Iterator[Path]:
+    """Every radiograph named, in order; a folder's are sorted; a list on stdin is read as it comes.
+
+    Raises:
+        RequestError: a folder holds no image.
+    """
+    from cxrtool.data.images import list_images
+
+    for given in inputs:
+        if str(given) == "-":
+            yield from (Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip())
+            continue
+        found = list_images([given], recursive)
+        if not found and given.is_dir():
+            raise RequestError(
+                f"folder {given} holds no image", "Add --recursive to look in its folders too."
+            )
+        yield from found
+
+
+def load_classifier(resolved: "ResolvedSettings", thresholds: str | None) -> "Classifier":
+    """The chosen model with the thresholds given, as text or file, instead of its own."""
+    from cxrtool.cli.models import chosen_model
+    from cxrtool.evaluation.thresholds import parse_thresholds
+    from cxrtool.inference.classifier import Classifier
+
+    given = None if thresholds is None else parse_thresholds(thresholds)
+    return Classifier.load(chosen_model(resolved), given, resolved.settings.runtime)

@@ -1,0 +1,106 @@
+"""Command-line options made from the settings, so that the two can never drift apart.
+
+A command names the settings it reads; each becomes an option whose name, type, choices, default and help come from
+the field in `cxrtool.settings`. What the user gives is merged over environment, file and defaults.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from cxrtool.settings import ResolvedSettings, Settings, load_settings
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="YAML file of settings; see `cxr config`.")
+]
+
+_NAMES = {"data.root": "--data", "tune.minimum": "--min", "tune.maximum": "--max"}
+_MODEL_HELP = "Run folder or bundle file. [default: the newest run in runs/]"
+
+
+def settings_options(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each setting in `keys`, and ``--config``.
+
+    The command gets them merged and checked as its first argument, a `ResolvedSettings`.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        parameters = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        options = {_parameter(key): key for key in keys}
+        added = [_option(key, name) for name, key in options.items()]
+        added.append(
+            inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ConfigOption)
+        )
+
+        @functools.wraps(command)
+        def run(**arguments: Any) -> None:
+            given = {key: arguments.pop(name) for name, key in options.items()}
+            config = arguments.pop("config")
+            command(load_settings(given, config), **arguments)
+
+        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+        everything = [*own, *added]
+        run.__signature__ = inspect.Signature(everything)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in everything}
+        return run
+
+    return decorate
+
+
+def given_on_command_line(resolved: ResolvedSettings) -> dict[str, object]:
+    """The settings that came from the command line, by dotted key."""
+    return {key: value for key, value, source in resolved.rows() if source == "command line"}
+
+
+def _parameter(key: str) -> str:
+    return key.replace(".", "_")
+
+
+def _field(key: str) -> FieldInfo:
+    model: type[BaseModel] = Settings
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        section = model.model_fields[parent].annotation
+        assert isinstance(section, type)
+        model = section
+    return model.model_fields[leaf]
+
+
+def _option(key: str, name: str) -> inspect.Parameter:
+    field = _field(key)
+    kind = _plain_type(field.annotation)
+    flag = _NAMES.get(key, "--" + key.rpartition(".")[2].replace("_", "-"))
+    declaration = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
+    annotation = Annotated[kind | None, typer.Option(declaration, help=_help(key, field), show_default=False)]  # type: ignore[operator]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _plain_type(annotation: Any) -> type:
+    options = [part for part in get_args(annotation) if part is not type(None)]
+    if options:
+        return _plain_type(options[0])
+    assert isinstance(annotation, type)
+    return annotation if issubclass(annotation, (StrEnum, bool, int, float, Path)) else str
+
+
+def _help(key: str, field: FieldInfo) -> str:
+    if key == "model":
+        return _MODEL_HELP
+    text = (field.description or key.rpartition(".")[2].replace("_", " ")).strip()
+    default = field.default
+    shown = "" if default is None else f" \\[default: {default}]"
+    return f"{text[0].upper()}{text[1:]}.{shown}"
+
+
+RUNTIME = ("runtime.device", "runtime.precision", "runtime.channels_last", "runtime.workers")
+"""The machine's settings that every command with a network has."""

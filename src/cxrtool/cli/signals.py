@@ -1,0 +1,27 @@
+"""Ending long work cleanly when a signal asks for it."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from cxrtool.cli import display
+
+
+@contextmanager
+def graceful_stop() -> Iterator[Callable[[], int | None]]:
+    """The first SIGINT or SIGTERM asks the loop to end after its step; a second one ends at once."""
+    asked: list[int] = []
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        display.hint("ending after this step; once more ends at once")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked[0] if asked else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,129 @@
+"""``cxr train``"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cxrtool.cli import display
+from cxrtool.cli.options import RUNTIME, JsonOption, given_on_command_line, settings_options
+from cxrtool.cli.signals import graceful_stop
+from cxrtool.errors import RequestError
+from cxrtool.settings import ResolvedSettings, load_settings
+
+if TYPE_CHECKING:
+    from cxrtool.training.loop import TrainResult
+
+
+@settings_options(
+    "data.root",
+    "train.policy",
+    "train.epochs",
+    "train.image_size",
+    "train.batch_size",
+    "train.lr",
+    "train.init",
+    "train.seed",
+    "train.optimizer",
+    "train.weight_decay",
+    "train.clip_gradients",
+    "train.pos_weight",
+    "train.pos_weight_clip",
+    "train.augment",
+    "train.patience",
+    "train.select_by",
+    "data.views",
+    "data.blank",
+    "data.max_missing",
+    *RUNTIME,
+    "runtime.pin_memory",
+    "runtime.matmul_precision",
+    "runtime.cudnn_benchmark",
+    "runs",
+)
+def train(
+    resolved: ResolvedSettings,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder. \\[default: runs/<readable id>]")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on with the run in this folder, with its settings.")
+    ] = None,
+    amp: Annotated[
+        bool | None,
+        typer.Option("--amp/--no-amp", help="Mixed precision: the same as --precision bf16, or fp32."),
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Train a model and keep its best epoch.
+
+    \b
+    cxr train --data CheXpert-v1.0-small --policy u-ignore
+    cxr train --data CheXpert-v1.0-small --policy u-ignore,Atelectasis=u-ones --epochs 3
+    cxr train --resume runs/20261124-101500_u-ignore_320px_seed0
+    """
+    from cxrtool.training.loop import train as run_training
+
+    if amp is not None:
+        resolved = _merge(resolved, {"runtime.precision": "bf16" if amp else "fp32"})
+    if resume is not None:
+        resolved = _of_run(resume, resolved)
+        if out is not None:
+            raise RequestError("--out and --resume exclude each other", "A resumed run stays in its folder.")
+    with graceful_stop() as stop, display.progress_bar() as progress:
+        result = run_training(resolved, out, resume, progress, stop)
+    _show(result, json_output)
+
+
+def _merge(resolved: ResolvedSettings, more: dict[str, object]) -> ResolvedSettings:
+    values = {key: value for key, value, _ in resolved.rows()} | more
+    merged = load_settings(values, environ={})
+    return ResolvedSettings(merged.settings, {**resolved.sources, **dict.fromkeys(more, "command line")})
+
+
+def _of_run(run: Path, resolved: ResolvedSettings) -> ResolvedSettings:
+    from cxrtool.training.loop import SETTINGS_NAME, settings_of_run
+
+    settings_of_run(run)  # refuses a folder without one
+    return load_settings(given_on_command_line(resolved), run / SETTINGS_NAME, environ={})
+
+
+def _show(result: "TrainResult", json_output: bool) -> None:
+    if json_output:
+        display.print_json(_summary(result))
+        return
+    display.print_table(
+        "epochs",
+        ["epoch", "train loss", "valid loss", "valid AUROC", "valid AUPRC", "images/s", "best"],
+        [
+            [
+                str(row.epoch),
+                row.train_loss,
+                row.valid_loss,
+                row.valid_auroc,
+                row.valid_auprc,
+                f"{row.images_per_second:.1f}",
+                "*" if row.epoch == result.best.epoch else "",
+            ]
+            for row in result.history
+        ],
+    )
+    display.say(f"model: {result.bundle}")
+    display.hint(f"next: cxr tune --data DATA --model {result.run}")
+
+
+def _summary(result: "TrainResult") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "run": str(result.run),
+        "model": str(result.bundle),
+        "best": asdict(result.best),
+        "history": [asdict(row) for row in result.history],
+        "seconds": result.seconds,
+    }
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("train")(train)

@@ -1,0 +1,69 @@
+"""``cxr tune``"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrtool.cli import display
+from cxrtool.cli.models import chosen_model
+from cxrtool.cli.options import RUNTIME, JsonOption, settings_options
+from cxrtool.settings import ResolvedSettings
+
+
+@settings_options(
+    "data.root",
+    "model",
+    "tune.split",
+    "tune.criterion",
+    "tune.target",
+    "tune.minimum",
+    "tune.maximum",
+    "tune.step",
+    "data.views",
+    "data.blank",
+    "data.max_missing",
+    *RUNTIME,
+    "runtime.batch_size",
+)
+def tune(
+    resolved: ResolvedSettings,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            "--predictions", help="Tune from a saved predictions.csv; without --model only files are written."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder. \\[default: tune_<split> beside the model]")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Choose a threshold per finding on valid and store it in the bundle.
+
+    \b
+    cxr tune --data CheXpert-v1.0-small --model runs/my-run
+    cxr tune --data CheXpert-v1.0-small --criterion recall --target 0.9
+    cxr tune --predictions runs/my-run/eval_valid/predictions.csv --min 0.1 --max 0.9 --step 0.05
+    """
+    from cxrtool.inference.evaluate import tune_model
+
+    from_table_alone = predictions is not None and resolved.settings.model is None
+    model = None if from_table_alone else chosen_model(resolved)
+    with display.progress_bar() as progress:
+        result = tune_model(resolved.settings, model, predictions, out, progress)
+    for text in result.tuned.warnings:
+        display.warn(text)
+    if json_output:
+        display.print_json(
+            result.tuned.to_dict() | {"model": None if result.bundle is None else str(result.bundle)}
+        )
+        return
+    display.show_tuned(result.tuned)
+    display.say(f"thresholds written into {result.bundle}" if result.bundle else "no bundle was changed")
+    display.say(f"files: {result.folder}/thresholds.json, thresholds.csv, curves.csv")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("tune")(tune)

@@ -1,0 +1,156 @@
+"""Radiographs in batches, read ahead by threads: the one loader of train, eval, predict and explain.
+
+Threads rather than torch's worker processes: Pillow and OpenCV release the interpreter's lock while they decode and
+resize, a thread starts at once, needs no shared memory and cannot be killed for it, and what is read does not depend
+on how many there are.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.data.augment import augment, sample_rng
+from cxrtool.data.images import Preprocessing, preprocess, read
+from cxrtool.data.manifest import Manifest
+from cxrtool.data.reading import read_ahead
+from cxrtool.errors import CxrError
+
+
+@dataclass(frozen=True)
+class Radiograph:
+    """One decoded radiograph.
+
+    Attributes:
+        path: its file.
+        image: [H, W] uint8 as `read` gives it.
+        pixels: [S, S] uint8 as `preprocess` gives it.
+    """
+
+    path: Path
+    image: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of a manifest.
+
+    Attributes:
+        rows: [B] int64, positions in the manifest.
+        pixels: [B, 1, S, S] uint8.
+    """
+
+    rows: NDArray[np.int64]
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are read ahead.
+
+    Attributes:
+        preprocessing: what each image goes through.
+        batch_size: images in a batch.
+        workers: threads.
+        timeout: seconds after which a read counts as hung.
+    """
+
+    preprocessing: Preprocessing
+    batch_size: int
+    workers: int = 2
+    timeout: float | None = None
+
+
+def read_radiograph(path: Path, preprocessing: Preprocessing, root: Path | None = None) -> Radiograph:
+    """Read and preprocess one file.
+
+    Raises:
+        ImageError: it cannot be read, or a link leads out of `root`.
+    """
+    image = read(path, root)
+    return Radiograph(path, image, preprocess(image, preprocessing))
+
+
+def radiograph_batches(
+    paths: Iterable[Path], reading: Reading
+) -> Iterator[list[tuple[Path, Radiograph | CxrError]]]:
+    """Lists of up to `batch_size` files in order, each read or with the error that it met.
+
+    At most a few batches are in memory, however many paths there are.
+    """
+    load = partial(read_radiograph, preprocessing=reading.preprocessing)
+    waiting: list[tuple[Path, Radiograph | CxrError]] = []
+    ahead = max(2 * reading.batch_size, 2 * reading.workers)
+    for path, result in read_ahead(paths, load, reading.workers, ahead, reading.timeout):
+        waiting.append((path, result))
+        if len(waiting) == reading.batch_size:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
+
+
+def manifest_batches(
+    manifest: Manifest,
+    groups: Sequence[NDArray[np.int64]],
+    reading: Reading,
+    augment_seed: tuple[int, int] | None = None,
+) -> Iterator[Batch]:
+    """The rows of each group as one batch, in the order given.
+
+    Args:
+        manifest: whose images to read.
+        groups: row numbers, a batch each; see `split_batches`.
+        reading: preprocessing and threads; its batch size is not used.
+        augment_seed: (seed, epoch) to augment each image from (seed, epoch, row); None leaves images as they are.
+
+    Raises:
+        ImageError: an image cannot be read.
+    """
+    load = _loader(manifest, reading.preprocessing, augment_seed)
+    rows = [int(row) for group in groups for row in group]
+    largest = max((len(group) for group in groups), default=1)
+    results = read_ahead(rows, load, reading.workers, 2 * largest, reading.timeout)
+    try:
+        for group in groups:
+            pixels = [_or_raise(next(results)[1]) for _ in group]
+            yield Batch(group, np.stack(pixels)[:, None])
+    finally:
+        results.close()
+
+
+def _loader(
+    manifest: Manifest, preprocessing: Preprocessing, augment_seed: tuple[int, int] | None
+) -> Callable[[int], NDArray[np.uint8]]:
+    def load(row: int) -> NDArray[np.uint8]:
+        pixels = read_radiograph(manifest.file(row), preprocessing, manifest.root).pixels
+        return pixels if augment_seed is None else augment(pixels, sample_rng(*augment_seed, row))
+
+    return load
+
+
+def _or_raise(result: NDArray[np.uint8] | CxrError) -> NDArray[np.uint8]:
+    if isinstance(result, CxrError):
+        raise type(result)(result.message, "Find all such files with: cxr check-data DATA --full.")
+    return result
+
+
+def split_batches(
+    order: NDArray[np.int64], batch_size: int, merge_single: bool = False
+) -> list[NDArray[np.int64]]:
+    """Cut `order` into groups of `batch_size`.
+
+    Args:
+        order: [N] int64 row numbers.
+        batch_size: rows in a group.
+        merge_single: put a last group of one into the one before: BatchNorm has no variance over one value, which
+            is what a 32 px image leaves in the last block.
+    """
+    groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    if merge_single and len(groups) > 1 and len(groups[-1]) == 1:
+        groups[-2:] = [np.concatenate(groups[-2:])]
+    return groups

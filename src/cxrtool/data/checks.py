@@ -1,0 +1,284 @@
+"""What is in a data set and what is wrong with it."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cxrtool.choices import Views
+from cxrtool.data.images import read
+from cxrtool.data.manifest import Manifest, available_splits, load_manifest, missing_images
+from cxrtool.data.reading import read_ahead
+from cxrtool.errors import CxrError
+from cxrtool.findings import FINDINGS, UNCERTAIN
+
+_EXAMPLES = 5
+_HEADERS_READ = 200
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """Rows per label of one finding."""
+
+    positive: int
+    negative: int
+    uncertain: int
+    blank: int
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """One split's sheet and images.
+
+    Attributes:
+        sheet: the file's name.
+        rows: in the sheet.
+        frontal: rows of frontal views.
+        lateral: rows of lateral views.
+        patients: distinct.
+        studies: distinct.
+        labels: by finding, over all rows.
+        projections: rows by AP, PA, or empty.
+        sexes: rows by sex as written.
+        age: smallest, median and largest, years; None without ages.
+        missing: rows without a usable image.
+        missing_examples: path, line and reason of the first.
+        images_read: how many image headers (or with ``--full`` images) the next three are about.
+        sizes: images by ``width x height``, the most frequent first.
+        modes: images by Pillow's mode.
+        unreadable: path and error.
+    """
+
+    sheet: str
+    rows: int
+    frontal: int
+    lateral: int
+    patients: int
+    studies: int
+    labels: dict[str, LabelCounts]
+    projections: dict[str, int]
+    sexes: dict[str, int]
+    age: tuple[float, float, float] | None
+    missing: int
+    missing_examples: tuple[str, ...]
+    images_read: int
+    sizes: dict[str, int]
+    modes: dict[str, int]
+    unreadable: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What `check_data` found.
+
+    Attributes:
+        root: the folder.
+        full: whether every image was read.
+        splits: by name.
+        errors: what makes figures from this data wrong.
+        warnings: what one should know.
+    """
+
+    root: Path
+    full: bool
+    splits: dict[str, SplitReport]
+    errors: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """As ``cxr check-data --json`` prints it."""
+        return asdict(self) | {"root": str(self.root)}
+
+
+@dataclass(frozen=True)
+class _ImageFacts:
+    size: str
+    mode: str
+    digest: str
+
+
+def check_data(
+    root: Path,
+    full: bool = False,
+    workers: int = 2,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> DataReport:
+    """Check every sheet of a data folder, and its images: a sample's headers, or with `full` each one whole.
+
+    Raises:
+        RequestError: the folder is missing or holds no sheet.
+        SheetError: a sheet cannot be read.
+    """
+    manifests = {split: load_manifest(root, split, Views.ALL) for split in available_splits(root)}
+    rows_to_read = {split: _rows_to_read(manifest, full) for split, manifest in manifests.items()}
+    total = sum(len(rows) for rows in rows_to_read.values())
+    errors, warnings = _errors_between(manifests), []
+    reports: dict[str, SplitReport] = {}
+    digests: dict[str, dict[str, str]] = {}
+    done = 0
+    for split, manifest in manifests.items():
+        facts: dict[str, _ImageFacts] = {}
+        unreadable: list[str] = []
+        for path, found in _inspect(manifest, rows_to_read[split], full, workers):
+            if isinstance(found, CxrError):
+                unreadable.append(f"{path}: {found.message.removeprefix(f'{manifest.root / path}: ')}")
+            else:
+                facts[path] = found
+            done += 1
+            progress(done, total)
+        digests[split] = {fact.digest: path for path, fact in facts.items() if fact.digest}
+        reports[split] = _report(manifest, facts, unreadable)
+        errors += _errors_within(manifest)
+        warnings += _warnings_within(manifest, reports[split])
+    errors += _same_bytes(digests)
+    return DataReport(root, full, reports, tuple(errors), tuple(warnings))
+
+
+def _rows_to_read(manifest: Manifest, full: bool) -> list[int]:
+    there = np.flatnonzero(~missing_images(manifest).rows)
+    if not full and len(there) > _HEADERS_READ:
+        there = there[np.linspace(0, len(there) - 1, _HEADERS_READ).astype(int)]
+    return [int(row) for row in there]
+
+
+def _inspect(
+    manifest: Manifest, rows: list[int], full: bool, workers: int
+) -> Iterator[tuple[str, _ImageFacts | CxrError]]:
+    load = partial(_facts, manifest=manifest, full=full)
+    for row, found in read_ahead(rows, load, workers):
+        yield str(manifest.paths[row]), found
+
+
+def _facts(row: int, manifest: Manifest, full: bool) -> _ImageFacts:
+    path = manifest.file(row)
+    digest = ""
+    if full:
+        read(path, manifest.root)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        with Image.open(path) as image:
+            return _ImageFacts(f"{image.width} x {image.height}", image.mode, digest)
+    except (OSError, Image.DecompressionBombError) as error:
+        raise CxrError(f"{path}: is not an image ({type(error).__name__})") from None
+
+
+def _report(manifest: Manifest, facts: dict[str, _ImageFacts], unreadable: list[str]) -> SplitReport:
+    missing = missing_images(manifest)
+    ages = manifest.ages[~np.isnan(manifest.ages)]
+    return SplitReport(
+        sheet=manifest.sheet.name,
+        rows=len(manifest),
+        frontal=int((manifest.views == "frontal").sum()),
+        lateral=int((manifest.views == "lateral").sum()),
+        patients=len(set(manifest.patients)),
+        studies=len(set(manifest.studies)),
+        labels={finding: _label_counts(manifest, column) for column, finding in enumerate(FINDINGS)},
+        projections=_count(manifest.projections),
+        sexes=_count(manifest.sexes),
+        age=(float(ages.min()), float(np.median(ages)), float(ages.max())) if len(ages) else None,
+        missing=int(missing.rows.sum()),
+        missing_examples=tuple(
+            f"{manifest.paths[row]} (line {manifest.lines[row]}): {reason}"
+            for row, reason in list(missing.reasons.items())[:_EXAMPLES]
+        ),
+        images_read=len(facts) + len(unreadable),
+        sizes=_count([fact.size for fact in facts.values()]),
+        modes=_count([fact.mode for fact in facts.values()]),
+        unreadable=tuple(unreadable),
+    )
+
+
+def _label_counts(manifest: Manifest, column: int) -> LabelCounts:
+    labels = manifest.raw_labels[:, column]
+    return LabelCounts(
+        positive=int((labels == 1).sum()),
+        negative=int((labels == 0).sum()),
+        uncertain=int((labels == UNCERTAIN).sum()),
+        blank=int(np.isnan(labels).sum()),
+    )
+
+
+def _count(values: object) -> dict[str, int]:
+    return dict(Counter(values).most_common())  # type: ignore[call-overload, no-any-return]
+
+
+def _errors_between(manifests: dict[str, Manifest]) -> list[str]:
+    found = []
+    names = list(manifests)
+    for index, first in enumerate(names):
+        for second in names[index + 1 :]:
+            shared = sorted(set(manifests[first].patients) & set(manifests[second].patients))
+            if shared:
+                found.append(
+                    f"{len(shared)} patients are in {first} and in {second} ({', '.join(shared[:_EXAMPLES])})"
+                )
+    return found
+
+
+def _errors_within(manifest: Manifest) -> list[str]:
+    first: dict[str, int] = {}
+    same: list[str] = []
+    conflicting: list[str] = []
+    for row, path in enumerate(manifest.paths):
+        earlier = first.setdefault(str(path), row)
+        if earlier != row:
+            equal = np.array_equal(manifest.raw_labels[earlier], manifest.raw_labels[row], equal_nan=True)
+            where = f"{path} (lines {manifest.lines[earlier]} and {manifest.lines[row]})"
+            (same if equal else conflicting).append(where)
+    errors = []
+    if same:
+        errors.append(
+            f"{manifest.sheet.name}: {len(same)} paths are there twice: {'; '.join(same[:_EXAMPLES])}"
+        )
+    if conflicting:
+        errors.append(
+            f"{manifest.sheet.name}: {len(conflicting)} paths have two different labels: "
+            f"{'; '.join(conflicting[:_EXAMPLES])}"
+        )
+    return errors
+
+
+def _warnings_within(manifest: Manifest, report: SplitReport) -> list[str]:
+    name = manifest.sheet.name
+    warnings = [
+        f"{name}: {finding} is blank in every row"
+        for finding, counts in report.labels.items()
+        if counts.blank == report.rows
+    ]
+    conflicts = _conflicting_studies(manifest)
+    if conflicts:
+        warnings.append(
+            f"{name}: {len(conflicts)} studies have images with different labels ({', '.join(conflicts[:_EXAMPLES])})"
+        )
+    if report.missing:
+        warnings.append(f"{name}: {report.missing} of {report.rows} rows have no usable image")
+    if report.unreadable:
+        warnings.append(f"{name}: {len(report.unreadable)} images cannot be read")
+    return warnings
+
+
+def _conflicting_studies(manifest: Manifest) -> list[str]:
+    labels: dict[str, bytes] = {}
+    conflicts: dict[str, None] = {}
+    filled = np.nan_to_num(manifest.raw_labels, nan=9.0)
+    for study, row in zip(manifest.studies, filled, strict=True):
+        if labels.setdefault(str(study), row.tobytes()) != row.tobytes():
+            conflicts[str(study)] = None
+    return list(conflicts)
+
+
+def _same_bytes(digests: dict[str, dict[str, str]]) -> list[str]:
+    found = []
+    names = list(digests)
+    for index, first in enumerate(names):
+        for second in names[index + 1 :]:
+            shared = sorted(set(digests[first]) & set(digests[second]))
+            if shared:
+                example = f"{digests[first][shared[0]]} and {digests[second][shared[0]]}"
+                found.append(f"{len(shared)} images have the same bytes in {first} and {second} ({example})")
+    return found

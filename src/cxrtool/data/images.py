@@ -1,0 +1,230 @@
+"""Any radiograph file as grey pixels, and the one preprocessing: everything that sees an image calls these two.
+
+Pillow is the one decoder. Where it would give wrong or missing pixels in silence (a cut JPEG, a bad PNG checksum), the
+file is refused instead.
+"""
+
+import io
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from cxrtool.errors import ImageError, RequestError
+
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+LARGEST_PIXELS = 64_000_000
+"""Four times a large digital radiograph; refused from the header, before memory is taken."""
+LARGEST_BYTES = 256 * 2**20
+SMALLEST_SIDE = 32
+LARGEST_ASPECT = 4.0
+
+_JPEG_END = b"\xff\xd9"
+_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What an image goes through before the network; it travels in the bundle.
+
+    Attributes:
+        image_size: pixels of both sides of the network's input, 32 to 1024.
+        mean: per channel, of pixels scaled to [0, 1]; ImageNet's.
+        std: likewise.
+        resize: how; only one way exists.
+    """
+
+    image_size: int = 320
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    resize: str = "stretch, antialiased bilinear"
+
+    def __post_init__(self) -> None:
+        if not 32 <= self.image_size <= 1024:
+            raise RequestError(f"image size {self.image_size} lies outside 32 to 1024", "320 is usual.")
+        if self.resize != type(self).resize:
+            raise RequestError(f"resize {self.resize!r} is unknown", f"It must be {type(self).resize!r}.")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
+            raise RequestError("mean and std need three values each, std above 0", "ImageNet's are usual.")
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values by name."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, object]) -> Self:
+        """The preprocessing that `to_dict` described.
+
+        Raises:
+            RequestError: a key or value is not one of its own.
+        """
+        try:
+            return cls(
+                image_size=int(str(content["image_size"])),
+                mean=_three(content["mean"]),
+                std=_three(content["std"]),
+                resize=str(content["resize"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise RequestError(f"preprocessing cannot be read: {error}", "The bundle is damaged.") from None
+
+
+def _three(value: object) -> tuple[float, float, float]:
+    if not isinstance(value, Sequence) or len(value) != 3:
+        raise ValueError(f"{value!r} is not three numbers")
+    first, second, third = (float(item) for item in value)
+    return first, second, third
+
+
+def read(path: Path, root: Path | None = None) -> NDArray[np.uint8]:
+    """One radiograph as grey pixels.
+
+    The format goes by content, not by name. Orientation from EXIF is applied once; colour becomes luma (ITU-R 601);
+    more than 8 bits are scaled by the range found in the file; transparency lies on black.
+
+    Args:
+        path: the file.
+        root: when given, a path or link that leads out of this folder is refused.
+
+    Returns:
+        [H, W] uint8, 0 black.
+
+    Raises:
+        ImageError: it is missing, not a regular file, not an image of an allowed format, cut, damaged, too large, too
+            small or too narrow, or has several pages.
+    """
+    content = _read_bytes(path, root)
+    try:
+        return _decode(path, content)
+    except ImageError:
+        raise
+    except Exception as error:  # noqa: BLE001 - Pillow's plugins raise anything (SyntaxError, struct.error) on bad bytes
+        raise _refuse(path, f"cannot be decoded ({type(error).__name__}: {error})") from None
+
+
+def preprocess(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Resize once, antialiased (Pillow's bilinear, whose support grows with the reduction).
+
+    Args:
+        image: [H, W] uint8.
+        preprocessing: gives the size.
+
+    Returns:
+        [S, S] uint8. The network itself takes mean and standard deviation off, on its device: as uint8 a batch is a
+        twelfth of the bytes.
+    """
+    size = (preprocessing.image_size, preprocessing.image_size)
+    if image.shape == size:
+        return image
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+
+
+def list_images(inputs: Sequence[Path], recursive: bool = False) -> list[Path]:
+    """Files as given and the images in folders, sorted; hidden ones are left out.
+
+    A file that does not exist stays in the list: it gets its row with an error.
+    """
+    found: list[Path] = []
+    for given in inputs:
+        if given.is_dir():
+            entries = given.rglob("*") if recursive else given.iterdir()
+            found += sorted(path for path in entries if _looks_like_image(path.relative_to(given)))
+        else:
+            found.append(given)
+    return found
+
+
+def _looks_like_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
+
+
+def _read_bytes(path: Path, root: Path | None) -> bytes:
+    if root is not None and not _is_inside(path, root):
+        raise _refuse(path, f"leads out of {root}", "Put the file itself into the data folder.")
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise _refuse(path, "is a folder", "Give a file, or --recursive.")
+        if not stat.S_ISREG(status.st_mode):
+            # A FIFO would block for ever when opened.
+            raise _refuse(path, "is not a regular file")
+        if status.st_size == 0:
+            raise _refuse(path, "is empty (0 bytes)", "Copy it again.")
+        if status.st_size > LARGEST_BYTES:
+            raise _refuse(path, f"has {status.st_size:,} bytes; at most {LARGEST_BYTES:,} are read")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise _refuse(path, "no such file", "Check the path.") from None
+    except PermissionError:
+        raise _refuse(path, "permission denied", "Check the file's rights.") from None
+    except (OSError, ValueError) as error:
+        raise _refuse(path, f"cannot be read ({error})") from None
+
+
+def _is_inside(path: Path, root: Path) -> bool:
+    real_root = os.path.realpath(root)
+    return os.path.realpath(path).startswith(real_root.rstrip(os.sep) + os.sep)
+
+
+def _decode(path: Path, content: bytes) -> NDArray[np.uint8]:
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise _refuse(path, f"has more than {LARGEST_PIXELS:,} pixels") from None
+    except OSError:
+        raise _refuse(path, "is not an image", f"Readable are {', '.join(FORMATS)}.") from None
+    with image:
+        _check_header(path, image)
+        if image.format == "JPEG" and _JPEG_END not in content[-4096:]:
+            # Pillow fills what is missing in some files without a word.
+            raise _refuse(path, "is cut: the JPEG has no end marker", "Copy it again.")
+        if image.format == "PNG":
+            with Image.open(io.BytesIO(content), formats=FORMATS) as twin:
+                twin.verify()  # load() ignores checksums; verify() leaves the image unusable, hence a twin
+        image.load()
+        return _to_grey(image)
+
+
+def _check_header(path: Path, image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > LARGEST_PIXELS:
+        raise _refuse(path, f"has {width} x {height} pixels; at most {LARGEST_PIXELS:,} are read")
+    if min(width, height) < SMALLEST_SIDE or max(width, height) > LARGEST_ASPECT * min(width, height):
+        raise _refuse(path, f"is {width} x {height} pixels, too small or too narrow for a radiograph")
+    if getattr(image, "n_frames", 1) > 1:
+        raise _refuse(path, "has several pages or frames", "Save the radiograph alone.")
+
+
+def _to_grey(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode != "L" or image.getexif():
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode in _SIXTEEN_BIT:
+            return _scale_by_range(np.asarray(upright))
+        if upright.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in upright.info:
+            coloured = upright.convert("RGBA")
+            upright = Image.alpha_composite(Image.new("RGBA", coloured.size, (0, 0, 0, 255)), coloured)
+        image = upright if upright.mode == "L" else upright.convert("RGB").convert("L")
+    return np.array(image, dtype=np.uint8)
+
+
+def _scale_by_range(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """More than 8 bits to 8: the range found becomes 0 to 255 (Pillow's own conversion cuts at 255)."""
+    values = pixels.astype(np.float32)
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite(low) or not np.isfinite(high):
+        raise ValueError("pixels are not finite")
+    if high <= low:
+        return np.zeros(values.shape, dtype=np.uint8)
+    return np.round((values - low) * (255.0 / (high - low))).astype(np.uint8)
+
+
+def _refuse(path: Path, reason: str, advice: str = "Check the file.") -> ImageError:
+    shown = str(path).encode("utf-8", errors="backslashreplace").decode("utf-8")
+    return ImageError(f"{shown}: {' '.join(reason.split())}", advice)

@@ -1,0 +1,288 @@
+"""CheXpert's sheets as a `Manifest`: paths, patients, studies, views and raw labels of one split.
+
+CheXpert-small (Irvin et al. 2019): train.csv has 223,414 rows, 191,027 of them frontal; a label is 1, 0, -1
+(uncertain) or blank (not mentioned). valid.csv and the test sheet were labelled by radiologists.
+"""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxrtool.choices import Views
+from cxrtool.data.sheets import Sheet, read_sheet
+from cxrtool.errors import RequestError, SheetError
+from cxrtool.findings import FINDINGS
+
+SPLITS = ("train", "valid", "test")
+SHEET_NAMES = {
+    "train": ("train.csv",),
+    "valid": ("valid.csv",),
+    "test": ("test.csv", "test_labels.csv"),
+}
+_VIEW, _PROJECTION = "Frontal/Lateral", "AP/PA"
+_OPTIONAL = ("Sex", "Age", _VIEW, _PROJECTION)
+
+Texts = NDArray[np.object_]
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """The rows of one split.
+
+    Attributes:
+        root: the data folder.
+        split: ``train``, ``valid`` or ``test``.
+        sheet: its CSV file.
+        sheet_sha256: of that file.
+        paths: [N] text, relative to `root`, the data set's own folder name stripped.
+        lines: [N] int64, each row's line in the sheet (the header is line 1).
+        patients: [N] text, ``patient00001``; the folder's or file's name where a path has no such part.
+        studies: [N] text, ``patient00001/study1``; the image's folder where a path has no such part.
+        views: [N] text, ``frontal`` or ``lateral``.
+        projections: [N] text, ``AP``, ``PA``, another, or empty.
+        sexes: [N] text, may be empty.
+        ages: [N] float32 years, NaN where not given.
+        raw_labels: [N, 5] float32 of 1, 0, -1 and NaN (blank), in the order of `FINDINGS`.
+    """
+
+    root: Path
+    split: str
+    sheet: Path
+    sheet_sha256: str
+    paths: Texts
+    lines: NDArray[np.int64]
+    patients: Texts
+    studies: Texts
+    views: Texts
+    projections: Texts
+    sexes: Texts
+    ages: NDArray[np.float32]
+    raw_labels: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def file(self, row: int) -> Path:
+        """The image of a row."""
+        return self.root / str(self.paths[row])
+
+    def select(self, rows: NDArray[Any]) -> Self:
+        """The rows of a boolean mask or of positions, in that order."""
+        columns = {
+            name: getattr(self, name)[rows]
+            for name in (
+                "paths",
+                "lines",
+                "patients",
+                "studies",
+                "views",
+                "projections",
+                "sexes",
+                "ages",
+                "raw_labels",
+            )
+        }
+        return replace(self, **columns)
+
+
+@dataclass(frozen=True, eq=False)
+class MissingImages:
+    """Which rows of a manifest have no usable image.
+
+    Attributes:
+        rows: [N] bool.
+        reasons: by row position.
+    """
+
+    rows: NDArray[np.bool_]
+    reasons: dict[int, str]
+
+
+def find_sheet(root: Path, split: str) -> Path | None:
+    """The split's sheet, None when the folder has none."""
+    return next((root / name for name in SHEET_NAMES[split] if (root / name).is_file()), None)
+
+
+def available_splits(root: Path) -> tuple[str, ...]:
+    """The splits with a sheet in `root`.
+
+    Raises:
+        RequestError: the folder is missing or holds no sheet.
+    """
+    if not root.is_dir():
+        raise RequestError(f"data folder {root} does not exist", "Name a folder in CheXpert's layout.")
+    found = tuple(split for split in SPLITS if find_sheet(root, split))
+    if not found:
+        names = [name for split in SPLITS for name in SHEET_NAMES[split]]
+        raise SheetError(f"{root} holds no sheet", f"Looked for {', '.join(names)}.")
+    return found
+
+
+def load_manifest(root: Path, split: str, views: Views = Views.FRONTAL) -> Manifest:
+    """Read one split's sheet. Vectorised: CheXpert's 223,414 rows take about a second.
+
+    Args:
+        root: a folder in CheXpert's layout.
+        split: ``train``, ``valid`` or ``test`` (test.csv or test_labels.csv).
+        views: frontal only, or all.
+
+    Raises:
+        RequestError: the folder is missing.
+        SheetError: the sheet is missing or cannot be used; the message names it and the line.
+    """
+    splits = available_splits(root)
+    path = find_sheet(root, split)
+    if path is None:
+        names = " or ".join(SHEET_NAMES[split])
+        raise SheetError(f"{root} has no {names}", f"It has sheets for: {', '.join(splits)}.")
+    sheet = read_sheet(path, ("Path", *FINDINGS), _OPTIONAL)
+    manifest = _build(root, split, sheet)
+    return manifest if views is Views.ALL else manifest.select(manifest.views == "frontal")
+
+
+def _build(root: Path, split: str, sheet: Sheet) -> Manifest:
+    paths = _strip_prefix(root, sheet)
+    patients, studies = _places(paths)
+    return Manifest(
+        root=root,
+        split=split,
+        sheet=sheet.path,
+        sheet_sha256=sheet.sha256,
+        paths=np.array(paths, dtype=object),
+        lines=sheet.lines,
+        patients=patients,
+        studies=studies,
+        views=_views(sheet, paths),
+        projections=_texts(sheet, _PROJECTION),
+        sexes=_texts(sheet, "Sex"),
+        ages=pd.to_numeric(_column(sheet, "Age"), errors="coerce").to_numpy(dtype=np.float32),
+        raw_labels=np.column_stack([_labels(sheet, finding) for finding in FINDINGS]),
+    )
+
+
+def _column(sheet: Sheet, name: str) -> "pd.Series[str]":
+    if name in sheet.frame:
+        return sheet.frame[name]
+    return pd.Series([""] * len(sheet.frame), dtype=str)
+
+
+def _texts(sheet: Sheet, name: str) -> Texts:
+    return _column(sheet, name).to_numpy(dtype=object)
+
+
+def _strip_prefix(root: Path, sheet: Sheet) -> list[str]:
+    """Paths relative to `root`: a first part that is no folder there is the data set's own name."""
+    # Lists of text are four times as fast here as pandas' text columns (measured on 223,414 rows).
+    paths: list[str] = sheet.frame["Path"].tolist()
+    firsts = {path.partition("/")[0] for path in paths}
+    if "" in paths:
+        raise SheetError(
+            f"{sheet.path} line {sheet.lines[paths.index('')]} has no path", "Fill or remove it."
+        )
+    foreign = {first for first in firsts if first not in ("", ".", "..") and not (root / first).exists()}
+    if not foreign:
+        return paths
+    return [_without_first(path) if path.partition("/")[0] in foreign else path for path in paths]
+
+
+def _without_first(path: str) -> str:
+    first, _, rest = path.partition("/")
+    return rest or first
+
+
+def _places(paths: list[str]) -> tuple[Texts, Texts]:
+    patients, studies = np.empty(len(paths), dtype=object), np.empty(len(paths), dtype=object)
+    for row, path in enumerate(paths):
+        folder, _, name = path.rpartition("/")
+        parent, _, study = folder.rpartition("/")
+        patient = parent.rpartition("/")[2]
+        if patient.startswith("patient") and study.startswith("study"):
+            patients[row], studies[row] = patient, f"{patient}/{study}"
+        else:
+            patients[row] = studies[row] = folder or name
+    return patients, studies
+
+
+def _views(sheet: Sheet, paths: list[str]) -> Texts:
+    codes, spellings = pd.factorize(_column(sheet, _VIEW))
+    known = np.array([spelling.strip().lower() for spelling in spellings], dtype=object)
+    wrong = [code for code, view in enumerate(known) if view not in ("frontal", "lateral", "")]
+    if wrong:
+        row = int(np.isin(codes, wrong).argmax())
+        raise SheetError(
+            f"{sheet.path} line {sheet.lines[row]}: view {spellings[codes[row]]!r} is unknown",
+            "Use Frontal or Lateral.",
+        )
+    views = known[codes]
+    for row in np.flatnonzero(views == ""):
+        views[row] = "lateral" if "lateral" in paths[row].rpartition("/")[2].lower() else "frontal"
+    return views
+
+
+def _labels(sheet: Sheet, finding: str) -> NDArray[np.float32]:
+    codes, spellings = pd.factorize(sheet.frame[finding])
+    values = np.array([_label(spelling) for spelling in spellings], dtype=np.float32)
+    wrong = np.flatnonzero(np.isinf(values))
+    if len(wrong):
+        row = int(np.isin(codes, wrong).argmax())
+        raise SheetError(
+            f"{sheet.path} line {sheet.lines[row]}: {finding} is {spellings[codes[row]]!r}",
+            "A label is 1, 0, -1 or blank.",
+        )
+    return values[codes]
+
+
+def _label(spelling: str) -> float:
+    """1, 0, -1 or NaN; infinity for what is no label."""
+    text = spelling.strip()
+    if not text:
+        return np.nan
+    try:
+        value = float(text)
+    except ValueError:
+        return np.inf
+    return value if value in (1.0, 0.0, -1.0) else np.inf
+
+
+def missing_images(manifest: Manifest) -> MissingImages:
+    """Which rows have no file, or one outside the data folder; each folder is listed once."""
+    real_root = os.path.realpath(manifest.root)
+    inside_of: dict[str, tuple[bool, frozenset[str], frozenset[str]]] = {}
+    rows = np.zeros(len(manifest), dtype=np.bool_)
+    reasons: dict[int, str] = {}
+    for row, path in enumerate(manifest.paths):
+        folder, _, name = str(path).rpartition("/")
+        if folder not in inside_of:
+            inside_of[folder] = _list_folder(manifest.root, real_root, folder)
+        inside, files, links = inside_of[folder]
+        if not inside or ".." in str(path).split("/"):
+            reasons[row] = "outside the data folder"
+        elif name not in files:
+            reasons[row] = "no such file"
+        elif name in links and not _leads_into(manifest.root / str(path), real_root):
+            reasons[row] = "outside the data folder"
+        rows[row] = row in reasons
+    return MissingImages(rows, reasons)
+
+
+def _list_folder(root: Path, real_root: str, folder: str) -> tuple[bool, frozenset[str], frozenset[str]]:
+    """Whether the folder lies in the root, its entries, and which of them are links."""
+    place = root / folder
+    if Path(folder).is_absolute() or not _leads_into(place, real_root):
+        return False, frozenset(), frozenset()
+    try:
+        with os.scandir(place) as entries:
+            found = [(entry.name, entry.is_symlink()) for entry in entries]
+    except OSError:
+        found = []
+    return True, frozenset(name for name, _ in found), frozenset(name for name, link in found if link)
+
+
+def _leads_into(path: Path, real_root: str) -> bool:
+    real = os.path.realpath(path)
+    return real == real_root or real.startswith(real_root.rstrip(os.sep) + os.sep)

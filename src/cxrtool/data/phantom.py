@@ -1,0 +1,297 @@
+"""A synthetic data set in CheXpert's layout whose truth is known: labels, masks and severities.
+
+Subtle findings get uncertain or blank labels in the train split, with the probabilities of `PhantomSettings`, so that
+the uncertainty policies differ; valid and test carry the truth.
+"""
+
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.data.manifest import SPLITS
+from cxrtool.data.phantom_drawing import Anatomy, draw_anatomy, draw_frontal, draw_lateral
+from cxrtool.errors import CxrError, RequestError
+from cxrtool.files import write_csv, write_json
+from cxrtool.findings import FINDINGS
+
+COLUMNS = (
+    "Path",
+    "Sex",
+    "Age",
+    "Frontal/Lateral",
+    "AP/PA",
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+"""The columns of CheXpert's sheets, in their order."""
+
+
+@dataclass(frozen=True)
+class PhantomSettings:
+    """The probabilities behind a phantom data set.
+
+    Attributes:
+        prevalence: of each finding in a study.
+        subtle: a severity below this is subtle.
+        subtle_uncertain: a subtle positive of train is labelled -1 so often.
+        subtle_blank: or left blank so often.
+        negative_uncertain: a negative of train is labelled -1 so often.
+        negative_blank: or left blank so often, as a report does not mention what is not there.
+        second_view: a study has a second frontal image so often.
+        lateral: or also a lateral one so often.
+        shares: of patients in train, valid and test.
+    """
+
+    prevalence: float = 0.32
+    subtle: float = 0.35
+    subtle_uncertain: float = 0.6
+    subtle_blank: float = 0.2
+    negative_uncertain: float = 0.06
+    negative_blank: float = 0.5
+    second_view: float = 0.15
+    lateral: float = 0.05
+    shares: tuple[float, float, float] = (0.7, 0.15, 0.15)
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """How large a split is."""
+
+    patients: int
+    studies: int
+    images: int
+
+
+@dataclass(frozen=True)
+class PhantomSummary:
+    """What was written.
+
+    Attributes:
+        folder: the data set.
+        seed: it was drawn from.
+        image_size: pixels, both sides.
+        splits: counts by split.
+    """
+
+    folder: Path
+    seed: int
+    image_size: int
+    splits: dict[str, SplitCounts]
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values."""
+        return {
+            "folder": str(self.folder),
+            "seed": self.seed,
+            "image_size": self.image_size,
+            "splits": {split: asdict(counts) for split, counts in self.splits.items()},
+        }
+
+
+@dataclass(frozen=True)
+class _Study:
+    patient: str
+    name: str
+    sex: str
+    age: int
+    anatomy: Anatomy
+    severities: dict[str, float]
+    projection: str
+    views: tuple[str, ...]
+    key: tuple[int, int]
+
+
+def write_phantom(
+    out: Path,
+    patients: int,
+    image_size: int,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    settings: PhantomSettings | None = None,
+) -> PhantomSummary:
+    """Draw a data set: sheets, images, ``masks/`` per image and finding, ``truth/`` per split, phantom.json.
+
+    What is drawn for one image depends on (seed, patient, study, view) alone.
+
+    Args:
+        out: a new or empty folder; it appears when all is written.
+        patients: in all splits, 10 or more.
+        image_size: pixels, both sides, 64 to 1024.
+        seed: at least 0.
+        progress: called with patients done and their number.
+        settings: the probabilities.
+
+    Raises:
+        RequestError: `out` is not empty, or a number lies outside its range.
+        CxrError: the folder cannot be written.
+    """
+    settings = settings or PhantomSettings()
+    if patients < 10 or not 64 <= image_size <= 1024 or seed < 0:
+        raise RequestError(
+            f"phantom of {patients} patients, {image_size} px, seed {seed}",
+            "Use at least 10 patients, 64 to 1024 px and a seed of 0 or more.",
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RequestError(f"{out} is not empty", "Name a new folder.")
+    partial = out.with_name(f".{out.name}.{secrets.token_hex(4)}.partial")
+    try:
+        partial.mkdir(parents=True)
+        splits = _write_splits(partial, out.name, patients, image_size, seed, progress, settings)
+        write_json(
+            partial / "phantom.json",
+            {
+                "format": 1,
+                "seed": seed,
+                "patients": patients,
+                "image_size": image_size,
+                "settings": asdict(settings),
+            },
+        )
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    except OSError as error:
+        raise CxrError(f"cannot write {out}: {error.strerror}", "Check rights and free space.") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return PhantomSummary(out, seed, image_size, splits)
+
+
+def _write_splits(
+    folder: Path,
+    name: str,
+    patients: int,
+    image_size: int,
+    seed: int,
+    progress: Callable[[int, int], None],
+    settings: PhantomSettings,
+) -> dict[str, SplitCounts]:
+    ends = np.round(np.cumsum(settings.shares) * patients).astype(int)
+    starts = [0, *ends[:-1]]
+    counts = {}
+    for split, start, end in zip(SPLITS, starts, ends, strict=True):
+        rows: list[list[object]] = []
+        truths: list[list[object]] = []
+        studies = 0
+        for number in range(int(start), int(end)):
+            for study in _studies_of(number, seed, settings):
+                studies += 1
+                for row, truth in _write_study(folder, name, split, study, image_size, seed, settings):
+                    rows.append(row)
+                    truths.append(truth)
+            progress(number + 1, patients)
+        write_csv(folder / f"{split}.csv", COLUMNS, rows)
+        severity_columns = [f"{finding} severity" for finding in FINDINGS]
+        write_csv(folder / "truth" / f"{split}.csv", ["Path", *FINDINGS, *severity_columns, "ratio"], truths)
+        counts[split] = SplitCounts(int(end - start), studies, len(rows))
+    return counts
+
+
+def _rng(*key: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(key))
+
+
+def _studies_of(number: int, seed: int, settings: PhantomSettings) -> Iterator[_Study]:
+    rng = _rng(seed, number)
+    anatomy = draw_anatomy(rng)
+    age = int(np.clip(rng.normal(60, 17), 18, 90))
+    for index in range(int(rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1]))):
+        study = _rng(seed, number, index)
+        present = study.random(len(FINDINGS)) < settings.prevalence
+        severities = 0.08 + 0.92 * study.beta(2.2, 1.6, len(FINDINGS))
+        views = ["frontal"]
+        views += ["frontal"] * int(study.random() < settings.second_view)
+        views += ["lateral"] * int(study.random() < settings.lateral)
+        yield _Study(
+            patient=f"patient{number + 1:05d}",
+            name=f"study{index + 1}",
+            sex="Female" if anatomy.female else "Male",
+            age=age,
+            anatomy=anatomy,
+            severities={
+                f: float(s) for f, s, here in zip(FINDINGS, severities, present, strict=True) if here
+            },
+            projection="AP" if study.random() < 0.6 else "PA",
+            views=tuple(views),
+            key=(number, index),
+        )
+
+
+def _write_study(
+    folder: Path, name: str, split: str, study: _Study, size: int, seed: int, settings: PhantomSettings
+) -> Iterator[tuple[list[object], list[object]]]:
+    labels = _labels(study, split, _rng(seed, *study.key, 10_000), settings)
+    for view, kind in enumerate(study.views, start=1):
+        path = f"{split}/{study.patient}/{study.name}/view{view}_{kind}.jpg"
+        rng = _rng(seed, *study.key, view)
+        ratio: float | None = None
+        if kind == "lateral":
+            image = draw_lateral(study.anatomy, size, rng)
+        else:
+            phantom = draw_frontal(study.anatomy, study.severities, study.projection, size, rng)
+            image, ratio = phantom.image, phantom.cardiothoracic_ratio
+            for finding, mask in phantom.masks.items():
+                place = folder / "masks" / Path(path).with_suffix("") / f"{finding.replace(' ', '_')}.png"
+                _write_image(place, mask.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        _write_image(folder / path, image, [cv2.IMWRITE_JPEG_QUALITY, 90])
+        projection = study.projection if kind == "frontal" else ""
+        where = [f"{name}/{path}", study.sex, study.age, kind.capitalize(), projection]
+        truth = [float(finding in study.severities) for finding in FINDINGS]
+        severity = [study.severities.get(finding, 0.0) for finding in FINDINGS]
+        yield (
+            [*where, *(labels[column] for column in COLUMNS[5:])],
+            [f"{name}/{path}", *truth, *severity, ratio],
+        )
+
+
+def _labels(
+    study: _Study, split: str, rng: np.random.Generator, settings: PhantomSettings
+) -> dict[str, float | None]:
+    """What the sheet says of a study: the truth in valid and test, a reader's doubts in train."""
+    known = {finding: float(finding in study.severities) for finding in FINDINGS}
+    opacity = any(known[finding] for finding in ("Atelectasis", "Consolidation", "Edema"))
+    labels: dict[str, float | None] = dict.fromkeys(COLUMNS[5:])
+    labels["No Finding"] = float(not study.severities)
+    labels["Lung Opacity"] = float(opacity)
+    for finding in FINDINGS:
+        draw = float(rng.random())  # drawn for every split, so that the truth does not depend on it
+        severity = study.severities.get(finding)
+        labels[finding] = known[finding] if split != "train" else _doubt(severity, draw, settings)
+    return labels
+
+
+def _doubt(severity: float | None, draw: float, settings: PhantomSettings) -> float | None:
+    if severity is None:
+        uncertain, blank, truth = settings.negative_uncertain, settings.negative_blank, 0.0
+    elif severity < settings.subtle:
+        uncertain, blank, truth = settings.subtle_uncertain, settings.subtle_blank, 1.0
+    else:
+        return 1.0
+    if draw < uncertain:
+        return -1.0
+    return None if draw < uncertain + blank else truth
+
+
+def _write_image(path: Path, image: NDArray[np.uint8], options: list[int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Encoded in memory and written by Python: OpenCV's own writer says False, and not why, on a full disk.
+    _, encoded = cv2.imencode(path.suffix, image, options)
+    path.write_bytes(encoded.tobytes())

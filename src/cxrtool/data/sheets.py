@@ -1,0 +1,150 @@
+"""Label sheets read strictly: what pandas would repair or shift in silence is refused with its line."""
+
+import csv
+import difflib
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxrtool.errors import SheetError
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """A CSV file as text.
+
+    Attributes:
+        path: the file.
+        sha256: of its bytes.
+        frame: the wished columns as text; blank cells are empty text.
+        lines: [N] int64, the line of each row, from 1 for the header.
+    """
+
+    path: Path
+    sha256: str
+    frame: pd.DataFrame
+    lines: NDArray[np.int64]
+
+
+def read_sheet(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> Sheet:
+    """Read the columns wished from a CSV file (RFC 4180, UTF-8 with or without a mark).
+
+    Raises:
+        SheetError: it is missing, empty, not UTF-8, without rows, ragged, with an open quote, or a column is
+            missing, there twice or written with spaces. The message names the sheet and, where there is one, the line.
+    """
+    content = _read(path)
+    header = _read_header(path, content)
+    _check_header(path, header, required)
+    lines = _line_numbers(path, content, len(header))
+    if len(lines) == 0:
+        raise SheetError(f"{path} has a header and no rows", "Check that the whole sheet was copied.")
+    wanted = [name for name in (*required, *optional) if name in header]
+    try:
+        frame = pd.read_csv(
+            io.BytesIO(content),
+            usecols=wanted,
+            dtype=str,
+            keep_default_na=False,
+            na_filter=False,
+            encoding="utf-8-sig",
+        )
+    except (pd.errors.ParserError, ValueError) as error:
+        raise SheetError(
+            f"{path} cannot be read: {' '.join(str(error).split())}", "Check the sheet."
+        ) from None
+    if len(frame) != len(lines):
+        raise SheetError(f"{path} has lines that are blank inside quotes", "Remove the line breaks in cells.")
+    return Sheet(path, hashlib.sha256(content).hexdigest(), frame, lines)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SheetError(f"cannot read {path}: {error.strerror}", "Check the data folder.") from None
+    if not content.strip():
+        raise SheetError(f"{path} is empty", "Copy it again.")
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise SheetError(f"{path} is UTF-16", "Save it as CSV UTF-8.")
+    if b"\0" in content:
+        line = content[: content.index(b"\0")].count(b"\n") + 1
+        raise SheetError(f"{path} line {line} holds a NUL byte", "Save it as CSV UTF-8.")
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise SheetError(f"{path} line {line} is not UTF-8", "Save it as CSV UTF-8.") from None
+    return content
+
+
+def _read_header(path: Path, content: bytes) -> list[str]:
+    first = content.split(b"\n", 1)[0].decode("utf-8-sig").rstrip("\r")
+    header = next(csv.reader([first]), [])
+    if len(header) == 1 and ";" in header[0]:
+        raise SheetError(f"{path} is separated by semicolons", "Save it with commas.")
+    return header
+
+
+def _check_header(path: Path, header: list[str], required: Sequence[str]) -> None:
+    for name in header:
+        if header.count(name) > 1:
+            raise SheetError(f"{path} has the column {name!r} twice", "Keep one of them.")
+        if name != name.strip():
+            raise SheetError(
+                f"{path} has the column {name!r} with spaces around it", f"Name it {name.strip()!r}."
+            )
+    for name in required:
+        if name not in header:
+            near = difflib.get_close_matches(name, header, n=1)
+            hint = f"Is it {near[0]!r}?" if near else f"It has {', '.join(header[:6])}, ..."
+            raise SheetError(f"{path} has no column {name!r}", hint)
+
+
+def _line_numbers(path: Path, content: bytes, columns: int) -> NDArray[np.int64]:
+    """The line of each row after the header; refuses rows with another number of cells."""
+    if b'"' in content or b"\r" in content.replace(b"\r\n", b""):
+        return _line_numbers_quoted(path, content, columns)
+    characters = np.frombuffer(content if content.endswith(b"\n") else content + b"\n", dtype=np.uint8)
+    ends = np.flatnonzero(characters == ord("\n"))
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    commas = np.cumsum(characters == ord(","))
+    # Commas up to a line's end less those up to its start: its own, as no line starts with its own newline.
+    before = np.where(starts > 0, commas[starts - 1], 0)
+    cells = commas[ends] - before + 1
+    lengths = ends - starts - (characters[np.maximum(ends - 1, 0)] == ord("\r"))
+    lines = np.flatnonzero(lengths > 0) + 1
+    wrong = lines[cells[lines - 1] != columns]
+    if len(wrong):
+        raise _ragged(path, int(wrong[0]), int(cells[wrong[0] - 1]), columns)
+    return lines[1:].astype(np.int64)
+
+
+def _line_numbers_quoted(path: Path, content: bytes, columns: int) -> NDArray[np.int64]:
+    reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+    lines, previous = [], 0
+    try:
+        for row in reader:
+            line, previous = previous + 1, reader.line_num
+            if row and len(row) != columns:
+                raise _ragged(path, line, len(row), columns)
+            if row:
+                lines.append(line)
+    except csv.Error as error:
+        raise SheetError(
+            f"{path} from line {previous + 1} is not CSV ({error})", "Close the quote, or remove it."
+        ) from None
+    return np.array(lines[1:], dtype=np.int64)
+
+
+def _ragged(path: Path, line: int, found: int, expected: int) -> SheetError:
+    return SheetError(
+        f"{path} line {line} has {found} cells and the header {expected}",
+        "Quote a cell that holds a comma, or mend the line.",
+    )

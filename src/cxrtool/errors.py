@@ -1,0 +1,55 @@
+"""What can go wrong, as exceptions that know their exit code and carry one line of advice.
+
+The library raises these; only the command line prints them, as ``error: ...`` and one line of advice.
+"""
+
+
+class CxrError(Exception):
+    """The work failed (exit code 1).
+
+    Args:
+        message: what is wrong, with the file, option or value that is meant. One line.
+        advice: what to do about it. One line, may be empty.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.message, self.advice)
+
+
+class RequestError(CxrError):
+    """The request was wrong: usage, settings, missing or unusable input. Nothing was begun (exit 2)."""
+
+    exit_code = 2
+
+
+class SheetError(RequestError):
+    """A label sheet cannot be used."""
+
+
+class ModelError(RequestError):
+    """A model bundle cannot be used."""
+
+
+class ImageError(CxrError):
+    """One image cannot be read. Commands on many images give it its own row and go on."""
+
+
+class InterruptedWorkError(CxrError):
+    """A signal asked for the end; what is done is kept.
+
+    Args:
+        message: what was stopped and what is kept.
+        advice: how to go on.
+        signal_number: the signal, 2 (SIGINT) or 15 (SIGTERM); the exit code is 128 plus it.
+    """
+
+    def __init__(self, message: str, advice: str = "", signal_number: int = 2) -> None:
+        super().__init__(message, advice)
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,290 @@
+"""How well probabilities and labels agree: pure functions of arrays, and their gathering per finding.
+
+One rule for ties: a case is positive when its probability is at or above the threshold.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cxrtool.choices import Level
+from cxrtool.errors import CxrError
+from cxrtool.findings import FINDINGS
+from cxrtool.predictions import PredictionTable
+
+
+def auroc(targets: ArrayLike, scores: ArrayLike) -> float:
+    """Area under the ROC curve, as the Mann-Whitney statistic with ties at one half.
+
+    Hanley & McNeil 1982, Radiology 143:29.
+
+    Args:
+        targets: [N] of 0 and 1.
+        scores: [N], any order-preserving scale.
+
+    Returns:
+        In [0, 1]; NaN when one class is missing.
+
+    Raises:
+        CxrError: a score is NaN.
+    """
+    positive, values = _checked(targets, scores)
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    if positives == 0 or negatives == 0:
+        return float("nan")
+    ranks = _midranks(values)
+    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def _midranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks from 1, tied values sharing their mean."""
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[group]
+
+
+def average_precision(targets: ArrayLike, scores: ArrayLike) -> float:
+    """Area under the precision-recall curve as a step function: sum of (recall step) x precision.
+
+    The definition of scikit-learn's ``average_precision_score``; tied scores make one step.
+
+    Returns:
+        In (0, 1]; NaN when one class is missing (scikit-learn says 0 without positives).
+
+    Raises:
+        CxrError: a score is NaN.
+    """
+    positive, values = _checked(targets, scores)
+    positives = int(positive.sum())
+    if positives in (0, len(positive)):
+        return float("nan")
+    order = np.argsort(-values, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(values[order])), len(order) - 1)
+    hits = np.cumsum(positive[order])[ends]
+    precision = hits / (ends + 1)
+    return float(np.sum(np.diff(hits, prepend=0) / positives * precision))
+
+
+def _checked(targets: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    values = np.asarray(scores, dtype=np.float64)
+    rows = np.flatnonzero(np.isnan(values))
+    if len(rows):
+        raise CxrError(f"{len(rows)} scores are NaN, the first in row {rows[0]}", "Mend the predictions.")
+    return np.asarray(targets) > 0.5, values
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Cases by truth and decision. Every rate is NaN where its denominator is 0."""
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+    @property
+    def precision(self) -> float:
+        """TP / (TP + FP), the positive predictive value."""
+        return ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> float:
+        """TP / (TP + FN), the sensitivity."""
+        return ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def specificity(self) -> float:
+        """TN / (TN + FP)."""
+        return ratio(self.tn, self.tn + self.fp)
+
+    @property
+    def f1(self) -> float:
+        """2 TP / (2 TP + FP + FN), the harmonic mean of precision and recall."""
+        return ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean of recall and specificity."""
+        return (self.recall + self.specificity) / 2
+
+    @property
+    def youden(self) -> float:
+        """Recall + specificity - 1 (Youden 1950)."""
+        return self.recall + self.specificity - 1
+
+
+def ratio(numerator: float, denominator: float) -> float:
+    """Their quotient, NaN over 0."""
+    return numerator / denominator if denominator else float("nan")
+
+
+def confusion(targets: ArrayLike, probabilities: ArrayLike, threshold: float) -> Counts:
+    """Count decisions ``probability >= threshold`` against the truth; [N] each."""
+    positive = np.asarray(targets) > 0.5
+    called = np.asarray(probabilities, dtype=np.float64) >= threshold
+    return Counts(
+        tp=int((positive & called).sum()),
+        fp=int((~positive & called).sum()),
+        fn=int((positive & ~called).sum()),
+        tn=int((~positive & ~called).sum()),
+    )
+
+
+@dataclass(frozen=True)
+class ThresholdMetrics:
+    """Figures of one finding at its threshold; None where undefined."""
+
+    threshold: float
+    f1: float | None
+    precision: float | None
+    recall: float | None
+    specificity: float | None
+    balanced_accuracy: float | None
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+
+@dataclass(frozen=True)
+class FindingMetrics:
+    """Figures of one finding; None where undefined.
+
+    Attributes:
+        auroc: see `auroc`.
+        auprc: see `average_precision`.
+        positives: rows that count.
+        negatives: likewise.
+        ignored: rows whose label does not count.
+        at_threshold: None without a threshold.
+    """
+
+    auroc: float | None
+    auprc: float | None
+    positives: int
+    negatives: int
+    ignored: int
+    at_threshold: ThresholdMetrics | None
+
+    def to_dict(self) -> dict[str, object]:
+        """Flat, by name."""
+        content = asdict(self)
+        at_threshold = content.pop("at_threshold")
+        return content | (at_threshold or {})
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one split.
+
+    Attributes:
+        split: where the rows come from.
+        level: what a row is.
+        images: behind all rows.
+        studies: distinct ones.
+        mean_auroc: over the findings where it is defined; None where it is for none.
+        mean_auprc: likewise.
+        labels: by finding.
+        warnings: what is undefined and why.
+    """
+
+    split: str
+    level: Level
+    images: int
+    studies: int
+    mean_auroc: float | None
+    mean_auprc: float | None
+    labels: Mapping[str, FindingMetrics]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """As ``cxr eval --json`` prints it."""
+        return {
+            "split": self.split,
+            "level": self.level.value,
+            "images": self.images,
+            "studies": self.studies,
+            "mean": {"auroc": self.mean_auroc, "auprc": self.mean_auprc},
+            "labels": {finding: metrics.to_dict() for finding, metrics in self.labels.items()},
+            "warnings": list(self.warnings),
+        }
+
+
+def evaluate(table: PredictionTable, thresholds: Mapping[str, float] | None = None) -> Evaluation:
+    """Metrics per finding and their means.
+
+    Args:
+        table: predictions and labels; masked cells do not count.
+        thresholds: by finding, for the figures at a threshold.
+
+    Returns:
+        A finding with one class has no AUROC and AUPRC, is left out of the means, and a warning says so.
+    """
+    labels, warnings = {}, []
+    for column, finding in enumerate(FINDINGS):
+        metrics = _of_finding(table, column, None if thresholds is None else thresholds[finding])
+        labels[finding] = metrics
+        if metrics.auroc is None:
+            only = (
+                "no label that counts"
+                if metrics.positives + metrics.negatives == 0
+                else ("no positive" if metrics.positives == 0 else "no negative")
+            )
+            warnings.append(
+                f"{finding} has {only} in the {table.split} split: its AUROC and AUPRC are undefined and left out of "
+                "the mean"
+            )
+    return Evaluation(
+        split=table.split,
+        level=table.level,
+        images=int(table.images.sum()),
+        studies=len(set(table.studies)),
+        mean_auroc=_mean([metrics.auroc for metrics in labels.values()]),
+        mean_auprc=_mean([metrics.auprc for metrics in labels.values()]),
+        labels=labels,
+        warnings=tuple(warnings),
+    )
+
+
+def _of_finding(table: PredictionTable, column: int, threshold: float | None) -> FindingMetrics:
+    counts = table.mask[:, column]
+    targets, probabilities = table.targets[counts, column], table.probabilities[counts, column]
+    positives = int((targets > 0.5).sum())
+    return FindingMetrics(
+        auroc=_or_none(auroc(targets, probabilities)),
+        auprc=_or_none(average_precision(targets, probabilities)),
+        positives=positives,
+        negatives=len(targets) - positives,
+        ignored=int((~counts).sum()),
+        at_threshold=None if threshold is None else _at_threshold(targets, probabilities, threshold),
+    )
+
+
+def _at_threshold(
+    targets: NDArray[np.float32], probabilities: NDArray[np.float32], threshold: float
+) -> ThresholdMetrics:
+    counts = confusion(targets, probabilities, threshold)
+    return ThresholdMetrics(
+        threshold=threshold,
+        f1=_or_none(counts.f1),
+        precision=_or_none(counts.precision),
+        recall=_or_none(counts.recall),
+        specificity=_or_none(counts.specificity),
+        balanced_accuracy=_or_none(counts.balanced_accuracy),
+        tp=counts.tp,
+        fp=counts.fp,
+        fn=counts.fn,
+        tn=counts.tn,
+    )
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
+def _mean(values: list[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None

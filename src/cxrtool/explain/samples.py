@@ -1,0 +1,52 @@
+"""A contact sheet of what the network is given: decoded, preprocessed images with labels and masks."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cxrtool.data.batches import read_radiograph
+from cxrtool.data.images import Preprocessing
+from cxrtool.data.manifest import Manifest, available_splits, load_manifest, missing_images
+from cxrtool.explain.overlay import contact_sheet
+from cxrtool.files import replacing
+from cxrtool.findings import FINDINGS
+
+_LETTERS = {1.0: "1", 0.0: "0", -1.0: "-1"}
+
+
+def write_contact_sheet(root: Path, count: int, out: Path, image_size: int) -> None:
+    """Draw evenly spaced rows of the first split of `root` into the PNG `out`.
+
+    Where the data set has masks (a phantom's do), each finding's is tinted over the image.
+
+    Raises:
+        ImageError: an image cannot be read.
+    """
+    manifest = load_manifest(root, available_splits(root)[0])
+    there = manifest.select(~missing_images(manifest).rows)
+    rows = np.unique(np.linspace(0, len(there) - 1, min(count, len(there))).astype(int))
+    preprocessing = Preprocessing(image_size=image_size)
+    pictures, captions = [], []
+    for row in rows:
+        pixels = read_radiograph(there.file(row), preprocessing, root).pixels
+        pictures.append(_with_masks(pixels, root, str(there.paths[row])))
+        captions.append(_caption(there, int(row)))
+    with replacing(out) as partial:
+        Image.fromarray(contact_sheet(pictures, captions)).save(partial, format="PNG")
+
+
+def _caption(manifest: Manifest, row: int) -> str:
+    labels = [_LETTERS.get(float(value), "blank") for value in manifest.raw_labels[row]]
+    named = [f"{finding}: {label}" for finding, label in zip(FINDINGS, labels, strict=True)]
+    return "\n".join([str(manifest.studies[row]), *named])
+
+
+def _with_masks(pixels: NDArray[np.uint8], root: Path, path: str) -> NDArray[np.uint8]:
+    coloured = np.repeat(pixels[..., None], 3, axis=2).astype(np.float32)
+    for mask_file in sorted((root / "masks" / Path(path).with_suffix("")).glob("*.png")):
+        with Image.open(mask_file) as image:
+            mask = np.asarray(image.convert("L").resize(pixels.shape[::-1])) > 127
+        coloured[mask] = 0.75 * coloured[mask] + 0.25 * np.array([255, 140, 0])
+    return coloured.astype(np.uint8)

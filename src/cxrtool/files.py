@@ -1,0 +1,115 @@
+"""Writing files so that a reader never sees half of one, digests, and JSON without NaN."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from cxrtool.errors import CxrError
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; when the block ends well, sync it and rename it onto `path`.
+
+    In-place saves were unreadable after 18 of 20 kills, these after none (measured, see docs/design.md).
+
+    Raises:
+        CxrError: the folder cannot be written or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        # Not tempfile: its 0600 would hide results from the group.
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> CxrError:
+    return CxrError(
+        f"cannot write {path}: {error.strerror or error}", "Check the folder's rights and free space."
+    )
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` in one step."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 to `path` in one step."""
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def json_ready(value: object) -> object:
+    """`value` with NaN and infinities (JSON has none) as None, keys as text, numpy scalars as Python's."""
+    if isinstance(value, Mapping):
+        return {str(key): json_ready(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [json_ready(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy scalars and arrays, without importing numpy here
+        return json_ready(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def to_json(value: object) -> str:
+    """One JSON document (RFC 8259, so never NaN), indented, in the order given."""
+    return json.dumps(json_ready(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as JSON to `path` in one step."""
+    write_text(path, to_json(value))
+
+
+def csv_cell(value: object) -> object:
+    """`value` as a CSV cell: None and NaN empty; text that a spreadsheet would run gets a leading quote."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, str):
+        value = value.encode("utf-8", errors="backslashreplace").decode("utf-8")
+        return "'" + value if value.startswith(_FORMULA_STARTS) else value
+    return value
+
+
+def to_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A CSV document (RFC 4180, ``\\n`` line ends). Floats are written so that they read back to the bit."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([csv_cell(name) for name in header])
+    writer.writerows([csv_cell(value) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table as CSV to `path` in one step."""
+    write_text(path, to_csv(header, rows))
+
+
+def sha256_of_file(path: Path) -> str:
+    """The file's SHA-256, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,133 @@
+"""The five findings in their fixed order, and what an uncertain or blank label becomes.
+
+CheXpert (Irvin et al. 2019, arXiv:1901.07031) labels a finding 1 (positive), 0 (negative), -1 (uncertain) or
+leaves it blank (not mentioned). The three policies for -1 are the paper's U-Ignore, U-Ones and U-Zeros.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.errors import RequestError
+
+FINDINGS: tuple[str, ...] = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+"""The five findings of the CheXpert competition, in the order of every ``[N, 5]`` array of this package."""
+
+UNCERTAIN = -1.0
+
+
+class Policy(StrEnum):
+    """What an uncertain label (-1) becomes in training."""
+
+    U_IGNORE = "u-ignore"
+    U_ONES = "u-ones"
+    U_ZEROS = "u-zeros"
+
+
+class Blank(StrEnum):
+    """What a blank label (not mentioned in the report) becomes."""
+
+    NEGATIVE = "negative"
+    IGNORE = "ignore"
+
+
+def find_finding(name: str) -> str:
+    """The finding called `name`, whatever its case.
+
+    Raises:
+        RequestError: there is none; the advice suggests the nearest.
+    """
+    by_lower = {finding.lower(): finding for finding in FINDINGS}
+    key = name.strip().lower()
+    if key in by_lower:
+        return by_lower[key]
+    near = difflib.get_close_matches(key, by_lower, n=1, cutoff=0.5)
+    suggestion = f"did you mean {by_lower[near[0]]!r}? " if near else ""
+    raise RequestError(f"finding {name!r} is unknown", f"{suggestion}The findings are {', '.join(FINDINGS)}.")
+
+
+@dataclass(frozen=True)
+class UncertaintyPolicy:
+    """One `Policy` per finding.
+
+    Attributes:
+        per_finding: five policies in the order of `FINDINGS`.
+    """
+
+    per_finding: tuple[Policy, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``u-ignore``, or ``u-ignore,Atelectasis=u-ones,Edema=u-ones``: a default, then exceptions.
+
+        Raises:
+            RequestError: a policy or finding is unknown, or the default is missing.
+        """
+        default, *exceptions = [part.strip() for part in text.split(",")]
+        policies = dict.fromkeys(FINDINGS, _parse_policy(default))
+        for part in exceptions:
+            name, equals, policy = part.partition("=")
+            if not equals:
+                raise RequestError(f"policy {part!r} names no finding", "Write it as Atelectasis=u-ones.")
+            policies[find_finding(name)] = _parse_policy(policy)
+        return cls(tuple(policies[finding] for finding in FINDINGS))
+
+    def __str__(self) -> str:
+        default = max(Policy, key=self.per_finding.count)
+        exceptions = [
+            f"{finding}={policy}"
+            for finding, policy in zip(FINDINGS, self.per_finding, strict=True)
+            if policy != default
+        ]
+        return ",".join([str(default), *exceptions])
+
+
+def _parse_policy(text: str) -> Policy:
+    try:
+        return Policy(text.strip().lower())
+    except ValueError:
+        raise RequestError(
+            f"policy {text!r} is unknown", f"Use one of {', '.join(Policy)}, or u-ignore,Atelectasis=u-ones."
+        ) from None
+
+
+def encode_labels(
+    raw_labels: NDArray[np.float32], policy: UncertaintyPolicy, blank: Blank = Blank.NEGATIVE
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Turn CheXpert's labels into targets and a mask, per Irvin et al. 2019.
+
+    Args:
+        raw_labels: [N, 5] of 1, 0, -1 and NaN (blank).
+        policy: what -1 becomes.
+        blank: what NaN becomes.
+
+    Returns:
+        targets: [N, 5] float32, 0 or 1 everywhere; 0 where masked out, so that neither NaN nor -1 can
+            reach a loss.
+        mask: [N, 5] bool, False where the cell counts neither in a loss nor in a metric.
+    """
+    targets = np.nan_to_num(raw_labels, nan=0.0).astype(np.float32)
+    mask = np.ones(raw_labels.shape, dtype=np.bool_)
+    if blank is Blank.IGNORE:
+        mask &= ~np.isnan(raw_labels)
+    uncertain = raw_labels == UNCERTAIN
+    for column, chosen in enumerate(policy.per_finding):
+        rows = uncertain[:, column]
+        targets[rows, column] = 1.0 if chosen is Policy.U_ONES else 0.0
+        if chosen is Policy.U_IGNORE:
+            mask[rows, column] = False
+    return targets, mask
+
+
+EVALUATION_POLICY = UncertaintyPolicy((Policy.U_IGNORE,) * len(FINDINGS))
+"""Uncertain cells are masked in evaluation whatever the training policy: it must not change the truth."""
+
+
+def by_finding(values: NDArray[np.floating]) -> Mapping[str, float]:
+    """Key five numbers by finding, as every file does."""
+    return {finding: float(value) for finding, value in zip(FINDINGS, values, strict=True)}

@@ -1,0 +1,315 @@
+"""One model, one file: weights and everything needed to use them, as safetensors with a JSON header.
+
+safetensors holds a length, a JSON header and raw numbers, so that reading a stranger's file runs no code. No pickle
+is read anywhere in this package.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from cxrtool.data.images import Preprocessing
+from cxrtool.errors import CxrError, ModelError
+from cxrtool.files import sha256_of_file, to_json, write_bytes
+from cxrtool.findings import FINDINGS, Blank
+from cxrtool.model.densenet import ChestNet
+
+BUNDLE_NAME = "model.safetensors"
+FORMAT_VERSION = 1
+DEFAULT_THRESHOLD = 0.5
+_KEY = "cxrtool"
+_LARGEST_HEADER = 16 * 2**20
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tuning(_Part):
+    """How thresholds were chosen."""
+
+    criterion: str
+    target: float | None = None
+    split: str
+    level: str
+    rows: int
+    sheet_sha256: str
+
+
+class SplitDigest(_Part):
+    """Which rows a model has seen."""
+
+    sheet: str
+    sheet_sha256: str
+    images: int
+    patients: int
+    studies: int
+
+
+class BundleHeader(_Part):
+    """What a bundle says of itself.
+
+    Attributes:
+        findings: their order in the network's last layer.
+        preprocessing: what `preprocess` and the network do to an image.
+        policy: what uncertain labels became in training.
+        thresholds: a finding is positive at or above its own; None before `cxr tune`.
+        training: the run's resolved settings.
+        data: the train and valid sheets, by digest.
+        metrics: of the chosen epoch on valid.
+        weights_sha256: over names, shapes, types and numbers of all tensors.
+    """
+
+    format_version: int = FORMAT_VERSION
+    architecture: Literal["densenet121"] = "densenet121"
+    findings: tuple[str, ...]
+    preprocessing: dict[str, Any]
+    policy: str
+    blank: Blank
+    views: str
+    thresholds: dict[str, float] | None = None
+    tuning: Tuning | None = None
+    training: dict[str, Any]
+    data: dict[str, SplitDigest]
+    pos_weight: dict[str, float] | None
+    metrics: dict[str, Any]
+    versions: dict[str, str]
+    run: str
+    created: str
+    weights_sha256: str = ""
+    intended_use: str = Field("Research software, not a medical device.")
+
+    @field_validator("thresholds")
+    @classmethod
+    def _thresholds_fit(cls, thresholds: dict[str, float] | None) -> dict[str, float] | None:
+        if thresholds is not None:
+            if set(thresholds) != set(FINDINGS):
+                raise ValueError(f"thresholds are for {', '.join(thresholds)}")
+            if not all(0 <= value <= 1 for value in thresholds.values()):
+                raise ValueError("a threshold lies outside [0, 1]")
+        return thresholds
+
+    @property
+    def image_preprocessing(self) -> Preprocessing:
+        """The preprocessing, as `preprocess` takes it."""
+        return Preprocessing.from_dict(self.preprocessing)
+
+    @property
+    def effective_thresholds(self) -> dict[str, float]:
+        """Tuned thresholds, or 0.5 each before tuning, by finding."""
+        return self.thresholds or dict.fromkeys(FINDINGS, DEFAULT_THRESHOLD)
+
+
+def save_bundle(path: Path, weights: Mapping[str, Tensor], header: BundleHeader) -> BundleHeader:
+    """Write a bundle in one step; give back the header as written, with the weights' digest.
+
+    Raises:
+        CxrError: the file cannot be written.
+    """
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(weights.items())}
+    signed = header.model_copy(update={"weights_sha256": digest_of_weights(contiguous)})
+    write_bytes(path, save(contiguous, metadata={_KEY: to_json(signed.model_dump(mode="json"))}))
+    return signed
+
+
+def read_header(path: Path) -> BundleHeader:
+    """What the bundle says of itself, without reading its weights.
+
+    Raises:
+        ModelError: the file is no bundle of ours, or of another finding set or a newer version.
+    """
+    _check_size(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+    except (SafetensorError, OSError) as error:
+        raise _no_bundle(path, str(error)) from None
+    if text is None:
+        raise ModelError(
+            f"{path} holds weights but no cxrtool header", "Use it as a start: cxr train --init FILE."
+        )
+    return _parse_header(path, text)
+
+
+def _check_size(path: Path) -> None:
+    # Before safetensors reads: a header of a stated terabyte must not be asked for.
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise ModelError(f"model {path}: {error.strerror}", "Give a run folder or a bundle file.") from None
+    if len(start) < 8:
+        raise _no_bundle(path, "it is empty or cut")
+    (length,) = struct.unpack("<Q", start)
+    if length > min(_LARGEST_HEADER, size - 8):
+        raise _no_bundle(path, "it does not begin as safetensors does, or is cut")
+
+
+def _no_bundle(path: Path, reason: str) -> ModelError:
+    return ModelError(
+        f"model {path} is not a bundle: {' '.join(reason.split())}",
+        "Give a model.safetensors that cxr train wrote; pickles (.pt, .pth) are never read.",
+    )
+
+
+def _parse_header(path: Path, text: str) -> BundleHeader:
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _no_bundle(path, f"its header is not JSON ({error})") from None
+    newer = content.get("format_version") if isinstance(content, dict) else None
+    if isinstance(newer, int) and newer > FORMAT_VERSION:
+        raise ModelError(
+            f"model {path} has bundle version {newer}; this cxrtool reads up to {FORMAT_VERSION}",
+            "Upgrade: pip install -U cxrtool.",
+        )
+    try:
+        header = BundleHeader.model_validate(content)
+        _ = header.image_preprocessing
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise _no_bundle(path, f"header key {where or '(all)'}: {first['msg']}") from None
+    except CxrError as error:
+        raise _no_bundle(path, f"header key preprocessing: {error.message}") from None
+    if header.findings != FINDINGS:
+        raise ModelError(
+            f"model {path} reads {', '.join(header.findings)}; this cxrtool reads {', '.join(FINDINGS)}",
+            "Use a bundle with these five findings in this order.",
+        )
+    return header
+
+
+def load_bundle(path: Path) -> tuple[ChestNet, BundleHeader]:
+    """Read a bundle: the network in eval mode on the CPU, without gradients, and its header.
+
+    Raises:
+        ModelError: as `read_header`; or tensors are missing, extra, of another shape or not finite; or their digest
+            is not the header's.
+    """
+    header = read_header(path)
+    network = ChestNet(header.image_preprocessing)
+    weights = read_weights(path, network)
+    if digest_of_weights(weights) != header.weights_sha256:
+        raise ModelError(f"model {path} is damaged: its weights do not match their digest", "Copy it again.")
+    bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise ModelError(f"model {path} has weights that are not finite ({bad[0]})", "Train it again.")
+    network.load_state_dict(weights)
+    return network.eval().requires_grad_(False), header
+
+
+def read_weights(path: Path, network: ChestNet) -> dict[str, Tensor]:
+    """The tensors of a bundle, after their names, shapes and types are found to be `network`'s.
+
+    Raises:
+        ModelError: they are not.
+    """
+    own = network.state_dict()
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            odd = sorted(names ^ set(own))
+            if odd:
+                raise ModelError(
+                    f"model {path} is no DenseNet121 of ours: tensor {odd[0]!r} is "
+                    f"{'extra' if odd[0] in names else 'missing'}",
+                    "Train with this cxrtool, or use it as a start: cxr train --init FILE.",
+                )
+            for name, tensor in own.items():
+                shape = tuple(file.get_slice(name).get_shape())
+                if shape != tuple(tensor.shape):
+                    raise ModelError(
+                        f"model {path}: tensor {name!r} has shape {shape}, not {tuple(tensor.shape)}",
+                        "It reads another number of findings or is another network.",
+                    )
+            return {name: file.get_tensor(name) for name in sorted(own)}
+    except (SafetensorError, OSError) as error:
+        raise _no_bundle(path, str(error)) from None
+
+
+def set_thresholds(path: Path, thresholds: Mapping[str, float], tuning: Tuning) -> BundleHeader:
+    """Write `thresholds` into the bundle at `path`; its weights stay as they are."""
+    network, header = load_bundle(path)
+    changed = header.model_copy(update={"thresholds": dict(thresholds), "tuning": tuning})
+    return save_bundle(path, network.state_dict(), changed)
+
+
+def digest_of_weights(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and numbers, in the order of the names; in hex."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        contiguous = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {contiguous.dtype} {tuple(contiguous.shape)};".encode())
+        digest.update(contiguous.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def resolve_model(model: Path | None, runs: Path) -> Path:
+    """The bundle file that `model` names: itself, or the one in the run folder; without `model` the newest in `runs`.
+
+    Newest goes by the creation time in the header, which copying does not change.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if model is None:
+        found = sorted(runs.glob(f"*/{BUNDLE_NAME}"))
+        if not found:
+            raise ModelError(f"no model is given and {runs}/ holds no run", "Give --model, or set CXR_MODEL.")
+        return max(found, key=lambda path: read_header(path).created)
+    if model.is_dir():
+        if not (model / BUNDLE_NAME).is_file():
+            raise ModelError(f"folder {model} holds no {BUNDLE_NAME}", "Give a run folder of cxr train.")
+        return model / BUNDLE_NAME
+    if not model.exists():
+        raise ModelError(f"model {model} does not exist", "Give a run folder or a bundle file.")
+    return model
+
+
+def current_versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    names = ("cxrtool", "torch", "torchvision", "numpy", "pillow", "safetensors")
+    return {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the microsecond so that runs of one second have an order."""
+    return datetime.now(UTC).isoformat()
+
+
+__all__ = [
+    "BUNDLE_NAME",
+    "BundleHeader",
+    "SplitDigest",
+    "Tuning",
+    "current_versions",
+    "digest_of_weights",
+    "load_bundle",
+    "now",
+    "read_header",
+    "read_weights",
+    "resolve_model",
+    "save_bundle",
+    "set_thresholds",
+    "sha256_of_file",
+]

@@ -1,0 +1,204 @@
+"""Probabilities beside their labels, keyed by study or image, and their CSV form."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.choices import Level
+from cxrtool.errors import CxrError, RequestError
+from cxrtool.files import write_csv
+from cxrtool.findings import FINDINGS
+
+UNKNOWN_SPLIT = "unknown"
+
+
+@dataclass(frozen=True, eq=False)
+class PredictionTable:
+    """Predictions and labels of a split.
+
+    Attributes:
+        ids: what a row is: an image's path or a study, each once.
+        patients: of each row.
+        studies: of each row, ``patient00001/study1``.
+        images: [N] int64, images behind each row.
+        split: where the rows come from; a tune on ``test`` is refused by this, not by a file's name.
+        level: what a row is.
+        sheet_sha256: of the sheet the labels came from.
+        model_sha256: digest of the weights that predicted.
+        probabilities: [N, 5] float32 in [0, 1], in the order of `FINDINGS`.
+        targets: [N, 5] float32, 0 or 1.
+        mask: [N, 5] bool, False where the label does not count.
+    """
+
+    ids: tuple[str, ...]
+    patients: tuple[str, ...]
+    studies: tuple[str, ...]
+    images: NDArray[np.int64]
+    split: str
+    level: Level
+    sheet_sha256: str
+    model_sha256: str
+    probabilities: NDArray[np.float32]
+    targets: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        wrong = ~((self.probabilities >= 0) & (self.probabilities <= 1)).all(axis=1)
+        if wrong.any():
+            names = ", ".join(self.ids[row] for row in np.flatnonzero(wrong)[:3])
+            raise CxrError(
+                f"{int(wrong.sum())} rows have a probability that is NaN or outside [0, 1] ({names})",
+                "Train again, or in fp32; scores that are no probabilities are not read.",
+            )
+
+
+def to_study_level(table: PredictionTable) -> PredictionTable:
+    """One row per study: the largest probability over its images.
+
+    A label is positive when one of the study's images is, and masked when all are. A table of studies is given back
+    as it is. Rows are in the order in which studies first appear.
+    """
+    if table.level is Level.STUDY:
+        return table
+    first: dict[str, int] = {}
+    group = np.array([first.setdefault(study, len(first)) for study in table.studies], dtype=np.int64)
+    shape = (len(first), len(FINDINGS))
+    probabilities = np.zeros(shape, dtype=np.float32)
+    np.maximum.at(probabilities, group, table.probabilities)
+    targets = np.zeros(shape, dtype=np.float32)
+    np.maximum.at(targets, group, np.where(table.mask, table.targets, 0).astype(np.float32))
+    mask = np.zeros(shape, dtype=np.bool_)
+    np.logical_or.at(mask, group, table.mask)
+    images = np.zeros(len(first), dtype=np.int64)
+    np.add.at(images, group, table.images)
+    patients = dict(zip(table.studies, table.patients, strict=True))
+    return PredictionTable(
+        ids=tuple(first),
+        patients=tuple(patients[study] for study in first),
+        studies=tuple(first),
+        images=images,
+        split=table.split,
+        level=Level.STUDY,
+        sheet_sha256=table.sheet_sha256,
+        model_sha256=table.model_sha256,
+        probabilities=probabilities,
+        targets=targets,
+        mask=mask,
+    )
+
+
+def _probability_column(finding: str) -> str:
+    return f"{finding} probability"
+
+
+def write_predictions(path: Path, table: PredictionTable) -> None:
+    """Write a table as CSV: ``study`` (and ``path`` at image level), then label and probability per finding.
+
+    Numbers are written so that they read back to the bit; a masked label is an empty cell.
+    """
+    keys = ["study"] if table.level is Level.STUDY else ["path", "study"]
+    header = [*keys]
+    for finding in FINDINGS:
+        header += [finding, _probability_column(finding)]
+    header += ["images", "patient", "split", "sheet_sha256", "model_sha256"]
+    write_csv(path, header, (_row(table, row) for row in range(len(table.ids))))
+
+
+def _row(table: PredictionTable, row: int) -> list[object]:
+    cells: list[object] = [] if table.level is Level.STUDY else [table.ids[row]]
+    cells.append(table.studies[row])
+    for column in range(len(FINDINGS)):
+        cells.append(int(table.targets[row, column]) if table.mask[row, column] else None)
+        cells.append(float(table.probabilities[row, column]))
+    cells += [
+        int(table.images[row]),
+        table.patients[row],
+        table.split,
+        table.sheet_sha256,
+        table.model_sha256,
+    ]
+    return cells
+
+
+def read_predictions(path: Path) -> PredictionTable:
+    """Read what `write_predictions` wrote; columns go by name, in any order.
+
+    A table without the columns after the findings is taken as one image and one patient a row, of an unknown split.
+
+    Raises:
+        RequestError: the file is missing, no such table, has a study twice, or mixes splits.
+        CxrError: a probability is NaN or outside [0, 1].
+    """
+    rows = _read_rows(path)
+    level = Level.IMAGE if "path" in rows[0] else Level.STUDY
+    ids = tuple(row["path" if level is Level.IMAGE else "study"] for row in rows)
+    twice = [name for name in set(ids) if ids.count(name) > 1] if len(set(ids)) < len(ids) else []
+    if twice:
+        raise RequestError(f"{path} has the row {twice[0]!r} twice", "Keep one of them.")
+    labels = np.array(
+        [[_number(path, row, f, blank=True) for f in FINDINGS] for row in rows], dtype=np.float32
+    )
+    bad = np.argwhere(~np.isnan(labels) & (labels != 0) & (labels != 1))
+    if len(bad):
+        raise RequestError(
+            f"{path}: row {ids[bad[0][0]]!r} has a label that is not 1, 0 or empty", "Mend it."
+        )
+    numbers = [[_number(path, row, _probability_column(f)) for f in FINDINGS] for row in rows]
+    return PredictionTable(
+        ids=ids,
+        patients=tuple(row.get("patient") or row["study"] for row in rows),
+        studies=tuple(row["study"] for row in rows),
+        images=np.array([int(row.get("images") or 1) for row in rows], dtype=np.int64),
+        split=_only(path, rows, "split") or UNKNOWN_SPLIT,
+        level=level,
+        sheet_sha256=_only(path, rows, "sheet_sha256"),
+        model_sha256=_only(path, rows, "model_sha256"),
+        probabilities=np.array(numbers, dtype=np.float32),
+        targets=np.nan_to_num(labels, nan=0.0),
+        mask=~np.isnan(labels),
+    )
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows = list(reader)
+            header: Sequence[str] = reader.fieldnames or ()
+    except OSError as error:
+        raise RequestError(
+            f"cannot read {path}: {error.strerror}", "Give a predictions.csv of cxr eval."
+        ) from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} is not CSV: {error}", "Give a predictions.csv of cxr eval.") from None
+    needed = ["study", *FINDINGS, *(_probability_column(finding) for finding in FINDINGS)]
+    lacking = [name for name in needed if name not in header]
+    if lacking:
+        raise RequestError(f"{path} has no column {lacking[0]!r}", "Give a predictions.csv of cxr eval.")
+    if not rows:
+        raise RequestError(f"{path} has no rows", "Give a predictions.csv of cxr eval.")
+    return rows
+
+
+def _number(path: Path, row: dict[str, Any], column: str, blank: bool = False) -> float:
+    text = (row[column] or "").strip()
+    if not text and blank:
+        return np.nan
+    try:
+        return float(text)
+    except ValueError:
+        raise RequestError(
+            f"{path}: row {row['study']!r} has {text!r} under {column!r}", "Write a number there."
+        ) from None
+
+
+def _only(path: Path, rows: list[dict[str, Any]], column: str) -> str:
+    values = sorted({row.get(column) or "" for row in rows})
+    if len(values) > 1:
+        raise RequestError(f"{path} mixes {column} {values[0]!r} and {values[1]!r}", "Split the table.")
+    return str(values[0])

@@ -1,0 +1,295 @@
+"""All settings: command line over ``CXR_*`` environment over a YAML file over defaults.
+
+A setting has one name everywhere: ``train.lr`` in a message, ``train: {lr: ...}`` in YAML and ``CXR_TRAIN__LR`` in
+the environment. Values are checked once, here; after that code reads typed attributes.
+"""
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from cxrtool.choices import (
+    Criterion,
+    Device,
+    Level,
+    MatmulPrecision,
+    OptimizerName,
+    Precision,
+    SelectBy,
+    Views,
+)
+from cxrtool.errors import RequestError
+from cxrtool.findings import Blank, UncertaintyPolicy
+
+ENV_PREFIX = "CXR_"
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataSettings(_Section):
+    """Which rows of the sheets are used, and what a blank label means."""
+
+    root: Path | None = Field(None, description="folder in CheXpert's layout")
+    views: Views = Field(Views.FRONTAL, description="frontal only, or all views")
+    blank: Blank = Field(Blank.NEGATIVE, description="what a blank label becomes")
+    max_missing: Fraction = Field(0.01, description="share of rows without an image at which work stops")
+
+
+class TrainSettings(_Section):
+    """The training of one model; the defaults are the seed's."""
+
+    policy: str = Field("u-ignore", description="u-ignore, u-ones or u-zeros, then exceptions by finding")
+    init: str = Field("imagenet", description="imagenet, none, or a .safetensors file")
+    epochs: int = Field(10, ge=1, le=1000)
+    image_size: int = Field(320, ge=32, le=1024, description="pixels, both sides")
+    batch_size: int = Field(32, ge=2, le=4096)
+    lr: float = Field(1e-4, gt=0, le=1, description="learning rate")
+    optimizer: OptimizerName = OptimizerName.ADAM
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    clip_gradients: float = Field(0.0, ge=0, description="largest gradient norm; 0 does not clip")
+    pos_weight: bool = Field(True, description="weight positives by negatives / positives")
+    pos_weight_clip: float = Field(8.0, ge=1, description="largest such weight")
+    augment: bool = Field(True, description="small rotations, shifts, zooms and exposure changes")
+    patience: int = Field(0, ge=0, description="stop after so many epochs without a better one; 0 never")
+    select_by: SelectBy = Field(SelectBy.AUROC, description="what chooses the best epoch on valid")
+    seed: int = Field(0, ge=0, le=2**32 - 1)
+
+    @field_validator("policy")
+    @classmethod
+    def _policy_parses(cls, text: str) -> str:
+        try:
+            return str(UncertaintyPolicy.parse(text))
+        except RequestError as error:
+            raise ValueError(f"{error.message}; {error.advice}") from None
+
+    @property
+    def uncertainty(self) -> UncertaintyPolicy:
+        """The policy, parsed."""
+        return UncertaintyPolicy.parse(self.policy)
+
+
+class RuntimeSettings(_Section):
+    """The machine: these move speed, and results by rounding at most."""
+
+    device: Device = Device.AUTO
+    precision: Precision = Field(
+        Precision.AUTO, description="of training; eval and tune stay in fp32 on auto"
+    )
+    channels_last: bool = True
+    workers: int = Field(2, ge=1, le=256, description="threads that read and decode ahead")
+    batch_size: int = Field(16, ge=1, le=4096, description="images per forward pass outside training")
+    pin_memory: bool = Field(True, description="page-locked batches for a GPU")
+    matmul_precision: MatmulPrecision = MatmulPrecision.HIGHEST
+    cudnn_benchmark: bool = False
+    read_timeout: float = Field(120.0, gt=0, description="seconds after which a read counts as hung")
+
+
+class EvalSettings(_Section):
+    """What eval reports on."""
+
+    split: str = Field("test", pattern="^(train|valid|test)$")
+    level: Level = Field(Level.STUDY, description="maximum over a study's images, or each image")
+
+
+class TuneSettings(_Section):
+    """How thresholds are chosen."""
+
+    split: str = Field("valid", pattern="^(train|valid|test)$")
+    criterion: Criterion = Criterion.F1
+    target: Fraction | None = Field(None, description="wished recall or specificity, for those criteria")
+    minimum: Fraction = 0.05
+    maximum: Fraction = 0.95
+    step: float = Field(0.01, gt=0, le=0.5)
+
+    @model_validator(mode="after")
+    def _target_fits(self) -> "TuneSettings":
+        wants = self.criterion in (Criterion.RECALL, Criterion.SPECIFICITY)
+        if wants and self.target is None:
+            raise ValueError(f"criterion {self.criterion} needs a target; give --target 0.9, say")
+        if not wants and self.target is not None:
+            raise ValueError(f"criterion {self.criterion} takes no target; use recall or specificity")
+        if self.minimum > self.maximum:
+            raise ValueError(f"minimum {self.minimum} is above maximum {self.maximum}")
+        return self
+
+
+class ExplainSettings(_Section):
+    """How maps are drawn."""
+
+    alpha: Fraction = Field(0.45, description="strength of the heatmap over the radiograph")
+
+
+class Settings(BaseSettings):
+    """Every setting of every command."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter="__", protected_namespaces=()
+    )
+
+    model: Path | None = Field(None, description="run folder or bundle file")
+    runs: Path = Field(Path("runs"), description="where runs are written and looked for")
+    data: DataSettings = DataSettings()
+    train: TrainSettings = TrainSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+    eval: EvalSettings = EvalSettings()
+    tune: TuneSettings = TuneSettings()
+    explain: ExplainSettings = ExplainSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read nothing by itself: `load_settings` gives the merged values."""
+        return (init_settings,)
+
+
+@dataclass(frozen=True)
+class ResolvedSettings:
+    """Checked settings and where each came from.
+
+    Attributes:
+        settings: the values.
+        sources: by dotted key: ``command line``, ``environment CXR_...``, the YAML file's path or ``default``.
+    """
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, object]:
+        """Nested plain values, ready for YAML and JSON."""
+        return self.settings.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """The values as a YAML file that ``--config`` reads back."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+    def rows(self) -> list[tuple[str, object, str]]:
+        """(key, value, source) of every setting."""
+        return [(key, value, self.sources.get(key, "default")) for key, value in _flatten(self.to_dict())]
+
+
+def load_settings(
+    overrides: Mapping[str, object] | None = None,
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> ResolvedSettings:
+    """Merge command line, environment, file and defaults, and check the result.
+
+    Args:
+        overrides: from the command line, by dotted key (``train.lr``); None values are not given.
+        config: a YAML file.
+        environ: the process's environment unless given.
+
+    Raises:
+        RequestError: an unknown key, a wrong type or a value out of range, with its path and what is allowed.
+    """
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    layers = [
+        (str(config), dict(_flatten(_read_yaml(config)))) if config else ("", {}),
+        ("environment", dict(_flatten(_read_environment(os.environ if environ is None else environ)))),
+        ("command line", given),
+    ]
+    values: dict[str, object] = {}
+    sources: dict[str, str] = {}
+    for source, layer in layers:
+        for key, value in layer.items():
+            values[key] = value
+            sources[key] = f"environment {_variable(key)}" if source == "environment" else source
+    try:
+        return ResolvedSettings(Settings(**_nest(values)), sources)
+    except ValidationError as error:
+        raise _explain_refusal(error, sources) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RequestError(f"cannot read settings {path}: {error.strerror}", "Check --config.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        detail = " ".join(str(error).split())
+        raise RequestError(f"settings {path} are not YAML: {detail}", "Mend that line.") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise RequestError(f"settings {path} hold no keys", "Write them as 'train: {epochs: 3}'.")
+    return content
+
+
+def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    top = {name.upper() for name in Settings.model_fields}
+    for name in environ:
+        if name.startswith(ENV_PREFIX) and name[len(ENV_PREFIX) :].split("__")[0] not in top:
+            near = difflib.get_close_matches(name, [_variable(key) for key in _known_keys()], n=1)
+            hint = f"Did you mean {near[0]}?" if near else "See `cxr config` for all names."
+            raise RequestError(f"environment variable {name} is no setting", hint)
+    source = EnvSettingsSource(Settings, env_prefix=ENV_PREFIX, env_nested_delimiter="__")
+    source.env_vars = {name.lower(): value for name, value in environ.items()}
+    try:
+        return source()
+    except SettingsError as error:
+        raise RequestError(str(error), "Name one setting a variable, as CXR_TRAIN__EPOCHS=3.") from None
+
+
+def _variable(key: str) -> str:
+    return ENV_PREFIX + key.upper().replace(".", "__")
+
+
+def _known_keys() -> list[str]:
+    return [key for key, _ in _flatten(Settings().model_dump())]
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        elif not isinstance(value, Mapping):
+            yield f"{prefix}{key}", value
+
+
+def _nest(values: Mapping[str, object]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *parents, leaf = key.split(".")
+        node = tree
+        for parent in parents:
+            child = node.setdefault(parent, {})
+            node = child if isinstance(child, dict) else node.setdefault(parent + ".", {})
+        node[leaf] = value
+    return tree
+
+
+def _explain_refusal(error: ValidationError, sources: Mapping[str, str]) -> RequestError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    origin = sources.get(key) or next((sources[k] for k in sources if k.startswith(f"{key}.")), "")
+    where = f" ({origin})" if origin else ""
+    if first["type"] == "extra_forbidden":
+        known = _known_keys()
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        siblings = [name for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]]
+        hint = f"Did you mean {near[0]}? " if near else ""
+        return RequestError(
+            f"setting {key}{where} is unknown", f"{hint}Allowed: {', '.join(siblings or known)}."
+        )
+    rule = first["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(first["input"], (dict, BaseModel)) else f" = {first['input']!r}"
+    return RequestError(
+        f"setting {key}{shown}{where}: {rule}", "`cxr config` prints every setting and its source."
+    )

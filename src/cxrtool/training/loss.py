@@ -1,0 +1,56 @@
+"""The masked loss, and the weight of positives."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+
+def masked_bce(logits: Tensor, targets: Tensor, mask: Tensor, pos_weight: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy with logits, averaged over the cells that count.
+
+    Args:
+        logits: [B, 5] float32.
+        targets: [B, 5] float32, 0 or 1 also where masked out (a NaN there would make the gradient NaN even where
+            the loss is not taken).
+        mask: [B, 5] bool, True where the cell counts.
+        pos_weight: [5] float32, factor on the loss of positives.
+
+    Returns:
+        A scalar; 0, with zero gradients, when no cell counts.
+    """
+    cells = functional.binary_cross_entropy_with_logits(
+        logits, targets, pos_weight=pos_weight, reduction="none"
+    )
+    return (cells * mask).sum() / mask.sum().clamp(min=1)
+
+
+def positive_weights(
+    targets: NDArray[np.float32], mask: NDArray[np.bool_], clip: float
+) -> tuple[NDArray[np.float32], tuple[int, ...]]:
+    """Negatives / positives per finding over the cells that count, at most `clip`.
+
+    Args:
+        targets: [N, 5] of 0 and 1.
+        mask: [N, 5] bool.
+        clip: the largest weight, at least 1. It keeps rare findings from dominating, and stands in for the
+            infinity of a finding without positives.
+
+    Returns:
+        weights: [5] float32; 1 for a finding without negatives (0 would stop its learning).
+        one_class: columns that have only one class, or no cell at all.
+    """
+    positives = ((targets > 0.5) & mask).sum(axis=0)
+    negatives = ((targets <= 0.5) & mask).sum(axis=0)
+    ratio = np.divide(
+        negatives, positives, out=np.full(positives.shape, clip, dtype=np.float64), where=positives > 0
+    )
+    weights = np.where(negatives > 0, np.minimum(ratio, clip), 1.0).astype(np.float32)
+    one_class = tuple(int(column) for column in np.flatnonzero((positives == 0) | (negatives == 0)))
+    return weights, one_class
+
+
+def to_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    """A tensor of `array` on `device`."""
+    return torch.from_numpy(array).to(device)
