@@ -18,7 +18,7 @@ from cxrtool.training.loop import StopSignal, train
 
 PATIENTS = 480
 IMAGE_SIZE = 96
-EPOCHS = 5
+EPOCHS = 4
 _EXPLAINED = 6
 
 
@@ -80,9 +80,7 @@ def run_demo(
         raise RequestError(f"{out} is not empty", "Name a new folder: cxr demo OUT.")
     clock = _Clock()
     data, run = out / "phantoms", out / "run"
-    write_phantom(
-        data, PATIENTS, IMAGE_SIZE, seed, lambda done, total: progress(Progress("phantom", done, total))
-    )
+    write_phantom(data, PATIENTS, IMAGE_SIZE, seed, lambda done, total: progress(Progress("phantom", done, total)))
     clock.lap("phantom")
     # Small images and a higher rate, as random weights have far to go; the defaults are for ImageNet's at 320 px.
     resolved = load_settings(

@@ -44,9 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _cannot_write(path: Path, error: OSError) -> CxrError:
-    return CxrError(
-        f"cannot write {path}: {error.strerror or error}", "Check the folder's rights and free space."
-    )
+    return CxrError(f"cannot write {path}: {error.strerror or error}", "Check the folder's rights and free space.")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -95,18 +93,16 @@ def csv_cell(value: object) -> object:
     return value
 
 
-def to_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A CSV document (RFC 4180, ``\\n`` line ends). Floats are written so that they read back to the bit."""
+def csv_row(cells: Sequence[object]) -> str:
+    """One line of CSV (RFC 4180, ``\\n`` line ends). Floats are written so that they read back to the bit."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([csv_cell(name) for name in header])
-    writer.writerows([csv_cell(value) for value in row] for row in rows)
+    csv.writer(text, lineterminator="\n").writerow([csv_cell(cell) for cell in cells])
     return text.getvalue()
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table as CSV to `path` in one step."""
-    write_text(path, to_csv(header, rows))
+    write_text(path, csv_row(header) + "".join(csv_row(row) for row in rows))
 
 
 def sha256_of_file(path: Path) -> str:

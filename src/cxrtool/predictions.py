@@ -140,14 +140,10 @@ def read_predictions(path: Path) -> PredictionTable:
     twice = [name for name in set(ids) if ids.count(name) > 1] if len(set(ids)) < len(ids) else []
     if twice:
         raise RequestError(f"{path} has the row {twice[0]!r} twice", "Keep one of them.")
-    labels = np.array(
-        [[_number(path, row, f, blank=True) for f in FINDINGS] for row in rows], dtype=np.float32
-    )
+    labels = np.array([[_number(path, row, f, blank=True) for f in FINDINGS] for row in rows], dtype=np.float32)
     bad = np.argwhere(~np.isnan(labels) & (labels != 0) & (labels != 1))
     if len(bad):
-        raise RequestError(
-            f"{path}: row {ids[bad[0][0]]!r} has a label that is not 1, 0 or empty", "Mend it."
-        )
+        raise RequestError(f"{path}: row {ids[bad[0][0]]!r} has a label that is not 1, 0 or empty", "Mend it.")
     numbers = [[_number(path, row, _probability_column(f)) for f in FINDINGS] for row in rows]
     return PredictionTable(
         ids=ids,
@@ -171,9 +167,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
             rows = list(reader)
             header: Sequence[str] = reader.fieldnames or ()
     except OSError as error:
-        raise RequestError(
-            f"cannot read {path}: {error.strerror}", "Give a predictions.csv of cxr eval."
-        ) from None
+        raise RequestError(f"cannot read {path}: {error.strerror}", "Give a predictions.csv of cxr eval.") from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise RequestError(f"{path} is not CSV: {error}", "Give a predictions.csv of cxr eval.") from None
     needed = ["study", *FINDINGS, *(_probability_column(finding) for finding in FINDINGS)]

@@ -40,30 +40,30 @@ class _Section(BaseModel):
 class DataSettings(_Section):
     """Which rows of the sheets are used, and what a blank label means."""
 
-    root: Path | None = Field(None, description="folder in CheXpert's layout")
-    views: Views = Field(Views.FRONTAL, description="frontal only, or all views")
-    blank: Blank = Field(Blank.NEGATIVE, description="what a blank label becomes")
-    max_missing: Fraction = Field(0.01, description="share of rows without an image at which work stops")
+    root: Path | None = Field(default=None, description="folder in CheXpert's layout")
+    views: Views = Field(default=Views.FRONTAL, description="frontal only, or all views")
+    blank: Blank = Field(default=Blank.NEGATIVE, description="what a blank label becomes")
+    max_missing: Fraction = Field(default=0.01, description="share of rows without an image at which work stops")
 
 
 class TrainSettings(_Section):
     """The training of one model; the defaults are the seed's."""
 
-    policy: str = Field("u-ignore", description="u-ignore, u-ones or u-zeros, then exceptions by finding")
-    init: str = Field("imagenet", description="imagenet, none, or a .safetensors file")
-    epochs: int = Field(10, ge=1, le=1000)
-    image_size: int = Field(320, ge=32, le=1024, description="pixels, both sides")
-    batch_size: int = Field(32, ge=2, le=4096)
-    lr: float = Field(1e-4, gt=0, le=1, description="learning rate")
+    policy: str = Field(default="u-ignore", description="u-ignore, u-ones or u-zeros, then exceptions by finding")
+    init: str = Field(default="imagenet", description="imagenet, none, or a .safetensors file")
+    epochs: int = Field(default=10, ge=1, le=1000)
+    image_size: int = Field(default=320, ge=32, le=1024, description="pixels, both sides")
+    batch_size: int = Field(default=32, ge=2, le=4096)
+    lr: float = Field(default=1e-4, gt=0, le=1, description="learning rate")
     optimizer: OptimizerName = OptimizerName.ADAM
-    weight_decay: float = Field(0.0, ge=0, le=1)
-    clip_gradients: float = Field(0.0, ge=0, description="largest gradient norm; 0 does not clip")
-    pos_weight: bool = Field(True, description="weight positives by negatives / positives")
-    pos_weight_clip: float = Field(8.0, ge=1, description="largest such weight")
-    augment: bool = Field(True, description="small rotations, shifts, zooms and exposure changes")
-    patience: int = Field(0, ge=0, description="stop after so many epochs without a better one; 0 never")
-    select_by: SelectBy = Field(SelectBy.AUROC, description="what chooses the best epoch on valid")
-    seed: int = Field(0, ge=0, le=2**32 - 1)
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    clip_gradients: float = Field(default=0.0, ge=0, description="largest gradient norm; 0 does not clip")
+    pos_weight: bool = Field(default=True, description="weight positives by negatives / positives")
+    pos_weight_clip: float = Field(default=8.0, ge=1, description="largest such weight")
+    augment: bool = Field(default=True, description="small rotations, shifts, zooms and exposure changes")
+    patience: int = Field(default=0, ge=0, description="stop after so many epochs without a better one; 0 never")
+    select_by: SelectBy = Field(default=SelectBy.AUROC, description="what chooses the best epoch on valid")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
 
     @field_validator("policy")
     @classmethod
@@ -83,34 +83,32 @@ class RuntimeSettings(_Section):
     """The machine: these move speed, and results by rounding at most."""
 
     device: Device = Device.AUTO
-    precision: Precision = Field(
-        Precision.AUTO, description="of training; eval and tune stay in fp32 on auto"
-    )
+    precision: Precision = Field(default=Precision.AUTO, description="of training; eval and tune stay in fp32 on auto")
     channels_last: bool = True
-    workers: int = Field(2, ge=1, le=256, description="threads that read and decode ahead")
-    batch_size: int = Field(16, ge=1, le=4096, description="images per forward pass outside training")
-    pin_memory: bool = Field(True, description="page-locked batches for a GPU")
+    workers: int = Field(default=2, ge=1, le=256, description="threads that read and decode ahead")
+    batch_size: int = Field(default=16, ge=1, le=4096, description="images per forward pass outside training")
+    pin_memory: bool = Field(default=True, description="page-locked batches for a GPU")
     matmul_precision: MatmulPrecision = MatmulPrecision.HIGHEST
     cudnn_benchmark: bool = False
-    read_timeout: float = Field(120.0, gt=0, description="seconds after which a read counts as hung")
+    read_timeout: float = Field(default=120.0, gt=0, description="seconds after which a read counts as hung")
 
 
 class EvalSettings(_Section):
     """What eval reports on."""
 
-    split: str = Field("test", pattern="^(train|valid|test)$")
-    level: Level = Field(Level.STUDY, description="maximum over a study's images, or each image")
+    split: str = Field(default="test", pattern="^(train|valid|test)$")
+    level: Level = Field(default=Level.STUDY, description="maximum over a study's images, or each image")
 
 
 class TuneSettings(_Section):
     """How thresholds are chosen."""
 
-    split: str = Field("valid", pattern="^(train|valid|test)$")
+    split: str = Field(default="valid", pattern="^(train|valid|test)$")
     criterion: Criterion = Criterion.F1
-    target: Fraction | None = Field(None, description="wished recall or specificity, for those criteria")
+    target: Fraction | None = Field(default=None, description="wished recall or specificity, for those criteria")
     minimum: Fraction = 0.05
     maximum: Fraction = 0.95
-    step: float = Field(0.01, gt=0, le=0.5)
+    step: float = Field(default=0.01, gt=0, le=0.5)
 
     @model_validator(mode="after")
     def _target_fits(self) -> "TuneSettings":
@@ -127,7 +125,7 @@ class TuneSettings(_Section):
 class ExplainSettings(_Section):
     """How maps are drawn."""
 
-    alpha: Fraction = Field(0.45, description="strength of the heatmap over the radiograph")
+    alpha: Fraction = Field(default=0.45, description="strength of the heatmap over the radiograph")
 
 
 class Settings(BaseSettings):
@@ -137,8 +135,8 @@ class Settings(BaseSettings):
         extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter="__", protected_namespaces=()
     )
 
-    model: Path | None = Field(None, description="run folder or bundle file")
-    runs: Path = Field(Path("runs"), description="where runs are written and looked for")
+    model: Path | None = Field(default=None, description="run folder or bundle file")
+    runs: Path = Field(default=Path("runs"), description="where runs are written and looked for")
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
     runtime: RuntimeSettings = RuntimeSettings()
@@ -165,7 +163,7 @@ class ResolvedSettings:
 
     Attributes:
         settings: the values.
-        sources: by dotted key: ``command line``, ``environment CXR_...``, the YAML file's path or ``default``.
+        sources: by dotted key: ``command line``, ``environment CXR_...``, the YAML file or ``default``.
     """
 
     settings: Settings
@@ -285,11 +283,7 @@ def _explain_refusal(error: ValidationError, sources: Mapping[str, str]) -> Requ
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         siblings = [name for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]]
         hint = f"Did you mean {near[0]}? " if near else ""
-        return RequestError(
-            f"setting {key}{where} is unknown", f"{hint}Allowed: {', '.join(siblings or known)}."
-        )
+        return RequestError(f"setting {key}{where} is unknown", f"{hint}Allowed: {', '.join(siblings or known)}.")
     rule = first["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(first["input"], (dict, BaseModel)) else f" = {first['input']!r}"
-    return RequestError(
-        f"setting {key}{shown}{where}: {rule}", "`cxr config` prints every setting and its source."
-    )
+    return RequestError(f"setting {key}{shown}{where}: {rule}", "`cxr config` prints every setting and its source.")

@@ -111,9 +111,7 @@ def _report(error: Exception, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     name = type(error).__name__
-    display.print_error(
-        CxrError(f"unexpected {name}: {error}", "Run again with --debug and report what it says.")
-    )
+    display.print_error(CxrError(f"unexpected {name}: {error}", "Run again with --debug and report what it says."))
     return 1
 
 

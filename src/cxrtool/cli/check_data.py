@@ -12,16 +12,12 @@ from cxrtool.progress import Progress
 
 def check_data(
     data: Annotated[Path, typer.Argument(help="A folder in CheXpert's layout.")],
-    full: Annotated[
-        bool, typer.Option("--full", help="Read every image; compare files between splits.")
-    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="Read every image; compare files between splits.")] = False,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that read images.")] = 2,
     samples: Annotated[
         int, typer.Option("--samples", min=0, help="Draw a contact sheet of so many preprocessed images.")
     ] = 0,
-    samples_file: Annotated[Path, typer.Option("--samples-file", help="Where the sheet goes.")] = Path(
-        "samples.png"
-    ),
+    samples_file: Annotated[Path, typer.Option("--samples-file", help="Where the sheet goes.")] = Path("samples.png"),
     image_size: Annotated[int, typer.Option("--image-size", min=32, max=1024, help="Of the samples.")] = 320,
     json_output: JsonOption = False,
 ) -> None:
@@ -37,9 +33,7 @@ def check_data(
     from cxrtool.data.checks import check_data as run_checks
 
     with display.progress_bar() as progress:
-        report = run_checks(
-            data, full, workers, lambda done, total: progress(Progress("reading", done, total))
-        )
+        report = run_checks(data, full, workers, lambda done, total: progress(Progress("reading", done, total)))
     if samples:
         from cxrtool.explain.samples import write_contact_sheet
 

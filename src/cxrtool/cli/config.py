@@ -23,9 +23,7 @@ def config(
     cxr config --yaml > my.yaml
     """
     if json_output:
-        display.print_json(
-            {key: {"value": value, "source": source} for key, value, source in resolved.rows()}
-        )
+        display.print_json({key: {"value": value, "source": source} for key, value, source in resolved.rows()})
     elif yaml_output:
         display.write(resolved.to_yaml())
     else:

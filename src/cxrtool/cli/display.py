@@ -172,9 +172,11 @@ def _line_per_phase() -> ProgressCallback:
 
 def show_evaluation(evaluation: "Evaluation") -> None:
     """Metrics per finding, and at thresholds where there are any."""
-    content = evaluation.to_dict()
+    content: dict[str, Any] = evaluation.to_dict()
     labels: dict[str, dict[str, Any]] = content["labels"]
-    title = f"{content['split']} split, {content['level']} level: {content['studies']} studies, {content['images']} images"
+    title = (
+        f"{content['split']} split, {content['level']} level: {content['studies']} studies, {content['images']} images"
+    )
     rows: list[list[object]] = [
         [name, row["auroc"], row["auprc"], row["positives"], row["negatives"], row["ignored"]]
         for name, row in labels.items()

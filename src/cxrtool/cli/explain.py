@@ -25,14 +25,10 @@ def explain(
     inputs: Annotated[list[Path], typer.Argument(help="Images, folders, or - for a list of paths on stdin.")],
     label: Annotated[
         str | None,
-        typer.Option(
-            "--label", help="A finding. \\[default: every positive one, or the most probable if none is]"
-        ),
+        typer.Option("--label", help="A finding. \\[default: every positive one, or the most probable if none is]"),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("explanations"),
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Look in folders of folders too.")
-    ] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look in folders of folders too.")] = False,
     thresholds: Annotated[
         str | None,
         typer.Option("--thresholds", help="0.46,0.11,0.47,0.34,0.37 or a file. \\[default: the bundle's]"),

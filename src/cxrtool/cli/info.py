@@ -1,7 +1,8 @@
 """``cxr info``"""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,11 +11,12 @@ from cxrtool.cli.models import chosen_model
 from cxrtool.cli.options import JsonOption
 from cxrtool.settings import load_settings
 
+if TYPE_CHECKING:
+    from cxrtool.model.bundle import SplitDigest
+
 
 def info(
-    model: Annotated[
-        Path | None, typer.Argument(help="Run folder or bundle file. \\[default: the newest run]")
-    ] = None,
+    model: Annotated[Path | None, typer.Argument(help="Run folder or bundle file. \\[default: the newest run]")] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Print what a bundle says of itself: policy, thresholds, training, data, metrics, versions.
@@ -61,11 +63,11 @@ def info(
     )
 
 
-def _split_line(data: dict[str, "object"], split: str) -> str:
+def _split_line(data: Mapping[str, "SplitDigest"], split: str) -> str:
     digest = data.get(split)
     if digest is None:
         return "–"
-    return f"{digest.images} images, {digest.patients} patients ({digest.sheet}, {digest.sheet_sha256[:12]})"  # type: ignore[attr-defined]
+    return f"{digest.images} images, {digest.patients} patients ({digest.sheet}, {digest.sheet_sha256[:12]})"
 
 
 def register(app: typer.Typer) -> None:

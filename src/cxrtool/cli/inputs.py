@@ -26,9 +26,7 @@ def input_paths(inputs: list[Path], recursive: bool) -> Iterator[Path]:
             continue
         found = list_images([given], recursive)
         if not found and given.is_dir():
-            raise RequestError(
-                f"folder {given} holds no image", "Add --recursive to look in its folders too."
-            )
+            raise RequestError(f"folder {given} holds no image", "Add --recursive to look in its folders too.")
         yield from found
 
 

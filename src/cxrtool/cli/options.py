@@ -17,9 +17,7 @@ from pydantic.fields import FieldInfo
 
 from cxrtool.settings import ResolvedSettings, Settings, load_settings
 
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="YAML file of settings; see `cxr config`.")
 ]
@@ -38,9 +36,7 @@ def settings_options(*keys: str) -> Callable[[Callable[..., None]], Callable[...
         parameters = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
         options = {_parameter(key): key for key in keys}
         added = [_option(key, name) for name, key in options.items()]
-        added.append(
-            inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ConfigOption)
-        )
+        added.append(inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ConfigOption))
 
         @functools.wraps(command)
         def run(**arguments: Any) -> None:
@@ -81,7 +77,8 @@ def _option(key: str, name: str) -> inspect.Parameter:
     kind = _plain_type(field.annotation)
     flag = _NAMES.get(key, "--" + key.rpartition(".")[2].replace("_", "-"))
     declaration = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
-    annotation = Annotated[kind | None, typer.Option(declaration, help=_help(key, field), show_default=False)]  # type: ignore[operator]
+    info = typer.Option(declaration, help=_help(key, field), show_default=False)
+    annotation: object = Annotated[kind | None, info]  # type: ignore[valid-type]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 

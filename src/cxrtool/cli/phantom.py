@@ -13,9 +13,7 @@ from cxrtool.progress import Progress
 def phantom(
     out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     patients: Annotated[int, typer.Option("--patients", min=10, help="Patients in all three splits.")] = 200,
-    image_size: Annotated[
-        int, typer.Option("--image-size", min=64, max=1024, help="Pixels, both sides.")
-    ] = 320,
+    image_size: Annotated[int, typer.Option("--image-size", min=64, max=1024, help="Pixels, both sides.")] = 320,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed draws the same files.")] = 0,
     json_output: JsonOption = False,
 ) -> None:
@@ -35,8 +33,7 @@ def phantom(
         display.print_json(content)
         return
     rows = [
-        [split, counts["patients"], counts["studies"], counts["images"]]
-        for split, counts in content["splits"].items()
+        [split, counts["patients"], counts["studies"], counts["images"]] for split, counts in content["splits"].items()
     ]
     display.print_table(str(out), ["split", "patients", "studies", "images"], rows)
     display.hint(f"next: cxr check-data {out}")

@@ -12,7 +12,7 @@ import typer
 from cxrtool.cli import display
 from cxrtool.cli.inputs import input_paths, load_classifier
 from cxrtool.cli.options import RUNTIME, JsonOption, settings_options
-from cxrtool.files import replacing, to_csv, to_json
+from cxrtool.files import csv_row, replacing, to_json
 from cxrtool.findings import FINDINGS
 from cxrtool.progress import Progress
 from cxrtool.settings import ResolvedSettings
@@ -27,9 +27,7 @@ Sink = Callable[["Prediction"], None]
 def predict(
     resolved: ResolvedSettings,
     inputs: Annotated[list[Path], typer.Argument(help="Images, folders, or - for a list of paths on stdin.")],
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Look in folders of folders too.")
-    ] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look in folders of folders too.")] = False,
     thresholds: Annotated[
         str | None,
         typer.Option("--thresholds", help="0.46,0.11,0.47,0.34,0.37 or a file. \\[default: the bundle's]"),
@@ -71,9 +69,7 @@ def _started(paths: Iterator[Path]) -> Iterator[Path]:
     return chain([] if first is None else [first], paths)
 
 
-def _sinks(
-    classifier: "Classifier", csv: Path | None, json_output: bool
-) -> list[AbstractContextManager[Sink]]:
+def _sinks(classifier: "Classifier", csv: Path | None, json_output: bool) -> list[AbstractContextManager[Sink]]:
     sinks: list[AbstractContextManager[Sink]] = []
     if csv is not None:
         sinks.append(_csv_sink(csv))
@@ -88,12 +84,12 @@ def _sinks(
 def _csv_sink(path: Path) -> Iterator[Sink]:
     """Rows are written as they come and appear under `path` when all are there."""
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        file.write(to_csv(["path", *FINDINGS, "positive", "error"], []))
+        file.write(csv_row(["path", *FINDINGS, "positive", "error"]))
 
         def write(prediction: "Prediction") -> None:
             numbers = [prediction.probabilities.get(finding) for finding in FINDINGS]
             row = [str(prediction.path), *numbers, ";".join(prediction.positives), prediction.error]
-            file.write(to_csv(row, []))
+            file.write(csv_row(row))
 
         yield write
 

@@ -43,9 +43,7 @@ if TYPE_CHECKING:
 )
 def train(
     resolved: ResolvedSettings,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Run folder. \\[default: runs/<readable id>]")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder. \\[default: runs/<readable id>]")] = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", help="Go on with the run in this folder, with its settings.")
     ] = None,

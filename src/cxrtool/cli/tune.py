@@ -55,9 +55,7 @@ def tune(
     for text in result.tuned.warnings:
         display.warn(text)
     if json_output:
-        display.print_json(
-            result.tuned.to_dict() | {"model": None if result.bundle is None else str(result.bundle)}
-        )
+        display.print_json(result.tuned.to_dict() | {"model": None if result.bundle is None else str(result.bundle)})
         return
     display.show_tuned(result.tuned)
     display.say(f"thresholds written into {result.bundle}" if result.bundle else "no bundle was changed")

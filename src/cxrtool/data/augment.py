@@ -38,11 +38,9 @@ def augment(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
     """
     height, width = image.shape
     angle, zoom = rng.uniform(-_ROTATION, _ROTATION), 1 + rng.uniform(-_ZOOM, _ZOOM)
-    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, zoom)
-    matrix[:, 2] += rng.uniform(-_SHIFT, _SHIFT, 2) * (width, height)
-    moved = cv2.warpAffine(
-        image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
-    )
+    matrix = np.asarray(cv2.getRotationMatrix2D((width / 2, height / 2), angle, zoom), dtype=np.float64)
+    matrix[:, 2] += np.array([width, height]) * rng.uniform(-_SHIFT, _SHIFT, 2)
+    moved = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     contrast, brightness = 1 + rng.uniform(-_CONTRAST, _CONTRAST), rng.uniform(-_BRIGHTNESS, _BRIGHTNESS)
     levels = np.clip(np.round(np.arange(256) * contrast + brightness), 0, 255).astype(np.uint8)
     return cv2.LUT(moved, levels).astype(np.uint8, copy=False)

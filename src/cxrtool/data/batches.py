@@ -75,9 +75,7 @@ def read_radiograph(path: Path, preprocessing: Preprocessing, root: Path | None 
     return Radiograph(path, image, preprocess(image, preprocessing))
 
 
-def radiograph_batches(
-    paths: Iterable[Path], reading: Reading
-) -> Iterator[list[tuple[Path, Radiograph | CxrError]]]:
+def radiograph_batches(paths: Iterable[Path], reading: Reading) -> Iterator[list[tuple[Path, Radiograph | CxrError]]]:
     """Lists of up to `batch_size` files in order, each read or with the error that it met.
 
     At most a few batches are in memory, however many paths there are.
@@ -139,9 +137,7 @@ def _or_raise(result: NDArray[np.uint8] | CxrError) -> NDArray[np.uint8]:
     return result
 
 
-def split_batches(
-    order: NDArray[np.int64], batch_size: int, merge_single: bool = False
-) -> list[NDArray[np.int64]]:
+def split_batches(order: NDArray[np.int64], batch_size: int, merge_single: bool = False) -> list[NDArray[np.int64]]:
     """Cut `order` into groups of `batch_size`.
 
     Args:

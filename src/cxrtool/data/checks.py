@@ -106,7 +106,7 @@ def check_data(
     root: Path,
     full: bool = False,
     workers: int = 2,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> DataReport:
     """Check every sheet of a data folder, and its images: a sample's headers, or with `full` each one whole.
 
@@ -214,9 +214,7 @@ def _errors_between(manifests: dict[str, Manifest]) -> list[str]:
         for second in names[index + 1 :]:
             shared = sorted(set(manifests[first].patients) & set(manifests[second].patients))
             if shared:
-                found.append(
-                    f"{len(shared)} patients are in {first} and in {second} ({', '.join(shared[:_EXAMPLES])})"
-                )
+                found.append(f"{len(shared)} patients are in {first} and in {second} ({', '.join(shared[:_EXAMPLES])})")
     return found
 
 
@@ -232,9 +230,7 @@ def _errors_within(manifest: Manifest) -> list[str]:
             (same if equal else conflicting).append(where)
     errors = []
     if same:
-        errors.append(
-            f"{manifest.sheet.name}: {len(same)} paths are there twice: {'; '.join(same[:_EXAMPLES])}"
-        )
+        errors.append(f"{manifest.sheet.name}: {len(same)} paths are there twice: {'; '.join(same[:_EXAMPLES])}")
     if conflicting:
         errors.append(
             f"{manifest.sheet.name}: {len(conflicting)} paths have two different labels: "

@@ -181,10 +181,9 @@ def _strip_prefix(root: Path, sheet: Sheet) -> list[str]:
     paths: list[str] = sheet.frame["Path"].tolist()
     firsts = {path.partition("/")[0] for path in paths}
     if "" in paths:
-        raise SheetError(
-            f"{sheet.path} line {sheet.lines[paths.index('')]} has no path", "Fill or remove it."
-        )
-    foreign = {first for first in firsts if first not in ("", ".", "..") and not (root / first).exists()}
+        raise SheetError(f"{sheet.path} line {sheet.lines[paths.index('')]} has no path", "Fill or remove it.")
+    own = {"", ".", "..", *SPLITS}
+    foreign = {first for first in firsts - own if not (root / first).exists()}
     if not foreign:
         return paths
     return [_without_first(path) if path.partition("/")[0] in foreign else path for path in paths]
@@ -219,7 +218,7 @@ def _views(sheet: Sheet, paths: list[str]) -> Texts:
             "Use Frontal or Lateral.",
         )
     views = known[codes]
-    for row in np.flatnonzero(views == ""):
+    for row in np.flatnonzero(views == "").tolist():
         views[row] = "lateral" if "lateral" in paths[row].rpartition("/")[2].lower() else "frontal"
     return views
 

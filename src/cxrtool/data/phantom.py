@@ -124,7 +124,7 @@ def write_phantom(
     patients: int,
     image_size: int,
     seed: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
     settings: PhantomSettings | None = None,
 ) -> PhantomSummary:
     """Draw a data set: sheets, images, ``masks/`` per image and finding, ``truth/`` per split, phantom.json.
@@ -226,9 +226,7 @@ def _studies_of(number: int, seed: int, settings: PhantomSettings) -> Iterator[_
             sex="Female" if anatomy.female else "Male",
             age=age,
             anatomy=anatomy,
-            severities={
-                f: float(s) for f, s, here in zip(FINDINGS, severities, present, strict=True) if here
-            },
+            severities={f: float(s) for f, s, here in zip(FINDINGS, severities, present, strict=True) if here},
             projection="AP" if study.random() < 0.6 else "PA",
             views=tuple(views),
             key=(number, index),
@@ -262,9 +260,7 @@ def _write_study(
         )
 
 
-def _labels(
-    study: _Study, split: str, rng: np.random.Generator, settings: PhantomSettings
-) -> dict[str, float | None]:
+def _labels(study: _Study, split: str, rng: np.random.Generator, settings: PhantomSettings) -> dict[str, float | None]:
     """What the sheet says of a study: the truth in valid and test, a reader's doubts in train."""
     known = {finding: float(finding in study.severities) for finding in FINDINGS}
     opacity = any(known[finding] for finding in ("Atelectasis", "Consolidation", "Edema"))

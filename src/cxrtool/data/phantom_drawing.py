@@ -1,7 +1,7 @@
 """One synthetic frontal radiograph: anatomy first, then findings, then the film.
 
-Lengths are fractions of the image's side, from the upper left; the patient's right is on the image's left. Brightness is
-a density from 0 (air) to 1 (bone over soft tissue), added up as X-ray shadows are.
+Lengths are fractions of the image's side, from the upper left; the patient's right is on the image's left. Brightness
+is a density from 0 (air) to 1 (bone over soft tissue), added up as X-ray shadows are.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,7 @@ Mask = NDArray[np.bool_]
 LATERAL_SIDES = (-1, 1)
 _SUBPIXEL = 4  # bits of a fraction in OpenCV's drawing
 _COARSE_BLUR = 0.01
-_NORMAL_LEVELS = np.array(
-    [NormalDist().inv_cdf((level + 0.5) / 256) for level in range(256)], dtype=np.float32
-)
+_NORMAL_LEVELS = np.array([NormalDist().inv_cdf((level + 0.5) / 256) for level in range(256)], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -94,10 +92,7 @@ def draw_frontal(
     canvas = _Canvas(size)
     lying = projection == "AP"
     sides = _affected_sides(severities, rng)
-    lungs = {
-        side: _lung_outline(anatomy, side, lying, _raise_of(side, sides, severities))
-        for side in LATERAL_SIDES
-    }
+    lungs = {side: _lung_outline(anatomy, side, lying, _raise_of(side, sides, severities)) for side in LATERAL_SIDES}
     ratio = _cardiothoracic_ratio(severities.get("Cardiomegaly"), lying, rng)
     density = _soft_tissue(canvas, anatomy)
     lung_field = canvas.fill(list(lungs.values()), blur=0.006)
@@ -191,9 +186,7 @@ class _Canvas:
     def _soften(self, field: NDArray[np.uint8], blur: float) -> Field:
         # In uint8 OpenCV blurs several times as fast as in float32, and 1/255 is below the film's noise.
         if blur > 0:
-            field = cv2.GaussianBlur(field, (0, 0), max(0.4, blur * field.shape[0])).astype(
-                np.uint8, copy=False
-            )
+            field = cv2.GaussianBlur(field, (0, 0), max(0.4, blur * field.shape[0])).astype(np.uint8, copy=False)
         soft = field * np.float32(1 / 255)
         if field.shape[0] != self.size:
             soft = cv2.resize(soft, (self.size, self.size), interpolation=cv2.INTER_LINEAR).astype(
@@ -202,7 +195,8 @@ class _Canvas:
         return soft
 
     def _points(self, path: NDArray[np.float64], scale: int) -> NDArray[np.int32]:
-        return np.round((path * scale - 0.5) * 2**_SUBPIXEL).astype(np.int32)
+        points: NDArray[np.int32] = np.round((path * scale - 0.5) * 2**_SUBPIXEL).astype(np.int32)
+        return points
 
 
 def _affected_sides(severities: dict[str, float], rng: np.random.Generator) -> dict[str, tuple[int, ...]]:
@@ -261,11 +255,11 @@ def _soft_tissue(canvas: _Canvas, anatomy: Anatomy) -> Field:
 
 
 def _cardiothoracic_ratio(severity: float | None, lying: bool, rng: np.random.Generator) -> float:
-    """Above 0.53 with cardiomegaly, at most 0.47 without; lying films magnify within that."""
+    """Above 0.515 with cardiomegaly, at most 0.485 without; lying films magnify within that."""
     drawn = float(rng.uniform())
     if severity is not None:
-        return 0.53 + 0.12 * severity
-    low, high = (0.41, 0.47) if lying else (0.37, 0.45)
+        return 0.515 + 0.135 * severity
+    low, high = (0.41, 0.485) if lying else (0.37, 0.46)
     return low + (high - low) * drawn
 
 
@@ -286,14 +280,13 @@ def _heart(
 
 def _mediastinum(canvas: _Canvas, anatomy: Anatomy) -> Field:
     c = anatomy.centre
-    band = canvas.fill(
-        [np.array([[c - 0.055, 0.0], [c + 0.06, 0.0], [c + 0.075, 0.9], [c - 0.075, 0.9]])], 0.012
-    )
+    band = canvas.fill([np.array([[c - 0.055, 0.0], [c + 0.06, 0.0], [c + 0.075, 0.9], [c - 0.075, 0.9]])], 0.012)
     knob = canvas.ellipses([((c + 0.075, anatomy.apex + 0.2), (0.045, 0.05), 0)], 0.01)
     trachea = canvas.lines([np.array([[c, -0.02], [c - 0.006, anatomy.apex + 0.2]])], 0.035, 0.006)
     discs = 0.5 + 0.5 * np.cos(2 * np.pi * canvas.y / 0.055)
     spine = canvas.lines([np.array([[c, 0.0], [c, 1.0]])], 0.075, 0.008)
-    return 0.16 * band + 0.12 * knob - 0.09 * trachea + (0.03 + 0.03 * discs) * spine
+    shadow: Field = 0.16 * band + 0.12 * knob - 0.09 * trachea + (0.03 + 0.03 * discs) * spine
+    return shadow
 
 
 def _bones(canvas: _Canvas, anatomy: Anatomy, lying: bool, rng: np.random.Generator) -> Field:
@@ -306,9 +299,7 @@ def _bones(canvas: _Canvas, anatomy: Anatomy, lying: bool, rng: np.random.Genera
             top = anatomy.apex + 0.012 + spacing * rib
             reach = w * min(1.03, 0.62 + 0.15 * rib)
             x = c + side * (0.04 + (reach - 0.04) * along)
-            posterior.append(
-                np.column_stack((x, top - 0.03 * np.sin(np.pi * along * 0.8) + 0.085 * along**2.2))
-            )
+            posterior.append(np.column_stack((x, top - 0.03 * np.sin(np.pi * along * 0.8) + 0.085 * along**2.2)))
             fall = top + 0.10 + 0.15 * (1 - along) ** 1.5
             anterior.append(np.column_stack((c + side * (0.13 + (reach - 0.13) * along), fall)))
         tilt = rng.uniform(-0.01, 0.02)
@@ -344,10 +335,7 @@ def _vessels(canvas: _Canvas, anatomy: Anatomy, congestion: float, rng: np.rando
             thick.append(np.stack((hilum, middle)))
             thin.append(np.stack((middle, middle + turned * rng.uniform(0.06, 0.14))))
     hila = canvas.ellipses(
-        [
-            ((anatomy.centre + s * 0.1, anatomy.apex + 0.33 + 0.02 * s), (0.035, 0.06), -15 * s)
-            for s in LATERAL_SIDES
-        ],
+        [((anatomy.centre + s * 0.1, anatomy.apex + 0.33 + 0.02 * s), (0.035, 0.06), -15 * s) for s in LATERAL_SIDES],
         0.015,
     )
     branches = 0.085 * canvas.lines(thick, 0.011 + 0.004 * congestion, 0.004)
@@ -382,14 +370,13 @@ def _effusion(
     for side in sides:
         inner, outer, height = _span(lungs[side])
         bottom = lungs[side][:, 1].max()
-        depth = height * (0.10 + 0.30 * severity) * (1 if side == sides[0] else rng.uniform(0.6, 1.0))
+        depth = height * (0.06 + 0.34 * severity) * (1 if side == sides[0] else rng.uniform(0.6, 1.0))
         outward = np.clip((canvas.x - inner) / (outer - inner), 0, 1)
         level = bottom - depth * (0.55 + 0.75 * outward**3)
         edge = 0.012
         shadow = np.maximum(
             shadow,
-            np.clip(0.5 + (canvas.y - level) / (2 * edge), 0, 1)
-            * (np.sign(canvas.x - anatomy.centre) == side),
+            np.clip(0.5 + (canvas.y - level) / (2 * edge), 0, 1) * (np.sign(canvas.x - anatomy.centre) == side),
         )
     return np.float32(0.36) * shadow, shadow > 0.5
 
@@ -407,15 +394,13 @@ def _edema(
     haze = np.zeros((canvas.size, canvas.size), dtype=np.float32)
     for side in sides:
         spread = 0.085 + 0.035 * severity
-        haze += canvas.glow(
-            anatomy.centre + side * 0.155, y + rng.uniform(-0.02, 0.02), spread, 1.45 * spread
-        )
+        haze += canvas.glow(anatomy.centre + side * 0.155, y + rng.uniform(-0.02, 0.02), spread, 1.45 * spread)
     grain = cv2.resize(
         rng.uniform(0.75, 1.25, (24, 24)).astype(np.float32),
         (canvas.size, canvas.size),
         interpolation=cv2.INTER_CUBIC,
     )
-    return np.float32(0.13 + 0.17 * severity) * haze * grain, haze > 0.45
+    return np.float32(0.05 + 0.23 * severity) * haze * grain, haze > 0.45
 
 
 def _consolidation(
@@ -430,9 +415,7 @@ def _consolidation(
     side = sides[0]
     inner, outer, height = _span(lungs[side])
     x = inner + (outer - inner) * rng.uniform(0.5, 0.68)
-    y = lungs[side][:, 1].min() + height * (
-        rng.uniform(0.2, 0.36) if rng.random() < 0.5 else rng.uniform(0.52, 0.68)
-    )
+    y = lungs[side][:, 1].min() + height * (rng.uniform(0.2, 0.36) if rng.random() < 0.5 else rng.uniform(0.52, 0.68))
     radius = 0.065 + 0.045 * severity
     lobes = [
         (
@@ -453,7 +436,7 @@ def _consolidation(
         for a in rng.uniform(0.2, 2.9, 3)
     ]
     bronchograms = canvas.lines(tubes, 0.007, 0.003)
-    return np.float32(0.19 + 0.15 * severity) * opacity * (1 - 0.45 * bronchograms), opacity > 0.5
+    return np.float32(0.08 + 0.24 * severity) * opacity * (1 - 0.45 * bronchograms), opacity > 0.5
 
 
 def _atelectasis(
@@ -473,7 +456,7 @@ def _atelectasis(
     slope = rng.uniform(-0.05, 0.03)
     plate = np.array([[start, y], [(start + end) / 2, y + slope / 2 - 0.008], [end, y + slope]])
     band = canvas.lines([plate], 0.026 + 0.016 * severity, 0.004)
-    return np.float32(0.22 + 0.14 * severity) * band, band > 0.5
+    return np.float32(0.09 + 0.24 * severity) * band, band > 0.5
 
 
 _PAINTERS = {
@@ -489,9 +472,7 @@ def _devices(canvas: _Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Fie
     kind = rng.random()
     c, top = anatomy.centre, anatomy.apex
     if kind < 0.12:
-        path = np.array(
-            [[c - 0.14, -0.01], [c - 0.1, top + 0.08], [c - 0.05, top + 0.14], [c - 0.04, top + 0.36]]
-        )
+        path = np.array([[c - 0.14, -0.01], [c - 0.1, top + 0.08], [c - 0.05, top + 0.14], [c - 0.04, top + 0.36]])
         return 0.22 * canvas.lines([path], 0.006, 0.002)
     if kind < 0.2:
         x, y = c + 0.25, top + 0.07
@@ -509,10 +490,7 @@ def _expose(density: Field, lying: bool, rng: np.random.Generator) -> NDArray[np
     tilt_x, tilt_y = rng.uniform(-0.03, 0.03, 2)
     axis = np.linspace(-1, 1, size, dtype=np.float32)
     film = density * np.float32(rng.uniform(0.92, 1.08))
-    film += (
-        tilt_x.astype(np.float32) * axis[None, :]
-        + (tilt_y.astype(np.float32) * axis + np.float32(0.06))[:, None]
-    )
+    film += tilt_x.astype(np.float32) * axis[None, :] + (tilt_y.astype(np.float32) * axis + np.float32(0.06))[:, None]
     film += _noise(size, rng.uniform(0.012, 0.022) + (0.006 if lying else 0.0), rng)
     levels = np.clip(film * np.float32(255), 1, 255).astype(np.uint8)
     curve = np.round(255 * (np.arange(256) / 255) ** rng.uniform(0.9, 1.1)).astype(np.uint8)

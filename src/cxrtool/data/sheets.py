@@ -56,9 +56,7 @@ def read_sheet(path: Path, required: Sequence[str], optional: Sequence[str] = ()
             encoding="utf-8-sig",
         )
     except (pd.errors.ParserError, ValueError) as error:
-        raise SheetError(
-            f"{path} cannot be read: {' '.join(str(error).split())}", "Check the sheet."
-        ) from None
+        raise SheetError(f"{path} cannot be read: {' '.join(str(error).split())}", "Check the sheet.") from None
     if len(frame) != len(lines):
         raise SheetError(f"{path} has lines that are blank inside quotes", "Remove the line breaks in cells.")
     return Sheet(path, hashlib.sha256(content).hexdigest(), frame, lines)
@@ -97,9 +95,7 @@ def _check_header(path: Path, header: list[str], required: Sequence[str]) -> Non
         if header.count(name) > 1:
             raise SheetError(f"{path} has the column {name!r} twice", "Keep one of them.")
         if name != name.strip():
-            raise SheetError(
-                f"{path} has the column {name!r} with spaces around it", f"Name it {name.strip()!r}."
-            )
+            raise SheetError(f"{path} has the column {name!r} with spaces around it", f"Name it {name.strip()!r}.")
     for name in required:
         if name not in header:
             near = difflib.get_close_matches(name, header, n=1)

@@ -84,9 +84,7 @@ def threshold_grid(minimum: float = 0.05, maximum: float = 0.95, step: float = 0
     return np.round(minimum + step * np.arange(count), 10)
 
 
-def threshold_curve(
-    targets: NDArray[np.float32], probabilities: NDArray[np.float32], grid: Curve
-) -> ThresholdCurve:
+def threshold_curve(targets: NDArray[np.float32], probabilities: NDArray[np.float32], grid: Curve) -> ThresholdCurve:
     """Figures at each threshold of `grid` for decisions ``probability >= threshold``.
 
     Args:
@@ -118,7 +116,8 @@ def _at_or_above(scores: Curve, grid: Curve) -> Curve:
 
 def _divide(numerator: Curve, denominator: NDArray[np.generic]) -> Curve:
     below = denominator.astype(np.float64)
-    return np.divide(numerator, below, out=np.full(len(numerator), np.nan), where=below > 0)
+    quotient: Curve = np.divide(numerator, below, out=np.full(len(numerator), np.nan), where=below > 0)
+    return quotient
 
 
 def tune_thresholds(
@@ -152,9 +151,7 @@ def tune_thresholds(
         thresholds[finding] = float(grid[chosen])
         values[finding] = float(_values(curve, criterion)[chosen])
         if not reached:
-            warnings.append(
-                f"{finding} reaches {criterion} {target} at no threshold of the grid; the nearest is taken"
-            )
+            warnings.append(f"{finding} reaches {criterion} {target} at no threshold of the grid; the nearest is taken")
         elif target is None and chosen in (0, len(grid) - 1):
             warnings.append(f"{finding}: the best threshold lies at the end of the grid ({grid[chosen]:g})")
     return TunedThresholds(

@@ -128,4 +128,5 @@ def scale_map(coarse: NDArray[np.float32], height: int, width: int) -> NDArray[n
     peak = float(full.max())
     if peak <= 0:
         return np.zeros((height, width), dtype=np.float32)
-    return np.clip(full / peak, 0, 1).astype(np.float32)
+    scaled: NDArray[np.float32] = np.clip(full / peak, 0, 1).astype(np.float32)
+    return scaled

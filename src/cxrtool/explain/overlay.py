@@ -48,9 +48,7 @@ def draw_figure(
     height, width = image.shape
     shown = (max(1, round(width * _PANEL / height)), _PANEL)
     top = 68
-    canvas = Image.new(
-        "RGB", (3 * shown[0] + 4 * _MARGIN, top + _PANEL + 22 + 2 * _MARGIN), color=_BACKGROUND
-    )
+    canvas = Image.new("RGB", (3 * shown[0] + 4 * _MARGIN, top + _PANEL + 22 + 2 * _MARGIN), color=_BACKGROUND)
     pen = ImageDraw.Draw(canvas)
     pen.text((_MARGIN, 10), caption, fill=_TEXT, font=ImageFont.load_default(18))
     for index, (title, panel) in enumerate(panels):
@@ -84,7 +82,5 @@ def contact_sheet(
         top = _MARGIN + (index // columns) * cell[1]
         shown = Image.fromarray(picture).convert("RGB").resize((tile, tile), Image.Resampling.BILINEAR)
         canvas.paste(shown, (left, top))
-        pen.multiline_text(
-            (left, top + tile + 4), caption, fill=_TEXT, font=ImageFont.load_default(11), spacing=2
-        )
+        pen.multiline_text((left, top + tile + 4), caption, fill=_TEXT, font=ImageFont.load_default(11), spacing=2)
     return np.asarray(canvas)

@@ -214,9 +214,7 @@ class Classifier:
     def _read(self, path: str | Path) -> Radiograph:
         return read_radiograph(Path(path), self.header.image_preprocessing)
 
-    def _grouped(
-        self, radiographs: Sequence[Radiograph], finding: str | None
-    ) -> list[tuple[Explanation, ...]]:
+    def _grouped(self, radiographs: Sequence[Radiograph], finding: str | None) -> list[tuple[Explanation, ...]]:
         if not radiographs:
             return []
         pixels = np.stack([radiograph.pixels for radiograph in radiographs])[:, None]
@@ -229,8 +227,7 @@ class Classifier:
             chosen = _choose(results) if finding is None else [0]
             groups.append(
                 tuple(
-                    self._explanation(radiograph, results[columns[position]], coarse[position])
-                    for position in chosen
+                    self._explanation(radiograph, results[columns[position]], coarse[position]) for position in chosen
                 )
             )
         return groups
@@ -238,9 +235,7 @@ class Classifier:
     def _explanations(self, radiographs: Sequence[Radiograph], finding: str) -> Iterator[Explanation]:
         return chain.from_iterable(self._grouped(radiographs, finding))
 
-    def _explanation(
-        self, radiograph: Radiograph, result: FindingResult, coarse: NDArray[np.float32]
-    ) -> Explanation:
+    def _explanation(self, radiograph: Radiograph, result: FindingResult, coarse: NDArray[np.float32]) -> Explanation:
         return Explanation(
             path=radiograph.path,
             label=result.label,

@@ -81,9 +81,7 @@ def load_usable(data: DataSettings, split: str) -> Manifest:
     count = int(missing.rows.sum())
     if count:
         examples = ", ".join(str(path) for path in manifest.paths[missing.rows][:_EXAMPLES])
-        told = (
-            f"{count} of {len(manifest)} rows of {manifest.sheet.name} have no usable image ({examples}, ...)"
-        )
+        told = f"{count} of {len(manifest)} rows of {manifest.sheet.name} have no usable image ({examples}, ...)"
         if count > data.max_missing * len(manifest):
             raise RequestError(
                 told,
@@ -174,9 +172,7 @@ def evaluate_model(
     return EvalResult(evaluation, table, folder, header, precision)
 
 
-def describe_evaluation(
-    evaluation: Evaluation, model: Path, header: BundleHeader, precision: str
-) -> dict[str, object]:
+def describe_evaluation(evaluation: Evaluation, model: Path, header: BundleHeader, precision: str) -> dict[str, object]:
     """As ``cxr eval --json`` prints it and metrics.json keeps it."""
     return evaluation.to_dict() | {
         "thresholds": header.thresholds,

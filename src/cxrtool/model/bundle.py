@@ -88,7 +88,7 @@ class BundleHeader(_Part):
     run: str
     created: str
     weights_sha256: str = ""
-    intended_use: str = Field("Research software, not a medical device.")
+    intended_use: str = Field(default="Research software, not a medical device.")
 
     @field_validator("thresholds")
     @classmethod
@@ -136,9 +136,7 @@ def read_header(path: Path) -> BundleHeader:
     except (SafetensorError, OSError) as error:
         raise _no_bundle(path, str(error)) from None
     if text is None:
-        raise ModelError(
-            f"{path} holds weights but no cxrtool header", "Use it as a start: cxr train --init FILE."
-        )
+        raise ModelError(f"{path} holds weights but no cxrtool header", "Use it as a start: cxr train --init FILE.")
     return _parse_header(path, text)
 
 

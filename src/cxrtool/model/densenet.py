@@ -17,7 +17,7 @@ from cxrtool.findings import FINDINGS
 _OLD_NAME = re.compile(r"^(.*denselayer\d+\.(?:norm|conv))\.([12]\..*)$")
 
 
-class ChestNet(DenseNet):
+class ChestNet(DenseNet):  # type: ignore[misc]  # torchvision ships no types
     """torchvision's DenseNet121 with one logit per finding, taking grey pixels as they are read.
 
     Its parameters have torchvision's names. Normalisation is part of the network, so a batch travels to the device
@@ -128,9 +128,7 @@ def _load_backbone(network: ChestNet, weights: dict[str, Tensor], origin: str) -
         if name in renamed and renamed[name].shape != own[name].shape:
             del renamed[name]
     wrong = [n for n, t in renamed.items() if n not in own or t.shape != own[n].shape]
-    missing = [
-        n for n in own if n not in renamed and not n.startswith("classifier.") and "num_batches" not in n
-    ]
+    missing = [n for n in own if n not in renamed and not n.startswith("classifier.") and "num_batches" not in n]
     if wrong or missing:
         raise ModelError(
             f"--init {origin} is no DenseNet121: {(wrong + missing)[0]!r} is "

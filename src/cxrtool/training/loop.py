@@ -128,16 +128,12 @@ def train(
     folder = resume or out or settings.runs / _run_name(settings.train)
     state_path = folder / STATE_NAME
     if resume is None and any((folder / name).exists() for name in (SETTINGS_NAME, STATE_NAME, BUNDLE_NAME)):
-        raise RequestError(
-            f"{folder} holds a run already", f"Go on with --resume {folder}, or name another --out."
-        )
+        raise RequestError(f"{folder} holds a run already", f"Go on with --resume {folder}, or name another --out.")
     saved = read_state(state_path) if resume else None
     run = _prepare(settings, folder, progress, stop)
     if saved is not None:
         _refuse_changes(saved[0].fingerprint, run.fingerprint, folder)
-    network = run.runtime.place(
-        build_network(run.reading.preprocessing, _start(settings, resume), settings.train.seed)
-    )
+    network = run.runtime.place(build_network(run.reading.preprocessing, _start(settings, resume), settings.train.seed))
     optimizer = _build_optimizer(network, settings.train)
     state = TrainingState(0, 0, None, (), run.fingerprint)
     if saved is not None:
@@ -168,13 +164,9 @@ def _prepare(settings: Settings, folder: Path, progress: ProgressCallback, stop:
     valid_split = _load_split(settings, "valid")
     if len(train_split.manifest) < 2:
         raise RequestError("the train split has a single image", "BatchNorm needs two or more.")
-    weights, one_class = positive_weights(
-        train_split.targets, train_split.mask, settings.train.pos_weight_clip
-    )
+    weights, one_class = positive_weights(train_split.targets, train_split.mask, settings.train.pos_weight_clip)
     for column in one_class:
-        log.warning(
-            "%s has one class only in the train split; its weight is %g", FINDINGS[column], weights[column]
-        )
+        log.warning("%s has one class only in the train split; its weight is %g", FINDINGS[column], weights[column])
     if not train_split.mask.any():
         raise RequestError("no label of the train split counts", "Use another --policy or --blank.")
     runtime = choose_runtime(settings.runtime, auto_bf16=True)
@@ -208,9 +200,7 @@ def _load_split(settings: Settings, split: str) -> _Split:
 
 
 def _choose_selection(wished: SelectBy, valid: _Split) -> SelectBy:
-    both = [
-        len(np.unique(valid.targets[valid.mask[:, column], column])) == 2 for column in range(len(FINDINGS))
-    ]
+    both = [len(np.unique(valid.targets[valid.mask[:, column], column])) == 2 for column in range(len(FINDINGS))]
     if wished is SelectBy.AUROC and not any(both):
         log.warning("no finding of the valid split has both classes: the best epoch goes by loss")
         return SelectBy.LOSS
@@ -227,11 +217,7 @@ def _fingerprint(settings: Settings, train_rows: Manifest, valid_rows: Manifest)
 
 
 def _refuse_changes(before: dict[str, Any], after: dict[str, Any], folder: Path) -> None:
-    changed = [
-        f"{key}: {before.get(key)} then, {after.get(key)} now"
-        for key in after
-        if before.get(key) != after[key]
-    ]
+    changed = [f"{key}: {before.get(key)} then, {after.get(key)} now" for key in after if before.get(key) != after[key]]
     if changed:
         raise RequestError(
             f"{folder} was trained otherwise: {'; '.join(changed)}",
@@ -247,9 +233,7 @@ def _locked(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise RequestError(
-                    f"another process trains in {folder}", "Wait for it, or name --out."
-                ) from None
+                raise RequestError(f"another process trains in {folder}", "Wait for it, or name --out.") from None
             yield
     except PermissionError as error:
         raise RequestError(f"cannot write in {folder}: {error.strerror}", "Name another --out.") from None
@@ -333,9 +317,7 @@ def _fit(run: _Run, network: ChestNet, optimizer: torch.optim.Optimizer, state: 
             log.warning("no better epoch for %d: stopped after epoch %d", settings.patience, epoch)
             break
     best = next(record for record in state.history if record.epoch == state.best_epoch)
-    return TrainResult(
-        run.folder, run.folder / BUNDLE_NAME, best, state.history, time.perf_counter() - started
-    )
+    return TrainResult(run.folder, run.folder / BUNDLE_NAME, best, state.history, time.perf_counter() - started)
 
 
 def _train_epoch(
@@ -398,9 +380,7 @@ def _validate(run: _Run, network: ChestNet, epoch: int) -> tuple[Evaluation, flo
     """Metrics at study level and the unweighted loss on valid, in float32."""
     network.eval()
     runtime = Runtime(run.runtime.device, False, run.runtime.channels_last, run.runtime.pin_memory)
-    logits = manifest_logits(
-        network, run.valid.manifest, run.reading, runtime, run.progress, f"epoch {epoch} valid"
-    )
+    logits = manifest_logits(network, run.valid.manifest, run.reading, runtime, run.progress, f"epoch {epoch} valid")
     loss = masked_bce(*(torch.from_numpy(array) for array in (logits, run.valid.targets, run.valid.mask)))
     return evaluate_logits(logits, run.valid.manifest, run.settings.data.blank), loss.item()
 

@@ -12,17 +12,15 @@ def masked_bce(logits: Tensor, targets: Tensor, mask: Tensor, pos_weight: Tensor
 
     Args:
         logits: [B, 5] float32.
-        targets: [B, 5] float32, 0 or 1 also where masked out (a NaN there would make the gradient NaN even where
-            the loss is not taken).
+        targets: [B, 5] float32, 0 or 1 also where masked out (a NaN there would make the gradient NaN
+            even where the loss is not taken).
         mask: [B, 5] bool, True where the cell counts.
         pos_weight: [5] float32, factor on the loss of positives.
 
     Returns:
         A scalar; 0, with zero gradients, when no cell counts.
     """
-    cells = functional.binary_cross_entropy_with_logits(
-        logits, targets, pos_weight=pos_weight, reduction="none"
-    )
+    cells = functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight, reduction="none")
     return (cells * mask).sum() / mask.sum().clamp(min=1)
 
 
@@ -43,9 +41,7 @@ def positive_weights(
     """
     positives = ((targets > 0.5) & mask).sum(axis=0)
     negatives = ((targets <= 0.5) & mask).sum(axis=0)
-    ratio = np.divide(
-        negatives, positives, out=np.full(positives.shape, clip, dtype=np.float64), where=positives > 0
-    )
+    ratio = np.divide(negatives, positives, out=np.full(positives.shape, clip, dtype=np.float64), where=positives > 0)
     weights = np.where(negatives > 0, np.minimum(ratio, clip), 1.0).astype(np.float32)
     one_class = tuple(int(column) for column in np.flatnonzero((positives == 0) | (negatives == 0)))
     return weights, one_class

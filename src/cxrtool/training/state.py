@@ -83,9 +83,7 @@ def read_state(path: Path) -> tuple[TrainingState, dict[str, Tensor]]:
         RequestError: there is nothing to resume, or it cannot be read.
     """
     if not path.is_file():
-        raise RequestError(
-            f"{path.parent} holds nothing to resume (no {path.name})", "Start it anew with --out."
-        )
+        raise RequestError(f"{path.parent} holds nothing to resume (no {path.name})", "Start it anew with --out.")
     try:
         with safe_open(path, framework="pt") as file:
             content = json.loads(file.metadata()[_KEY])
@@ -93,16 +91,12 @@ def read_state(path: Path) -> tuple[TrainingState, dict[str, Tensor]]:
         history = tuple(EpochRecord(**row) for row in content.pop("history"))
         return TrainingState(history=history, **content), tensors
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise RequestError(
-            f"{path} cannot be read ({error})", "Start anew, or from --init RUN's model."
-        ) from None
+        raise RequestError(f"{path} cannot be read ({error})", "Start anew, or from --init RUN's model.") from None
 
 
 def restore(tensors: Mapping[str, Tensor], network: ChestNet, optimizer: Optimizer) -> None:
     """Put saved tensors back. The weights are copied in place, so their device and layout stay."""
-    network.load_state_dict(
-        {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
-    )
+    network.load_state_dict({n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")})
     slots: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):

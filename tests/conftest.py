@@ -1,0 +1,71 @@
+"""Small real data and one really trained model, made once per session."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+Cxr = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def nih() -> Path:
+    """427 real radiographs that lie beside the project, where they do."""
+    folder = SHARED / "nih-sample"
+    if not folder.is_dir():
+        pytest.skip("../shared/nih-sample is not here")
+    return folder
+
+
+def run_cxr(
+    *arguments: object, cwd: Path, stdin: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run ``cxr`` as a user would, in a process of its own."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CXR_")}
+    return subprocess.run(
+        [sys.executable, "-m", "cxrtool", *map(str, arguments)],
+        cwd=cwd,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**clean, "NO_COLOR": "1", "OMP_NUM_THREADS": "1", **environment},
+        check=False,
+    )
+
+
+@pytest.fixture
+def cxr(tmp_path: Path) -> Cxr:
+    """`run_cxr` in a folder of the test's own."""
+
+    def run(*arguments: object, stdin: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+        return run_cxr(*arguments, cwd=tmp_path, stdin=stdin, **environment)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of 40 synthetic patients at 64 px."""
+    from cxrtool.data.phantom import write_phantom
+
+    folder = tmp_path_factory.mktemp("data") / "phantoms"
+    write_phantom(folder, 40, 64, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_folder(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs on the phantoms at 32 px, tuned, by the command line."""
+    folder = tmp_path_factory.mktemp("runs")
+    train = ["train", "--data", phantoms, "--out", folder / "run", "--init", "none", "--image-size", 32]
+    done = run_cxr(*train, "--epochs", 2, "--batch-size", 8, "--lr", 0.001, "--device", "cpu", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    done = run_cxr("tune", "--data", phantoms, "--model", folder / "run", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"

@@ -1,0 +1,86 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cxrtool.data.checks import check_data
+from cxrtool.findings import FINDINGS
+
+
+@pytest.fixture
+def data(phantoms: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(phantoms, tmp_path / "data"))
+
+
+def append(sheet: Path, row: str) -> None:
+    sheet.write_text(sheet.read_text() + row + "\n")
+
+
+def first_row(sheet: Path) -> list[str]:
+    return sheet.read_text().splitlines()[1].split(",")
+
+
+def test_a_good_data_set_has_no_error(phantoms: Path) -> None:
+    report = check_data(phantoms, full=True)
+    assert report.errors == ()
+    assert set(report.splits) == {"train", "valid", "test"}
+    train = report.splits["train"]
+    lines = (phantoms / "train.csv").read_text().splitlines()[1:]
+    assert train.rows == len(lines)
+    assert train.frontal + train.lateral == train.rows
+    assert train.images_read == train.rows
+    for finding in FINDINGS:
+        counts = train.labels[finding]
+        assert counts.positive + counts.negative + counts.uncertain + counts.blank == train.rows
+    assert train.sizes == {"64 x 64": train.rows}
+    assert train.modes == {"L": train.rows}
+
+
+def test_44_45_46_what_leaks_or_contradicts_is_an_error(data: Path) -> None:
+    row = first_row(data / "train.csv")
+    append(data / "valid.csv", ",".join(row))
+    flipped = list(row)
+    flipped[13] = "0.0" if row[13] == "1.0" else "1.0"
+    append(data / "train.csv", ",".join(flipped))
+    source = data / row[0].partition("/")[2]
+    target = data / first_row(data / "test.csv")[0].partition("/")[2]
+    shutil.copy(source, target)
+    told = "\n".join(check_data(data, full=True).errors)
+    assert "1 patients are in train and in valid (patient00001)" in told
+    assert "two different labels" in told
+    assert "same bytes in train and test" in told
+
+
+def test_a_path_twice_is_an_error(data: Path) -> None:
+    append(data / "test.csv", ",".join(first_row(data / "test.csv")))
+    assert "there twice" in check_data(data).errors[0]
+
+
+def test_missing_and_unreadable_images_are_named(data: Path) -> None:
+    images = sorted((data / "train").rglob("*.jpg"))
+    images[0].unlink()
+    images[1].write_bytes(images[1].read_bytes()[:-100])
+    images[2].write_text("no image")
+    report = check_data(data, full=True)
+    train = report.splits["train"]
+    assert train.missing == 1
+    assert str(images[0].relative_to(data)) in train.missing_examples[0]
+    assert len(train.unreadable) == 2
+    assert all(str(image.relative_to(data)) in "\n".join(train.unreadable) for image in images[1:3])
+    assert any("cannot be read" in text for text in report.warnings)
+
+
+def test_41_a_finding_blank_everywhere_is_a_warning(data: Path) -> None:
+    lines = [line.split(",") for line in (data / "valid.csv").read_text().splitlines()]
+    for line in lines[1:]:
+        line[lines[0].index("Edema")] = ""
+    (data / "valid.csv").write_text("\n".join(map(",".join, lines)) + "\n")
+    assert "valid.csv: Edema is blank in every row" in check_data(data).warnings
+
+
+def test_the_real_sample(nih: Path) -> None:
+    report = check_data(nih, full=True)
+    assert report.errors == ()
+    assert [report.splits[split].rows for split in ("train", "valid", "test")] == [259, 85, 83]
+    assert report.splits["train"].labels["Atelectasis"].positive == 45
+    assert all(not split.unreadable and not split.missing for split in report.splits.values())

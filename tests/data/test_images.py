@@ -1,0 +1,189 @@
+import contextlib
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from cxrtool.data.images import Preprocessing, list_images, preprocess, read
+from cxrtool.errors import ImageError, RequestError
+
+
+def picture(height: int = 96, width: int = 80) -> NDArray[np.uint8]:
+    rows, columns = np.mgrid[:height, :width]
+    return ((np.sin(rows / 9) + np.cos(columns / 7) + 2) * 60).astype(np.uint8)
+
+
+def encoded(kind: str = "JPEG", mode: str = "L", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture()).convert(mode).save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def with_bad_crc() -> bytes:
+    content = bytearray(encoded("PNG"))
+    content[content.index(b"IDAT") + 20] ^= 0xFF
+    return bytes(content)
+
+
+def huge_header() -> bytes:
+    content = bytearray(encoded("JPEG"))
+    at = content.index(b"\xff\xc0") + 5
+    content[at : at + 4] = b"\x75\x30\x75\x30"  # 30,000 x 30,000
+    return bytes(content)
+
+
+def pages() -> bytes:
+    buffer = io.BytesIO()
+    first = Image.fromarray(picture())
+    first.save(buffer, format="TIFF", save_all=True, append_images=[first])
+    return buffer.getvalue()
+
+
+def png_of(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (width, height), 7).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
+    "02 zero bytes": (lambda: b"", "empty"),
+    "03 HTML named .jpg": (lambda: b"<html><body>404</body></html>", "not an image"),
+    "04 JPEG cut at half": (lambda: encoded()[: len(encoded()) // 2], "cut"),
+    "05 progressive JPEG cut": (lambda: encoded(progressive=True)[:-200], "cut"),
+    "06 JPEG without its end": (lambda: encoded()[:-2], "cut"),
+    "08 PNG with a bad checksum": (with_bad_crc, "cannot be decoded"),
+    "09 PNG with a tenth of its rows": (lambda: encoded("PNG")[: len(encoded("PNG")) // 10], "decoded"),
+    "10 header of 900 megapixels": (huge_header, "pixels"),
+    "18 two pages": (pages, "several pages"),
+    "21 one pixel": (lambda: png_of(1, 1), "too small"),
+    "21 a strip": (lambda: png_of(5000, 40), "too narrow"),
+    "a GIF": (lambda: encoded("GIF"), "not an image"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_bad_file_is_one_clear_error(tmp_path: Path, case: str) -> None:
+    make, word = BAD_FILES[case]
+    path = tmp_path / "image.jpg"
+    path.write_bytes(make())
+    with pytest.raises(ImageError) as caught:
+        read(path)
+    assert caught.value.message.startswith(f"{path}: ")
+    assert word in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("share", range(1, 10))
+def test_a_jpeg_cut_anywhere_is_refused(tmp_path: Path, share: int) -> None:
+    path = tmp_path / "image.jpg"
+    path.write_bytes(encoded()[: len(encoded()) * share // 10])
+    with pytest.raises(ImageError):
+        read(path)
+
+
+def test_01_19_20_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path, word in [
+        (tmp_path / "gone.jpg", "no such file"),
+        (tmp_path, "folder"),
+        (tmp_path / "pipe.jpg", "regular"),
+        (Path("/dev/zero"), "regular"),
+    ]:
+        with pytest.raises(ImageError, match=word):
+            read(path)
+
+
+def test_24_a_link_out_of_the_root_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret.jpg").write_bytes(encoded())
+    (tmp_path / "data").mkdir()
+    link = tmp_path / "data" / "link.jpg"
+    link.symlink_to(tmp_path / "secret.jpg")
+    assert read(link).shape == (96, 80)
+    with pytest.raises(ImageError, match="leads out of"):
+        read(link, tmp_path / "data")
+    with pytest.raises(ImageError, match="leads out of"):
+        read(tmp_path / "data" / ".." / "secret.jpg", tmp_path / "data")
+
+
+def saved(path: Path, content: bytes) -> NDArray[np.uint8]:
+    path.write_bytes(content)
+    return read(path)
+
+
+def test_every_format_gives_the_same_grey_pixels(tmp_path: Path) -> None:
+    for kind in ("PNG", "BMP", "TIFF"):
+        np.testing.assert_array_equal(saved(tmp_path / "image.jpg", encoded(kind)), picture())
+    np.testing.assert_array_equal(saved(tmp_path / "i.webp", encoded("WEBP", "RGB", lossless=True)), picture())
+    for mode in ("RGB", "P", "RGBA", "LA"):
+        np.testing.assert_allclose(saved(tmp_path / "image.png", encoded("PNG", mode)), picture(), atol=1)
+    assert np.abs(saved(tmp_path / "c.jpg", encoded("JPEG", "CMYK", quality=95)).astype(int) - picture()).mean() < 3
+
+
+def test_12_sixteen_bits_are_scaled_and_not_cut(tmp_path: Path) -> None:
+    deep = picture().astype(np.uint16) * 200
+    buffer = io.BytesIO()
+    Image.fromarray(deep).save(buffer, format="PNG")
+    low, high = deep.min(), deep.max()
+    expected = np.round((deep.astype(float) - low) * 255 / (high - low))
+    np.testing.assert_allclose(saved(tmp_path / "deep.png", buffer.getvalue()), expected, atol=1)
+
+
+def test_16_exif_orientation_is_applied_once(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to show
+    turned = saved(tmp_path / "turned.png", encoded("PNG", exif=exif))
+    np.testing.assert_array_equal(turned, np.rot90(picture(), -1))
+
+
+def test_preprocess_is_pillows_antialiased_bilinear() -> None:
+    image = picture(640, 480)
+    expected = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(preprocess(image, Preprocessing(64)), expected)
+    checkerboard = ((np.indices((640, 640)).sum(axis=0) % 2) * 255).astype(np.uint8)
+    assert np.ptp(preprocess(checkerboard, Preprocessing(64))[4:-4, 4:-4].astype(int)) <= 2  # no aliasing
+
+
+@given(st.integers(0, 255), st.integers(32, 90), st.integers(32, 90), st.integers(32, 96))
+def test_a_constant_image_stays_constant(level: int, height: int, width: int, size: int) -> None:
+    result = preprocess(np.full((height, width), level, dtype=np.uint8), Preprocessing(size))
+    assert result.shape == (size, size)
+    assert (result == level).all()
+
+
+def test_preprocessing_reads_back_and_refuses_what_it_is_not() -> None:
+    assert Preprocessing.from_dict(Preprocessing(96).to_dict()) == Preprocessing(96)
+    for change in ({"image_size": 8}, {"image_size": "x"}, {"std": [0, 1, 1]}, {"mean": [1]}, {"resize": "crop"}):
+        with pytest.raises(RequestError):
+            Preprocessing.from_dict(Preprocessing().to_dict() | change)
+
+
+def test_folders_are_listed_in_order_and_hidden_files_left_out(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a.jpg", ".hidden.jpg", "notes.txt", "deep/c.jpg", ".git/d.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    gone = tmp_path / "gone.jpg"
+    assert [path.name for path in list_images([tmp_path, gone])] == ["a.jpg", "b.PNG", "gone.jpg"]
+    assert [path.name for path in list_images([tmp_path], recursive=True)] == ["a.jpg", "b.PNG", "c.jpg"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_no_bytes_raise_anything_but_an_image_error(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    content = bytearray(encoded(data.draw(st.sampled_from(["JPEG", "PNG", "BMP", "TIFF", "WEBP"]))))
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / "fuzzed.jpg"
+    path.write_bytes(bytes(content[: data.draw(st.integers(1, len(content)))]))
+    with contextlib.suppress(ImageError):
+        image = read(path)
+        assert image.dtype == np.uint8
+        assert image.ndim == 2

@@ -1,0 +1,166 @@
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxrtool.choices import Views
+from cxrtool.data.manifest import load_manifest, missing_images
+from cxrtool.errors import RequestError, SheetError
+from cxrtool.findings import FINDINGS
+
+HEADER = "Path,Sex,Age,Frontal/Lateral,AP/PA," + ",".join(FINDINGS)
+ROW = "train/patient00042/study1/view1_frontal.jpg,Male,60,Frontal,AP,1.0,0.0,-1.0,,1.0"
+
+
+def sheet(folder: Path, text: str | bytes, name: str = "train.csv") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder
+
+
+def test_a_row_is_read_as_chexpert_means_it(tmp_path: Path) -> None:
+    lateral = "CheXpert-v1.0-small/train/patient00042/study1/view2_lateral.jpg,Male,60,Lateral,,,,,,"
+    manifest = load_manifest(sheet(tmp_path, f"{HEADER}\n{ROW}\n{lateral}\n"), "train", Views.ALL)
+    assert manifest.paths.tolist() == [ROW.split(",")[0], "train/patient00042/study1/view2_lateral.jpg"]
+    assert manifest.patients.tolist() == ["patient00042"] * 2
+    assert manifest.studies.tolist() == ["patient00042/study1"] * 2
+    assert manifest.views.tolist() == ["frontal", "lateral"]
+    assert manifest.projections.tolist() == ["AP", ""]
+    assert manifest.ages.tolist() == [60, 60]
+    np.testing.assert_array_equal(manifest.raw_labels[0], [1, 0, -1, np.nan, 1])
+    assert np.isnan(manifest.raw_labels[1]).all()
+    assert manifest.lines.tolist() == [2, 3]
+    assert len(load_manifest(tmp_path, "train")) == 1
+
+
+def test_columns_go_by_name_and_the_view_by_the_files_name_where_no_column_says_it(tmp_path: Path) -> None:
+    text = "Edema,Path," + ",".join(f for f in FINDINGS if f != "Edema") + "\n"
+    text += "1,test/patient1/study1/view1_frontal.jpg,0,0,0,0\n,test/patient1/study1/view2_lateral.jpg,0,0,0,0\n"
+    manifest = load_manifest(sheet(tmp_path, text, "test_labels.csv"), "test", Views.ALL)
+    assert manifest.sheet.name == "test_labels.csv"
+    assert manifest.views.tolist() == ["frontal", "lateral"]
+    assert manifest.raw_labels[0, FINDINGS.index("Edema")] == 1
+
+
+def test_a_prefix_is_stripped_only_where_it_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    rows = [f"{first}/train/patient1/study1/view1_frontal.jpg,M,1,Frontal,AP,0,0,0,0,0" for first in ("here", "gone")]
+    manifest = load_manifest(sheet(tmp_path, "\n".join([HEADER, *rows])), "train")
+    assert [path.split("/")[0] for path in manifest.paths] == ["here", "train"]
+
+
+@given(st.lists(st.sampled_from(["1", "1.0", "0", "0.0", "-1", "-1.0", "", " 1.0 "]), min_size=5, max_size=5))
+def test_every_spelling_of_a_label_is_its_number(tmp_path_factory: pytest.TempPathFactory, cells: list[str]) -> None:
+    folder = sheet(tmp_path_factory.mktemp("d"), f"{HEADER}\na/b.jpg,,,Frontal,,{','.join(cells)}\n")
+    expected = [float(cell) if cell.strip() else np.nan for cell in cells]
+    np.testing.assert_array_equal(load_manifest(folder, "train").raw_labels[0], expected)
+
+
+BAD_SHEETS = {
+    "29 empty": ("", ["empty"]),
+    "30 header only": (HEADER + "\n", ["no rows"]),
+    "31 column missing": (f"{HEADER.replace('Edema', 'Oedema')}\n{ROW}\n", ["no column 'Edema'", "Oedema"]),
+    "32 column twice": (f"{HEADER},Edema\n{ROW},1\n", ["'Edema' twice"]),
+    "33 spaces around": (f"{HEADER.replace('Edema', ' Edema ')}\n{ROW}\n", ["' Edema '", "spaces"]),
+    "34 semicolons": (f"{HEADER}\n{ROW}\n".replace(",", ";"), ["semicolons"]),
+    "35 UTF-16": (f"{HEADER}\n{ROW}\n".encode("utf-16"), ["UTF-16"]),
+    "36 rows longer": (f"{HEADER}\n{ROW},1\n{ROW},1\n", ["line 2", "11 cells"]),
+    "37 one ragged row": (f"{HEADER}\n{ROW}\n{ROW},1\n", ["line 3", "11 cells"]),
+    "37 with quotes": (f'{HEADER}\n"{ROW.replace(",", chr(34) + ",", 1)}\n{ROW},1\n', ["line 3", "11 cells"]),
+    "38 unclosed quote": (f'{HEADER}\n"{ROW}\n{ROW}\n', ["line 2", "quote"]),
+    "39 NUL": (f"{HEADER}\n{ROW}\n\0{ROW}\n", ["line 3", "NUL"]),
+    "40 yes": (f"{HEADER}\n{ROW}\n{ROW.replace('-1.0', 'yes')}\n", ["line 3", "Consolidation", "'yes'", "1, 0, -1"]),
+    "40 two": (f"{HEADER}\n{ROW.replace('-1.0', '2')}\n", ["line 2", "'2'"]),
+    "40 minus two": (f"{HEADER}\n{ROW.replace('-1.0', '-2')}\n", ["line 2", "'-2'"]),
+    "40 comma": (f"{HEADER}\n{ROW.replace('-1.0', chr(34) + '1,0' + chr(34))}\n", ["line 2", "'1,0'"]),
+    "40 nan": (f"{HEADER}\n{ROW.replace('-1.0', 'nan')}\n", ["line 2", "'nan'"]),
+    "not UTF-8": (f"{HEADER}\n{ROW}\n".encode() + b"\xff\n", ["line 3", "UTF-8"]),
+    "a view of no kind": (f"{HEADER}\n{ROW.replace('Frontal', 'PA')}\n", ["line 2", "'PA'", "Frontal or Lateral"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SHEETS)
+def test_a_bad_sheet_is_refused_by_name_and_line(tmp_path: Path, case: str) -> None:
+    content, words = BAD_SHEETS[case]
+    with pytest.raises(SheetError) as caught:
+        load_manifest(sheet(tmp_path, content), "train")
+    told = f"{caught.value.message} {caught.value.advice}"
+    assert "\n" not in told
+    for word in ["train.csv", *words]:
+        assert word in told
+
+
+def test_a_byte_order_mark_blank_lines_and_windows_ends_are_fine(tmp_path: Path) -> None:
+    text = b"\xef\xbb\xbf" + f"{HEADER}\r\n\r\n{ROW}\r\n".encode()
+    manifest = load_manifest(sheet(tmp_path, text), "train")
+    assert manifest.lines.tolist() == [3]
+
+
+def test_42_43_a_path_named_na_and_a_number_with_zeros_stay_text(tmp_path: Path) -> None:
+    rows = [f"{path},,,Frontal,,0,0,0,0,0" for path in ("NA", "00042", "null/patient007/study01/1.jpg")]
+    manifest = load_manifest(sheet(tmp_path, "\n".join([HEADER, *rows])), "train")
+    assert manifest.paths.tolist() == ["NA", "00042", "patient007/study01/1.jpg"]
+    assert manifest.studies[2] == "patient007/study01"
+
+
+def test_a_missing_folder_or_sheet_names_what_is_there(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="does not exist"):
+        load_manifest(tmp_path / "gone", "train")
+    with pytest.raises(SheetError, match="holds no sheet"):
+        load_manifest(tmp_path, "train")
+    sheet(tmp_path, f"{HEADER}\n{ROW}\n")
+    with pytest.raises(SheetError) as caught:
+        load_manifest(tmp_path, "test")
+    assert "test.csv or test_labels.csv" in caught.value.message
+    assert "train" in caught.value.advice
+
+
+def test_24_missing_and_outside_images_are_named_with_the_reason(tmp_path: Path) -> None:
+    outside = tmp_path / "secret.jpg"
+    outside.write_bytes(b"x")
+    root = tmp_path / "data"
+    (root / "train").mkdir(parents=True)
+    (root / "train" / "good.jpg").write_bytes(b"x")
+    os.symlink(outside, root / "train" / "link.jpg")
+    os.symlink(root / "train" / "good.jpg", root / "train" / "inner.jpg")
+    paths = ["train/good.jpg", "train/gone.jpg", "train/link.jpg", "train/inner.jpg", "../secret.jpg", str(outside)]
+    rows = [f"{path},,,Frontal,,0,0,0,0,0" for path in paths]
+    missing = missing_images(load_manifest(sheet(root, "\n".join([HEADER, *rows])), "train"))
+    assert missing.rows.tolist() == [False, True, True, False, True, True]
+    assert missing.reasons == {
+        1: "no such file",
+        2: "outside the data folder",
+        4: "outside the data folder",
+        5: "outside the data folder",
+    }
+
+
+def test_select_takes_rows_by_mask_and_by_position(phantoms: Path) -> None:
+    manifest = load_manifest(phantoms, "train")
+    assert manifest.select(np.array([2, 0])).paths.tolist() == [manifest.paths[2], manifest.paths[0]]
+    assert len(manifest.select(np.zeros(len(manifest), dtype=bool))) == 0
+
+
+def test_the_real_train_sheet(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    source = os.environ.get("CXR_TEST_CHEXPERT_TRAIN_CSV")
+    if not source:
+        pytest.skip("set CXR_TEST_CHEXPERT_TRAIN_CSV to CheXpert's train.csv")
+    os.symlink(source, tmp_path / "train.csv")
+    began = time.perf_counter()
+    manifest = load_manifest(tmp_path, "train", Views.ALL)
+    record_property("seconds", time.perf_counter() - began)
+    assert len(manifest) == 223_414
+    assert (manifest.views == "frontal").sum() == 191_027
+    counts = [[int((manifest.raw_labels[:, i] == v).sum()) for v in (1, 0, -1)] for i in range(5)]
+    assert counts == [
+        [33_376, 1_328, 33_739],
+        [27_000, 11_116, 8_087],
+        [14_783, 28_097, 27_742],
+        [52_246, 20_726, 12_984],
+        [86_187, 35_396, 11_628],
+    ]

@@ -1,0 +1,81 @@
+import itertools
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxrtool.data.augment import augment, epoch_order, sample_rng
+from cxrtool.data.batches import split_batches
+from cxrtool.data.reading import read_ahead
+from cxrtool.errors import CxrError
+
+
+def test_results_come_in_order_whatever_the_threads_do() -> None:
+    def slow_when_even(item: int) -> int:
+        time.sleep(0.01 * (item % 2 == 0))
+        return item * item
+
+    assert list(read_ahead(range(20), slow_when_even, workers=4)) == [(n, n * n) for n in range(20)]
+
+
+def test_an_error_of_ours_is_a_result_and_any_other_is_raised() -> None:
+    def load(item: int) -> int:
+        if item == 1:
+            raise CxrError("bad one")
+        if item == 3:
+            raise KeyError("a bug")
+        return item
+
+    results = read_ahead(range(5), load)
+    assert next(results) == (0, 0)
+    item, error = next(results)
+    assert item == 1
+    assert str(error) == "bad one"
+    next(results)
+    with pytest.raises(KeyError):
+        next(results)
+
+
+def test_an_endless_list_is_taken_only_as_far_as_the_window() -> None:
+    taken = itertools.count()
+    results = read_ahead(taken, lambda item: item, workers=2, ahead=10)
+    for _ in range(5):
+        next(results)
+    results.close()
+    assert next(taken) <= 16
+
+
+def test_a_read_that_hangs_is_named() -> None:
+    release = threading.Event()
+    with pytest.raises(CxrError, match="reading slow has hung"):
+        list(read_ahead(["slow"], lambda _: release.wait(5), timeout=0.05))
+    release.set()
+
+
+@given(st.integers(0, 200), st.integers(2, 33))
+def test_batches_hold_each_row_once_and_no_last_one_of_one(count: int, size: int) -> None:
+    order = epoch_order(0, 1, count)
+    groups = split_batches(order, size, merge_single=True)
+    assert np.concatenate([*groups, np.array([], dtype=np.int64)]).tolist() == order.tolist()
+    assert all(2 <= len(group) <= size + 1 for group in groups) or count == 1
+
+
+def test_order_and_augmentation_are_drawn_from_seed_epoch_and_row() -> None:
+    assert sorted(epoch_order(1, 2, 50)) == list(range(50))
+    assert epoch_order(1, 2, 50).tolist() == epoch_order(1, 2, 50).tolist()
+    assert epoch_order(1, 2, 50).tolist() != epoch_order(1, 3, 50).tolist()
+    image = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    once = augment(image, sample_rng(0, 1, 7))
+    assert np.array_equal(once, augment(image, sample_rng(0, 1, 7)))
+    assert not np.array_equal(once, augment(image, sample_rng(0, 1, 8)))
+
+
+def test_augmentation_never_mirrors() -> None:
+    image = np.zeros((64, 64), dtype=np.uint8)
+    image[20:44, 40:60] = 200  # bright on the right
+    for row in range(50):
+        changed = augment(image, sample_rng(0, 0, row)).astype(int)
+        assert changed[:, 32:].sum() > 2 * changed[:, :32].sum()

@@ -1,0 +1,104 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxrtool.choices import Level
+from cxrtool.errors import CxrError, RequestError
+from cxrtool.findings import FINDINGS
+from cxrtool.predictions import PredictionTable, read_predictions, to_study_level, write_predictions
+
+
+def make_table(studies: list[str], seed: int = 0, split: str = "valid") -> PredictionTable:
+    rng = np.random.default_rng(seed)
+    count = len(studies)
+    return PredictionTable(
+        ids=tuple(f"{split}/{study}/view{index}.jpg" for index, study in enumerate(studies)),
+        patients=tuple(study.split("/")[0] for study in studies),
+        studies=tuple(studies),
+        images=np.ones(count, dtype=np.int64),
+        split=split,
+        level=Level.IMAGE,
+        sheet_sha256="abc",
+        model_sha256="def",
+        probabilities=rng.random((count, 5), dtype=np.float32),
+        targets=rng.integers(0, 2, (count, 5)).astype(np.float32),
+        mask=rng.random((count, 5)) < 0.8,
+    )
+
+
+def same(a: PredictionTable, b: PredictionTable) -> None:
+    assert (a.ids, a.patients, a.studies, a.split, a.level) == (b.ids, b.patients, b.studies, b.split, b.level)
+    assert (a.sheet_sha256, a.model_sha256) == (b.sheet_sha256, b.model_sha256)
+    np.testing.assert_array_equal(a.images, b.images)
+    np.testing.assert_array_equal(a.probabilities, b.probabilities)
+    np.testing.assert_array_equal(a.mask, b.mask)
+    np.testing.assert_array_equal(np.where(a.mask, a.targets, 0), np.where(b.mask, b.targets, 0))
+
+
+@given(st.lists(st.sampled_from(["p1/s1", "p1/s2", "p2/s1", "p3/s1"]), min_size=1, max_size=12), st.integers(0, 99))
+def test_a_table_reads_back_to_the_bit(tmp_path_factory: pytest.TempPathFactory, studies: list[str], seed: int) -> None:
+    path = tmp_path_factory.getbasetemp() / "table.csv"
+    for table in (make_table(studies, seed), to_study_level(make_table(studies, seed))):
+        write_predictions(path, table)
+        same(read_predictions(path), table)
+
+
+def test_a_study_has_the_maximum_over_its_images_by_hand() -> None:
+    table = make_table(["p1/s1", "p2/s1", "p1/s1"])
+    probabilities = np.array([[0.1] * 5, [0.5] * 5, [0.9, 0.05, 0.1, 0.2, 0.3]], dtype=np.float32)
+    targets = np.array([[0, 0, 0, 1, 0], [1] * 5, [1, 0, 0, 0, 0]], dtype=np.float32)
+    mask = np.array([[1, 1, 0, 1, 0], [1] * 5, [1, 0, 0, 1, 1]], dtype=bool)
+    study = to_study_level(replace(table, probabilities=probabilities, targets=targets, mask=mask))
+    assert study.ids == ("p1/s1", "p2/s1")
+    assert study.images.tolist() == [2, 1]
+    np.testing.assert_array_equal(study.probabilities[0], np.float32([0.9, 0.1, 0.1, 0.2, 0.3]))
+    assert study.targets[0].tolist() == [1, 0, 0, 1, 0]
+    assert study.mask[0].tolist() == [True, True, False, True, True]
+    assert to_study_level(study) is study
+
+
+def test_columns_go_by_name(tmp_path: Path) -> None:
+    table = to_study_level(make_table(["p1/s1", "p2/s1"]))
+    write_predictions(tmp_path / "t.csv", table)
+    lines = [line.split(",")[::-1] for line in (tmp_path / "t.csv").read_text().splitlines()]
+    (tmp_path / "t.csv").write_text("\n".join(map(",".join, lines)) + "\n")
+    same(read_predictions(tmp_path / "t.csv"), table)
+
+
+def test_what_is_no_probability_is_refused_by_row() -> None:
+    table = make_table(["p1/s1", "p2/s1"])
+    for wrong in (np.nan, 1.2, -0.1):
+        probabilities = table.probabilities.copy()
+        probabilities[1, 3] = wrong
+        with pytest.raises(CxrError, match="view1"):
+            replace(table, probabilities=probabilities)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda text: text.replace("Edema probability", "Edema score"), "Edema probability"),
+        (lambda text: text + text.splitlines()[1] + "\n", "twice"),
+        (lambda text: text.splitlines()[0] + "\n", "no rows"),
+        (lambda text: text.replace("valid", "test", 1), "mixes split"),
+        (lambda text: text.replace("p1/s1,", "p1/s1,maybe", 1), "maybe"),
+        (lambda text: text.replace("p1/s1,", "p1/s1,2", 1), ""),
+    ],
+)
+def test_a_table_that_is_none_is_refused(tmp_path: Path, change: object, word: str) -> None:
+    path = tmp_path / "t.csv"
+    table = to_study_level(make_table(["p1/s1", "p2/s1"]))
+    write_predictions(path, replace(table, mask=np.zeros((2, 5), dtype=bool)))
+    path.write_text(change(path.read_text()))  # type: ignore[operator]
+    with pytest.raises(RequestError, match=word):
+        read_predictions(path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="cannot read"):
+        read_predictions(tmp_path / "none.csv")
+    assert len(FINDINGS) == 5

@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cxrtool.errors import RequestError
+from cxrtool.settings import load_settings
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_command_line_over_environment_over_file_over_default(tmp_path: Path) -> None:
+    config = write(tmp_path / "c.yaml", "train: {epochs: 2, lr: 0.002, seed: 9}\n")
+    environment = {"CXR_TRAIN__EPOCHS": "3", "CXR_TRAIN__LR": "0.003", "CXR_MODEL": "m"}
+    resolved = load_settings({"train.epochs": 4, "train.seed": None}, config, environment)
+    train = resolved.settings.train
+    assert (train.epochs, train.lr, train.seed, train.batch_size) == (4, 0.003, 9, 32)
+    assert resolved.settings.model == Path("m")
+    sources = {key: source for key, _, source in resolved.rows()}
+    assert sources["train.epochs"] == "command line"
+    assert sources["train.lr"] == "environment CXR_TRAIN__LR"
+    assert sources["train.seed"] == str(config)
+    assert sources["train.batch_size"] == "default"
+
+
+def test_the_seeds_defaults_are_ours() -> None:
+    train = load_settings(environ={}).settings.train
+    assert (train.image_size, train.batch_size, train.epochs, train.lr) == (320, 32, 10, 1e-4)
+    assert (train.policy, train.init, train.optimizer, train.pos_weight_clip) == ("u-ignore", "imagenet", "adam", 8)
+
+
+def test_resolved_settings_read_back(tmp_path: Path) -> None:
+    resolved = load_settings({"train.policy": "u-ones,Edema=u-zeros", "data.root": "d"}, environ={})
+    config = write(tmp_path / "settings.yaml", resolved.to_yaml())
+    assert load_settings(config=config, environ={}).settings == resolved.settings
+    assert yaml.safe_load(config.read_text())["train"]["policy"] == "u-ones,Edema=u-zeros"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train: {lrr: 1}", ["train.lrr", "unknown", "train.lr"]),
+        ("trian: {lr: 1}", ["trian", "unknown", "train"]),
+        ("train: {lr: -1}", ["train.lr", "-1", "greater than 0"]),
+        ("train: {epochs: two}", ["train.epochs", "'two'", "integer"]),
+        ("train: {epochs: 2.5}", ["train.epochs", "2.5", "integer"]),
+        ("train: {lr: .nan}", ["train.lr", "finite"]),
+        ("train: {image_size: 16}", ["train.image_size", "16", "32"]),
+        ("train: {policy: u-maybe}", ["train.policy", "u-maybe", "u-ignore"]),
+        ("data: {views: top}", ["data.views", "top", "frontal"]),
+        ("tune: {criterion: recall}", ["tune", "target"]),
+        ("train: 3", ["train"]),
+        ("- a", ["hold no keys"]),
+        ("a: [", ["not YAML"]),
+    ],
+)
+def test_a_wrong_file_is_refused_by_key_and_rule(tmp_path: Path, text: str, words: list[str]) -> None:
+    config = write(tmp_path / "c.yaml", text)
+    with pytest.raises(RequestError) as caught:
+        load_settings(config=config, environ={})
+    told = f"{caught.value.message} {caught.value.advice}"
+    assert "\n" not in told
+    for word in words:
+        assert word in told
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"),
+    [
+        ("CXR_TRAIN__LRR", "1", "train.lr"),
+        ("CXR_TRIAN__LR", "1", "CXR_TRAIN__LR"),
+        ("CXR_TRAIN__LR", "x", "CXR_TRAIN__LR"),
+    ],
+)
+def test_a_wrong_variable_is_refused_by_name(name: str, value: str, word: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        load_settings(environ={name: value})
+    assert word in f"{caught.value.message} {caught.value.advice}"
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="cannot read settings"):
+        load_settings(config=tmp_path / "none.yaml", environ={})
