@@ -1,0 +1,94 @@
+import itertools
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cxrtool import FINDINGS, Classifier
+from cxrtool.data.images import Preprocessing, preprocess, read
+from cxrtool.errors import ImageError, ModelError
+from cxrtool.inference.forward import sigmoid
+
+
+@pytest.fixture(scope="module")
+def images(phantoms: Path) -> list[Path]:
+    return sorted((phantoms / "test").rglob("*frontal.jpg"))
+
+
+@pytest.fixture(scope="module")
+def classifier(run_folder: Path) -> Classifier:
+    return Classifier.load(run_folder)
+
+
+def test_a_prediction_is_the_networks_by_hand(classifier: Classifier, images: list[Path]) -> None:
+    pixels = preprocess(read(images[0]), Preprocessing(32))
+    with torch.no_grad():
+        expected = torch.sigmoid(classifier.network(torch.from_numpy(pixels)[None, None]))[0].numpy()
+    prediction = classifier.predict(images[0])
+    assert list(prediction.probabilities) == list(FINDINGS)
+    np.testing.assert_allclose(list(prediction.probabilities.values()), expected, atol=1e-6)
+    for result in prediction.findings:
+        assert result.threshold == classifier.header.effective_thresholds[result.label]
+        assert result.positive == (result.probability >= result.threshold)
+
+
+def test_many_are_as_one_by_one_and_a_bad_file_has_its_row(
+    classifier: Classifier, images: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "bad.jpg").write_text("text")
+    paths = [images[0], tmp_path / "bad.jpg", *images[1:20]]
+    many = list(classifier.predict_many(paths))
+    assert [prediction.path for prediction in many] == paths
+    assert "not an image" in (many[1].error or "")
+    assert many[1].findings == ()
+    for prediction in [many[0], many[2], many[-1]]:
+        alone = classifier.predict(prediction.path)
+        np.testing.assert_allclose(
+            list(prediction.probabilities.values()), list(alone.probabilities.values()), atol=1e-6
+        )
+    with pytest.raises(ImageError):
+        classifier.predict(tmp_path / "bad.jpg")
+
+
+def test_threads_may_share_a_classifier(classifier: Classifier, images: list[Path]) -> None:
+    alone = [classifier.predict(path).probabilities for path in images[:8]]
+
+    def work(index: int) -> dict[str, float]:
+        path = images[index % 8]
+        classifier.explain(path, "Edema")
+        return classifier.predict(path).probabilities
+
+    with ThreadPoolExecutor(4) as pool:
+        for index, result in enumerate(pool.map(work, range(32))):
+            np.testing.assert_allclose(list(result.values()), list(alone[index % 8].values()), atol=1e-6)
+
+
+def test_an_endless_list_is_read_as_it_is_needed(classifier: Classifier, images: list[Path]) -> None:
+    endless = classifier.predict_many(itertools.cycle(images[:4]))
+    for _ in range(40):
+        next(endless)
+    tracemalloc.start()
+    for _ in range(400):
+        next(endless)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    endless.close()  # type: ignore[attr-defined]
+    assert peak < 20e6
+
+
+def test_thresholds_may_be_given(run_folder: Path, images: list[Path]) -> None:
+    everything = Classifier.load(run_folder, dict.fromkeys(FINDINGS, 0.0)).predict(images[0])
+    assert everything.positives == FINDINGS
+    with pytest.raises(ModelError):
+        Classifier.load(run_folder / "gone")
+
+
+def test_sigmoid_is_float32_and_keeps_ranks_apart() -> None:
+    logits = np.array([-80, -20, -17, -16.9, 0, 6.3, 6.4, 15], dtype=np.float32)
+    probabilities = sigmoid(logits)
+    assert probabilities.dtype == np.float32
+    assert (np.diff(probabilities) > 0).all()
+    np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits.astype(np.float64))), rtol=2e-6)

@@ -1,0 +1,168 @@
+import json
+import os
+import pickle
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cxrtool.errors import ModelError, RequestError
+from cxrtool.findings import FINDINGS
+from cxrtool.model.bundle import BUNDLE_NAME, load_bundle, read_header, resolve_model, save_bundle
+
+
+@pytest.fixture
+def bundle(run_folder: Path, tmp_path: Path) -> Path:
+    path = tmp_path / BUNDLE_NAME
+    path.write_bytes((run_folder / BUNDLE_NAME).read_bytes())
+    return path
+
+
+def parts(path: Path) -> tuple[dict[str, object], bytes]:
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def write_parts(path: Path, header: dict[str, object], data: bytes) -> None:
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def change_header(path: Path, **changes: object) -> None:
+    header, data = parts(path)
+    metadata = header["__metadata__"]
+    assert isinstance(metadata, dict)
+    metadata["cxrtool"] = json.dumps(json.loads(metadata["cxrtool"]) | changes)
+    write_parts(path, header, data)
+
+
+def test_a_bundle_says_all_that_its_use_needs(run_folder: Path) -> None:
+    header = read_header(run_folder / BUNDLE_NAME)
+    assert header.findings == FINDINGS
+    assert header.image_preprocessing.image_size == 32
+    assert header.policy == "u-ignore"
+    assert set(header.thresholds or {}) == set(FINDINGS)
+    assert header.tuning is not None
+    assert header.tuning.split == "valid"
+    assert header.training["epochs"] == 2
+    assert len(header.data["train"].sheet_sha256) == 64
+    assert header.metrics["valid"]["labels"]["Edema"]["positives"] >= 0
+    assert header.versions["torch"]
+
+
+def test_weights_read_back_to_the_bit(bundle: Path, tmp_path: Path) -> None:
+    network, header = load_bundle(bundle)
+    save_bundle(tmp_path / "again.safetensors", network.state_dict(), header)
+    again, _ = load_bundle(tmp_path / "again.safetensors")
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name])
+    assert not network.training
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+class _Bomb:
+    def __init__(self, flag: Path) -> None:
+        self.flag = flag
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.flag),)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_84_a_pickle_is_refused_and_nothing_in_it_runs(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    flag = tmp_path / "ran"
+    torch.save({"x": _Bomb(flag)}, tmp_path / name)
+    with pytest.raises(ModelError, match="not a bundle"):
+        load_bundle(tmp_path / name)
+    (tmp_path / name).write_bytes(pickle.dumps(_Bomb(flag)))
+    with pytest.raises(ModelError, match="not a bundle"):
+        load_bundle(tmp_path / name)
+    assert not flag.exists()
+
+
+def test_85_an_empty_text_or_cut_file_is_refused(bundle: Path) -> None:
+    content = bundle.read_bytes()
+    for broken in (b"", b"1234", b"this is text and no model" * 10, content[:5000], content[:-1]):
+        bundle.write_bytes(broken)
+        with pytest.raises(ModelError, match="not a bundle"):
+            load_bundle(bundle)
+    bundle.write_bytes(struct.pack("<Q", 2**40) + b"{}")
+    with pytest.raises(ModelError, match="not a bundle"):
+        read_header(bundle)
+
+
+def test_86_a_flipped_byte_of_the_weights_is_refused(bundle: Path) -> None:
+    content = bytearray(bundle.read_bytes())
+    header, _ = parts(bundle)
+    for share in (0.3, 0.6, 0.999):
+        flipped = bytearray(content)
+        flipped[int(len(content) * share)] ^= 1
+        bundle.write_bytes(bytes(flipped))
+        with pytest.raises(ModelError, match="damaged"):
+            load_bundle(bundle)
+    assert header
+
+
+def test_87_weights_that_are_not_finite_are_refused(bundle: Path) -> None:
+    network, header = load_bundle(bundle)
+    weights = network.state_dict()
+    weights["classifier.bias"][2] = torch.nan
+    save_bundle(bundle, weights, header)
+    with pytest.raises(ModelError, match=r"not finite \(classifier.bias\)"):
+        load_bundle(bundle)
+
+
+def test_88_other_names_and_shapes_are_refused(bundle: Path) -> None:
+    network, header = load_bundle(bundle)
+    weights = network.state_dict()
+    save_bundle(bundle, {f"module.{name}": tensor for name, tensor in weights.items()}, header)
+    with pytest.raises(ModelError, match="no DenseNet121 of ours"):
+        load_bundle(bundle)
+    save_bundle(bundle, weights | {"classifier.weight": torch.zeros(14, 1024)}, header)
+    with pytest.raises(ModelError, match=r"classifier.weight.*\(14, 1024\)"):
+        load_bundle(bundle)
+
+
+def test_89_a_newer_version_and_other_findings_are_refused(bundle: Path) -> None:
+    change_header(bundle, format_version=99)
+    with pytest.raises(ModelError, match="version 99"):
+        read_header(bundle)
+    change_header(bundle, format_version=1, findings=["Pneumonia", *FINDINGS[1:]])
+    with pytest.raises(ModelError, match="Pneumonia"):
+        read_header(bundle)
+    change_header(bundle, findings=FINDINGS, thresholds={"Edema": 0.2})
+    with pytest.raises(ModelError, match="thresholds"):
+        read_header(bundle)
+    change_header(bundle, thresholds=None, preprocessing={"image_size": 9})
+    with pytest.raises(ModelError, match="preprocessing"):
+        read_header(bundle)
+
+
+def test_weights_without_a_header_are_refused_with_the_cure(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2)}, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError) as caught:
+        read_header(tmp_path / "w.safetensors")
+    assert "--init" in caught.value.advice
+
+
+def test_90_a_model_is_found_by_file_folder_or_newest_run(bundle: Path, tmp_path: Path) -> None:
+    assert resolve_model(bundle, tmp_path) == bundle
+    assert resolve_model(tmp_path, Path("none")) == bundle
+    runs = tmp_path / "runs"
+    for name, created in (("b", "2026-01-02T00:00:00"), ("a", "2026-03-01T00:00:00"), ("c", "2025-01-01T00:00:00")):
+        (runs / name).mkdir(parents=True)
+        (runs / name / BUNDLE_NAME).write_bytes(bundle.read_bytes())
+        change_header(runs / name / BUNDLE_NAME, created=created)
+    assert resolve_model(None, runs) == runs / "a" / BUNDLE_NAME
+    (tmp_path / "empty").mkdir()
+    for given in (tmp_path / "empty", tmp_path / "gone"):
+        with pytest.raises(RequestError):
+            resolve_model(given, runs)
+    with pytest.raises(ModelError, match="no model"):
+        resolve_model(None, tmp_path / "empty")

@@ -1,0 +1,162 @@
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from conftest import Cxr
+from cxrtool.errors import InterruptedWorkError, RequestError
+from cxrtool.model.bundle import load_bundle
+from cxrtool.settings import ResolvedSettings, load_settings
+from cxrtool.training.loop import train
+
+
+def small(phantoms: Path, **more: object) -> ResolvedSettings:
+    overrides: dict[str, object] = {
+        "data.root": phantoms,
+        "train.init": "none",
+        "train.image_size": 32,
+        "train.epochs": 2,
+        "train.batch_size": 16,
+        "train.lr": 1e-3,
+        "runtime.device": "cpu",
+    }
+    return load_settings(overrides | {key.replace("__", "."): value for key, value in more.items()}, environ={})
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return dict(load_bundle(path)[0].state_dict())
+
+
+def equal(a: Path, b: Path) -> bool:
+    first, second = weights(a), weights(b)
+    return all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_the_same_seed_gives_the_same_weights_to_the_bit_whatever_the_threads(phantoms: Path, tmp_path: Path) -> None:
+    train(small(phantoms, runtime__workers=1), tmp_path / "a")
+    train(small(phantoms, runtime__workers=3), tmp_path / "b")
+    train(small(phantoms, train__seed=1), tmp_path / "c")
+    assert equal(tmp_path / "a/last.safetensors", tmp_path / "b/last.safetensors")
+    assert not equal(tmp_path / "a/last.safetensors", tmp_path / "c/last.safetensors")
+
+
+def test_a_resumed_run_ends_with_the_weights_of_one_never_stopped(phantoms: Path, tmp_path: Path) -> None:
+    train(small(phantoms, train__epochs=3), tmp_path / "whole")
+    steps = 0
+
+    def stop_in_second_epoch() -> int | None:
+        nonlocal steps
+        steps += 1
+        return signal.SIGINT if steps > 6 else None
+
+    with pytest.raises(InterruptedWorkError) as caught:
+        train(small(phantoms, train__epochs=3), tmp_path / "parts", stop=stop_in_second_epoch)
+    assert caught.value.exit_code == 130
+    assert "1 whole epoch is kept" in caught.value.message
+    result = train(small(phantoms, train__epochs=3), resume=tmp_path / "parts")
+    assert [row.epoch for row in result.history] == [1, 2, 3]
+    for name in ("last.safetensors", "model.safetensors"):
+        assert equal(tmp_path / "whole" / name, tmp_path / "parts" / name)
+
+
+def test_a_run_keeps_what_the_seed_kept(run_folder: Path) -> None:
+    history = list(csv.DictReader((run_folder / "history.csv").open()))
+    assert [row["epoch"] for row in history] == ["1", "2"]
+    assert json.loads((run_folder / "history.json").read_text())[1]["train_loss"] == float(history[1]["train_loss"])
+    assert yaml.safe_load((run_folder / "settings.yaml").read_text())["train"]["image_size"] == 32
+    counts = json.loads((run_folder / "dataset.json").read_text())
+    for finding, weight in counts["pos_weight"].items():
+        labels = counts["splits"]["train"]["labels"][finding]
+        assert weight == pytest.approx(min(labels["negatives"] / labels["positives"], 8))
+    assert json.loads((run_folder / "model.json").read_text())["parameters"] == 6_958_981
+    assert (run_folder / "last.safetensors").is_file()
+
+
+def test_the_best_epoch_is_the_bundles(phantoms: Path, tmp_path: Path) -> None:
+    by_auroc = train(small(phantoms, train__epochs=3), tmp_path / "a")
+    assert by_auroc.best.valid_auroc == max(row.valid_auroc or 0 for row in by_auroc.history)
+    by_loss = train(small(phantoms, train__epochs=3, train__select_by="loss"), tmp_path / "b")
+    assert by_loss.best.valid_loss == min(row.valid_loss for row in by_loss.history)
+    assert load_bundle(by_loss.bundle)[1].metrics["epoch"] == by_loss.best.epoch
+
+
+def test_73_a_last_batch_of_one_at_32_px_does_not_break_batch_norm(phantoms: Path, tmp_path: Path) -> None:
+    rows = (phantoms / "train.csv").read_text().splitlines()
+    data = Path(shutil.copytree(phantoms, tmp_path / "data"))
+    frontal = [row for row in rows[1:] if "frontal" in row]
+    (data / "train.csv").write_text("\n".join([rows[0], *frontal[:9]]) + "\n")
+    result = train(small(data, train__batch_size=4, train__epochs=1), tmp_path / "run")
+    assert result.best.epoch == 1
+
+
+def test_72_a_finding_without_positives_trains_and_says_so(
+    phantoms: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = Path(shutil.copytree(phantoms, tmp_path / "data"))
+    lines = [line.split(",") for line in (data / "train.csv").read_text().splitlines()]
+    column = lines[0].index("Edema")
+    for line in lines[1:]:
+        line[column] = "0.0"
+    (data / "train.csv").write_text("\n".join(map(",".join, lines)) + "\n")
+    result = train(small(data, train__epochs=1), tmp_path / "run")
+    assert "Edema has one class only in the train split; its weight is 8" in caplog.text
+    assert result.best.train_loss > 0
+
+
+def test_65_66_67_what_cannot_be_begun_or_resumed_is_refused(phantoms: Path, run_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="holds a run already"):
+        train(small(phantoms), run_folder)
+    with pytest.raises(RequestError, match="nothing to resume"):
+        train(small(phantoms), resume=tmp_path)
+    with pytest.raises(RequestError, match="seed: 0 then, 7 now"):
+        train(small(phantoms, train__batch_size=8, train__seed=7), resume=run_folder)
+
+
+def test_too_many_missing_images_stop_and_a_few_are_named(
+    phantoms: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = Path(shutil.copytree(phantoms, tmp_path / "data"))
+    gone = sorted((data / "train").rglob("*frontal.jpg"))[0]
+    gone.unlink()
+    with pytest.raises(RequestError, match="have no usable image"):
+        train(small(data), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    train(small(data, data__max_missing=0.2, train__epochs=1), tmp_path / "run")
+    assert str(gone.relative_to(data)) in caplog.text
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_60_61_a_signal_ends_a_real_process_and_what_is_done_is_kept(
+    phantoms: Path, tmp_path: Path, number: int, code: int, cxr: Cxr
+) -> None:
+    options = ["--data", str(phantoms), "--out", "run", "--init", "none", "--image-size", "32", "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cxrtool", "train", *options, "--epochs", "500", "--batch-size", "8"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "history.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == code, told
+    assert "cxr train --resume run" in told
+    assert "Traceback" not in told
+    epochs = len((tmp_path / "run" / "history.csv").read_text().splitlines()) - 1
+    load_bundle(tmp_path / "run" / "model.safetensors")
+    assert not list((tmp_path / "run").glob("*.partial"))
+    done = cxr("train", "--resume", "run", "--epochs", epochs + 1, "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["history"]) == epochs + 1
