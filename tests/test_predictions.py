@@ -86,7 +86,7 @@ def test_what_is_no_probability_is_refused_by_row() -> None:
         (lambda text: text.splitlines()[0] + "\n", "no rows"),
         (lambda text: text.replace("valid", "test", 1), "mixes split"),
         (lambda text: text.replace("p1/s1,", "p1/s1,maybe", 1), "maybe"),
-        (lambda text: text.replace("p1/s1,", "p1/s1,2", 1), ""),
+        (lambda text: text.replace("p1/s1,", "p1/s1,2", 1), "not 1, 0 or empty"),
     ],
 )
 def test_a_table_that_is_none_is_refused(tmp_path: Path, change: object, word: str) -> None:

@@ -14,7 +14,8 @@ from cxrtool.inference.classifier import Classifier
 from cxrtool.inference.evaluate import evaluate_model, tune_model
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import load_settings
-from cxrtool.training.loop import StopSignal, train
+from cxrtool.training.loop import train
+from cxrtool.training.run import StopSignal
 
 PATIENTS = 480
 IMAGE_SIZE = 96

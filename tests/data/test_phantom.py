@@ -16,7 +16,15 @@ from cxrtool.choices import Views
 from cxrtool.data import phantom as phantom_module
 from cxrtool.data.manifest import SPLITS, load_manifest, missing_images
 from cxrtool.data.phantom import COLUMNS, PhantomSettings, PhantomSummary, write_phantom
-from cxrtool.data.phantom_drawing import Anatomy, Phantom, draw_anatomy, draw_frontal, draw_lateral
+from cxrtool.data.phantom_drawing import (
+    Anatomy,
+    Case,
+    Phantom,
+    affected_sides,
+    draw_anatomy,
+    draw_frontal,
+    draw_lateral,
+)
 from cxrtool.errors import RequestError
 from cxrtool.findings import FINDINGS
 
@@ -53,7 +61,8 @@ def read_grey(file: Path) -> NDArray[np.uint8]:
 def draw(seed: int, severities: dict[str, float], projection: str = "PA", size: int = 128) -> tuple[Anatomy, Phantom]:
     rng = np.random.default_rng(seed)
     anatomy = draw_anatomy(rng)
-    return anatomy, draw_frontal(anatomy, severities, projection, size, rng)
+
+    return anatomy, draw_frontal(anatomy, Case(severities, affected_sides(severities, rng), projection), size, rng)
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +218,7 @@ def test_build_and_sex_do_not_give_the_findings_away() -> None:
         builds.append(
             [anatomy.female, anatomy.centre, anatomy.half_thorax, anatomy.apex, anatomy.base, anatomy.dome, study.age]
         )
-        present.append([finding in study.severities for finding in FINDINGS])
+        present.append([finding in study.case.severities for finding in FINDINGS])
     builds_array, present_array = np.array(builds, dtype=float), np.array(present, dtype=float)
     width = builds_array.shape[1]
     correlations = np.corrcoef(builds_array.T, present_array.T)[:width, width:]

@@ -42,28 +42,25 @@ def equal(a: Path, b: Path) -> bool:
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_bit_whatever_the_threads(phantoms: Path, tmp_path: Path) -> None:
-    train(small(phantoms, runtime__workers=1), tmp_path / "a")
-    train(small(phantoms, runtime__workers=3), tmp_path / "b")
-    train(small(phantoms, train__seed=1), tmp_path / "c")
+    train(small(phantoms, train__epochs=1, runtime__workers=1), tmp_path / "a")
+    train(small(phantoms, train__epochs=1, runtime__workers=3), tmp_path / "b")
+    train(small(phantoms, train__epochs=1, train__seed=1), tmp_path / "c")
     assert equal(tmp_path / "a/last.safetensors", tmp_path / "b/last.safetensors")
     assert not equal(tmp_path / "a/last.safetensors", tmp_path / "c/last.safetensors")
 
 
 def test_a_resumed_run_ends_with_the_weights_of_one_never_stopped(phantoms: Path, tmp_path: Path) -> None:
-    train(small(phantoms, train__epochs=3), tmp_path / "whole")
-    steps = 0
+    train(small(phantoms), tmp_path / "whole")
 
     def stop_in_second_epoch() -> int | None:
-        nonlocal steps
-        steps += 1
-        return signal.SIGINT if steps > 6 else None
+        return signal.SIGINT if (tmp_path / "parts" / "history.csv").exists() else None
 
     with pytest.raises(InterruptedWorkError) as caught:
-        train(small(phantoms, train__epochs=3), tmp_path / "parts", stop=stop_in_second_epoch)
+        train(small(phantoms), tmp_path / "parts", stop=stop_in_second_epoch)
     assert caught.value.exit_code == 130
     assert "1 whole epoch is kept" in caught.value.message
-    result = train(small(phantoms, train__epochs=3), resume=tmp_path / "parts")
-    assert [row.epoch for row in result.history] == [1, 2, 3]
+    result = train(small(phantoms), resume=tmp_path / "parts")
+    assert [row.epoch for row in result.history] == [1, 2]
     for name in ("last.safetensors", "model.safetensors"):
         assert equal(tmp_path / "whole" / name, tmp_path / "parts" / name)
 

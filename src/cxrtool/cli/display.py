@@ -64,10 +64,10 @@ def write(text: str) -> None:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on stdout; the first column is text, the others are figures."""
+    """A table on stdout; the first column and any without a name are text, the others are figures."""
     table = Table(title=safe(title), title_justify="left", title_style="bold", header_style="bold")
     for index, name in enumerate(header):
-        table.add_column(safe(name), justify="left" if index == 0 else "right", overflow="fold")
+        table.add_column(safe(name), justify="right" if index and name else "left", overflow="fold")
     for row in rows:
         table.add_row(*(safe(figure(cell)) for cell in row))
     console = out()
@@ -184,11 +184,14 @@ def show_evaluation(evaluation: "Evaluation") -> None:
     rows.append(["mean", content["mean"]["auroc"], content["mean"]["auprc"], "", "", ""])
     print_table(title, ["finding", "AUROC", "AUPRC", "positives", "negatives", "ignored"], rows)
     if any(row.get("threshold") is not None for row in labels.values()):
-        columns = ["threshold", "f1", "precision", "recall", "specificity", "balanced_accuracy"]
+        columns = ["f1", "precision", "recall", "specificity", "balanced_accuracy"]
         print_table(
             "at the bundle's thresholds",
-            ["finding", *(name.replace("_", " ") for name in columns)],
-            [[name, *(row.get(column) for column in columns)] for name, row in labels.items()],
+            ["finding", "threshold", *(name.replace("_", " ") for name in columns)],
+            [
+                [name, f"{row['threshold']:.2f}", *(row.get(column) for column in columns)]
+                for name, row in labels.items()
+            ],
         )
 
 

@@ -80,7 +80,7 @@ def _merge(resolved: ResolvedSettings, more: dict[str, object]) -> ResolvedSetti
 
 
 def _of_run(run: Path, resolved: ResolvedSettings) -> ResolvedSettings:
-    from cxrtool.training.loop import SETTINGS_NAME, settings_of_run
+    from cxrtool.training.run import SETTINGS_NAME, settings_of_run
 
     settings_of_run(run)  # refuses a folder without one
     return load_settings(given_on_command_line(resolved), run / SETTINGS_NAME, environ={})

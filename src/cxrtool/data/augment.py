@@ -16,12 +16,12 @@ _BRIGHTNESS = 12.0
 
 def sample_rng(seed: int, epoch: int, row: int) -> np.random.Generator:
     """The generator of one row in one epoch."""
-    return np.random.default_rng(np.random.SeedSequence([seed, epoch, row]))
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, row)))
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     """A permutation of range(count), drawn from (seed, epoch)."""
-    return np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(count).astype(np.int64)
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(count).astype(np.int64)
 
 
 def augment(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

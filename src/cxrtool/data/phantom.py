@@ -15,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.data.manifest import SPLITS
-from cxrtool.data.phantom_drawing import Anatomy, draw_anatomy, draw_frontal, draw_lateral
+from cxrtool.data.phantom_drawing import (
+    DEVICES,
+    Anatomy,
+    Case,
+    affected_sides,
+    draw_anatomy,
+    draw_frontal,
+    draw_lateral,
+)
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.files import write_csv, write_json
 from cxrtool.findings import FINDINGS
@@ -57,6 +65,7 @@ class PhantomSettings:
         negative_blank: or left blank so often, as a report does not mention what is not there.
         second_view: a study has a second frontal image so often.
         lateral: or also a lateral one so often.
+        devices: no device, a central line and a pacemaker so often.
         shares: of patients in train, valid and test.
     """
 
@@ -68,6 +77,7 @@ class PhantomSettings:
     negative_blank: float = 0.5
     second_view: float = 0.15
     lateral: float = 0.05
+    devices: tuple[float, float, float] = (0.8, 0.12, 0.08)
     shares: tuple[float, float, float] = (0.7, 0.15, 0.15)
 
 
@@ -113,8 +123,7 @@ class _Study:
     sex: str
     age: int
     anatomy: Anatomy
-    severities: dict[str, float]
-    projection: str
+    case: Case
     views: tuple[str, ...]
     key: tuple[int, int]
 
@@ -144,6 +153,7 @@ def write_phantom(
         CxrError: the folder cannot be written.
     """
     settings = settings or PhantomSettings()
+    out = out.resolve()
     if patients < 10 or not 64 <= image_size <= 1024 or seed < 0:
         raise RequestError(
             f"phantom of {patients} patients, {image_size} px, seed {seed}",
@@ -151,6 +161,8 @@ def write_phantom(
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RequestError(f"{out} is not empty", "Name a new folder.")
+    if out == Path.cwd():
+        raise RequestError(f"{out} is the folder you are in", "Name a new folder.")
     partial = out.with_name(f".{out.name}.{secrets.token_hex(4)}.partial")
     try:
         partial.mkdir(parents=True)
@@ -206,7 +218,7 @@ def _write_splits(
 
 
 def _rng(*key: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(key))
+    return np.random.default_rng(np.random.SeedSequence(key[0], spawn_key=key[1:]))
 
 
 def _studies_of(number: int, seed: int, settings: PhantomSettings) -> Iterator[_Study]:
@@ -220,14 +232,19 @@ def _studies_of(number: int, seed: int, settings: PhantomSettings) -> Iterator[_
         views = ["frontal"]
         views += ["frontal"] * int(study.random() < settings.second_view)
         views += ["lateral"] * int(study.random() < settings.lateral)
+        here = {f: float(s) for f, s, is_here in zip(FINDINGS, severities, present, strict=True) if is_here}
         yield _Study(
             patient=f"patient{number + 1:05d}",
             name=f"study{index + 1}",
             sex="Female" if anatomy.female else "Male",
             age=age,
             anatomy=anatomy,
-            severities={f: float(s) for f, s, here in zip(FINDINGS, severities, present, strict=True) if here},
-            projection="AP" if study.random() < 0.6 else "PA",
+            case=Case(
+                severities=here,
+                sides=affected_sides(here, study),
+                projection="AP" if study.random() < 0.6 else "PA",
+                device=str(study.choice(DEVICES, p=settings.devices)),
+            ),
             views=tuple(views),
             key=(number, index),
         )
@@ -244,16 +261,16 @@ def _write_study(
         if kind == "lateral":
             image = draw_lateral(study.anatomy, size, rng)
         else:
-            phantom = draw_frontal(study.anatomy, study.severities, study.projection, size, rng)
+            phantom = draw_frontal(study.anatomy, study.case, size, rng)
             image, ratio = phantom.image, phantom.cardiothoracic_ratio
             for finding, mask in phantom.masks.items():
                 place = folder / "masks" / Path(path).with_suffix("") / f"{finding.replace(' ', '_')}.png"
                 _write_image(place, mask.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_COMPRESSION, 1])
         _write_image(folder / path, image, [cv2.IMWRITE_JPEG_QUALITY, 90])
-        projection = study.projection if kind == "frontal" else ""
+        projection = study.case.projection if kind == "frontal" else ""
         where = [f"{name}/{path}", study.sex, study.age, kind.capitalize(), projection]
-        truth = [float(finding in study.severities) for finding in FINDINGS]
-        severity = [study.severities.get(finding, 0.0) for finding in FINDINGS]
+        truth = [float(finding in study.case.severities) for finding in FINDINGS]
+        severity = [study.case.severities.get(finding, 0.0) for finding in FINDINGS]
         yield (
             [*where, *(labels[column] for column in COLUMNS[5:])],
             [f"{name}/{path}", *truth, *severity, ratio],
@@ -262,14 +279,15 @@ def _write_study(
 
 def _labels(study: _Study, split: str, rng: np.random.Generator, settings: PhantomSettings) -> dict[str, float | None]:
     """What the sheet says of a study: the truth in valid and test, a reader's doubts in train."""
-    known = {finding: float(finding in study.severities) for finding in FINDINGS}
+    known = {finding: float(finding in study.case.severities) for finding in FINDINGS}
     opacity = any(known[finding] for finding in ("Atelectasis", "Consolidation", "Edema"))
     labels: dict[str, float | None] = dict.fromkeys(COLUMNS[5:])
-    labels["No Finding"] = float(not study.severities)
+    labels["No Finding"] = float(not study.case.severities)
     labels["Lung Opacity"] = float(opacity)
+    labels["Support Devices"] = 1.0 if study.case.device else None
     for finding in FINDINGS:
         draw = float(rng.random())  # drawn for every split, so that the truth does not depend on it
-        severity = study.severities.get(finding)
+        severity = study.case.severities.get(finding)
         labels[finding] = known[finding] if split != "train" else _doubt(severity, draw, settings)
     return labels
 

@@ -17,7 +17,7 @@ Field = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 LATERAL_SIDES = (-1, 1)
 _SUBPIXEL = 4  # bits of a fraction in OpenCV's drawing
-_COARSE_BLUR = 0.01
+_COARSE_BLUR, _MIDDLE_BLUR = 0.01, 0.004
 _NORMAL_LEVELS = np.array([NormalDist().inv_cdf((level + 0.5) / 256) for level in range(256)], dtype=np.float32)
 
 
@@ -44,6 +44,23 @@ class Anatomy:
     dome: float
     ribs: int
     tilt: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a study shows, the same in all its frontal views.
+
+    Attributes:
+        severities: by positive finding, in (0, 1].
+        sides: by positive finding, the lungs it touches (`affected_sides`).
+        projection: ``AP`` (lying: larger heart, higher diaphragm, shoulder blades over the lungs) or ``PA``.
+        device: one of `DEVICES`.
+    """
+
+    severities: dict[str, float]
+    sides: dict[str, tuple[int, ...]]
+    projection: str
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,21 +94,18 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     )
 
 
-def draw_frontal(
-    anatomy: Anatomy, severities: dict[str, float], projection: str, size: int, rng: np.random.Generator
-) -> Phantom:
+def draw_frontal(anatomy: Anatomy, case: Case, size: int, rng: np.random.Generator) -> Phantom:
     """Draw one frontal radiograph.
 
     Args:
         anatomy: the patient's.
-        severities: by positive finding, in (0, 1].
-        projection: ``AP`` (lying: larger heart, higher diaphragm, shoulder blades over the lungs) or ``PA``.
+        case: what the study shows.
         size: pixels, both sides.
         rng: everything that varies from film to film.
     """
+    severities, sides = case.severities, case.sides
     canvas = _Canvas(size)
-    lying = projection == "AP"
-    sides = _affected_sides(severities, rng)
+    lying = case.projection == "AP"
     lungs = {side: _lung_outline(anatomy, side, lying, _raise_of(side, sides, severities)) for side in LATERAL_SIDES}
     ratio = _cardiothoracic_ratio(severities.get("Cardiomegaly"), lying, rng)
     density = _soft_tissue(canvas, anatomy)
@@ -99,8 +113,8 @@ def draw_frontal(
     heart, heart_shape = _heart(canvas, anatomy, ratio, lungs)
     # Air is what darkens; the heart displaces it, and every finding is seen where there was air.
     air = lung_field * (1 - 0.82 * heart)
-    density += 0.05 * heart - (0.40 + 0.02 * float(rng.standard_normal())) * air
-    density += _vessels(canvas, anatomy, severities.get("Edema", 0.0), rng) * air
+    clear = -0.40 + 0.02 * float(rng.standard_normal())
+    in_lungs = _vessels(canvas, anatomy, severities.get("Edema", 0.0), rng) + np.float32(clear)
     density += _mediastinum(canvas, anatomy)
     density += _bones(canvas, anatomy, lying, rng)
     if anatomy.female:
@@ -110,11 +124,14 @@ def draw_frontal(
     for finding, painter in _PAINTERS.items():
         if finding in severities:
             shadow, mask = painter(canvas, anatomy, lungs, sides.get(finding, (1,)), severities[finding], rng)
-            density += shadow * air
+            in_lungs += shadow
             masks[finding] = mask & inner
     if "Cardiomegaly" in severities:
         masks["Cardiomegaly"] = heart_shape
-    density += _devices(canvas, anatomy, rng)
+    density += in_lungs * air
+    density += np.float32(0.05) * heart
+    if case.device:
+        density += _DEVICES[case.device](canvas, anatomy)
     image = _expose(density, lying, rng)
     _write_marker(image, rng)
     ordered = {finding: masks[finding] for finding in FINDINGS if finding in masks}
@@ -140,26 +157,31 @@ class _Canvas:
         axis = (np.arange(size, dtype=np.float32) + 0.5) / size
         self.x, self.y = axis[None, :], axis[:, None]
 
-    def fill(self, polygons: list[NDArray[np.float64]], blur: float = 0.0) -> Field:
+    def fill(self, polygons: list[NDArray[np.float64]], blur: float = 0.0, weight: float = 1.0) -> Field:
         field, scale = self._blank(blur)
         for polygon in polygons:
             cv2.fillPoly(field, [self._points(polygon, scale)], 255, cv2.LINE_8, _SUBPIXEL)
-        return self._soften(field, blur)
+        return self._soften(field, blur, weight)
 
-    def lines(self, paths: list[NDArray[np.float64]], width: float, blur: float = 0.0) -> Field:
-        field, scale = self._blank(0.0)
+    def lines(self, paths: list[NDArray[np.float64]], width: float, blur: float = 0.0, weight: float = 1.0) -> Field:
+        """Paths of one length, [P, 2] each."""
+        field, scale = self._blank(min(blur, _MIDDLE_BLUR))
         thickness = max(1, round(width * scale))
-        points = [self._points(path, scale) for path in paths]
+        points = list(self._points(np.stack(paths), scale))
         cv2.polylines(field, points, False, 255, thickness, cv2.LINE_8, _SUBPIXEL)
-        return self._soften(field, blur)
+        return self._soften(field, blur, weight)
 
     def _blank(self, blur: float) -> tuple[NDArray[np.uint8], int]:
-        # What is blurred widely anyway is drawn at a quarter of the size, at a sixteenth of the cost.
-        scale = max(40, self.size // 4) if blur >= _COARSE_BLUR else self.size
+        # What is blurred anyway is drawn at half or a quarter of the size, at a fourth or a sixteenth of the cost.
+        shrink = 4 if blur >= _COARSE_BLUR else 2 if blur >= _MIDDLE_BLUR else 1
+        scale = max(min(80, self.size), self.size // shrink)
         return np.zeros((scale, scale), dtype=np.uint8), scale
 
     def ellipses(
-        self, shapes: list[tuple[tuple[float, float], tuple[float, float], float]], blur: float = 0.0
+        self,
+        shapes: list[tuple[tuple[float, float], tuple[float, float], float]],
+        blur: float = 0.0,
+        weight: float = 1.0,
     ) -> Field:
         """Each as (centre, half axes, degrees)."""
         angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
@@ -175,7 +197,7 @@ class _Canvas:
                     )
                 )
             )
-        return self.fill(outlines, blur)
+        return self.fill(outlines, blur, weight)
 
     def glow(self, x: float, y: float, spread_x: float, spread_y: float) -> Field:
         """A Gaussian hill."""
@@ -183,11 +205,11 @@ class _Canvas:
         down: Field = np.exp(-0.5 * ((self.y - y) / spread_y) ** 2)
         return across * down
 
-    def _soften(self, field: NDArray[np.uint8], blur: float) -> Field:
+    def _soften(self, field: NDArray[np.uint8], blur: float, weight: float) -> Field:
         # In uint8 OpenCV blurs several times as fast as in float32, and 1/255 is below the film's noise.
         if blur > 0:
             field = cv2.GaussianBlur(field, (0, 0), max(0.4, blur * field.shape[0])).astype(np.uint8, copy=False)
-        soft = field * np.float32(1 / 255)
+        soft = field * np.float32(weight / 255)
         if field.shape[0] != self.size:
             soft = cv2.resize(soft, (self.size, self.size), interpolation=cv2.INTER_LINEAR).astype(
                 np.float32, copy=False
@@ -199,7 +221,7 @@ class _Canvas:
         return points
 
 
-def _affected_sides(severities: dict[str, float], rng: np.random.Generator) -> dict[str, tuple[int, ...]]:
+def affected_sides(severities: dict[str, float], rng: np.random.Generator) -> dict[str, tuple[int, ...]]:
     """Which lungs each finding touches; the draws are made for all, so one finding does not move another."""
     one = {finding: int(rng.choice(LATERAL_SIDES)) for finding in FINDINGS}
     both = rng.random() < 0.35
@@ -251,7 +273,7 @@ def _soft_tissue(canvas: _Canvas, anatomy: Anatomy) -> Field:
     left = right[::-1] * (-1, 1)
     outline = np.concatenate((right, left))
     outline[:, 0] += c
-    return 0.60 * canvas.fill([outline], blur=0.02)
+    return canvas.fill([outline], 0.02, 0.60)
 
 
 def _cardiothoracic_ratio(severity: float | None, lying: bool, rng: np.random.Generator) -> float:
@@ -280,12 +302,14 @@ def _heart(
 
 def _mediastinum(canvas: _Canvas, anatomy: Anatomy) -> Field:
     c = anatomy.centre
-    band = canvas.fill([np.array([[c - 0.055, 0.0], [c + 0.06, 0.0], [c + 0.075, 0.9], [c - 0.075, 0.9]])], 0.012)
-    knob = canvas.ellipses([((c + 0.075, anatomy.apex + 0.2), (0.045, 0.05), 0)], 0.01)
-    trachea = canvas.lines([np.array([[c, -0.02], [c - 0.006, anatomy.apex + 0.2]])], 0.035, 0.006)
-    discs = 0.5 + 0.5 * np.cos(2 * np.pi * canvas.y / 0.055)
-    spine = canvas.lines([np.array([[c, 0.0], [c, 1.0]])], 0.075, 0.008)
-    shadow: Field = 0.16 * band + 0.12 * knob - 0.09 * trachea + (0.03 + 0.03 * discs) * spine
+    band = np.array([[c - 0.055, 0.0], [c + 0.06, 0.0], [c + 0.075, 0.9], [c - 0.075, 0.9]])
+    trachea = np.array([[c, -0.02], [c - 0.006, anatomy.apex + 0.2]])
+    discs = 0.045 + 0.015 * np.cos(2 * np.pi * canvas.y / 0.055)
+    shadow = canvas.lines([np.array([[c, 0.0], [c, 1.0]])], 0.075, 0.008)
+    shadow *= discs
+    shadow += canvas.fill([band], 0.012, 0.16)
+    shadow += canvas.ellipses([((c + 0.075, anatomy.apex + 0.2), (0.045, 0.05), 0)], 0.01, 0.12)
+    shadow -= canvas.lines([trachea], 0.035, 0.006, 0.09)
     return shadow
 
 
@@ -311,14 +335,15 @@ def _bones(canvas: _Canvas, anatomy: Anatomy, lying: bool, rng: np.random.Genera
                 )
             )
         )
-    bones = 0.085 * canvas.lines(posterior, 0.02, 0.004) + 0.035 * canvas.lines(anterior, 0.022, 0.006)
-    bones += 0.13 * canvas.lines(clavicles, 0.024, 0.005)
+    bones = canvas.lines(posterior, 0.02, 0.004, 0.085)
+    bones += canvas.lines(anterior, 0.022, 0.006, 0.035)
+    bones += canvas.lines(clavicles, 0.024, 0.005, 0.13)
     if lying:
         blades = [
             np.array([[c + s * (w - 0.09), 0.17], [c + s * (w + 0.06), 0.2], [c + s * (w - 0.02), 0.46]])
             for s in LATERAL_SIDES
         ]
-        bones += 0.06 * canvas.fill(blades, 0.008)
+        bones += canvas.fill(blades, 0.008, 0.06)
     return bones
 
 
@@ -334,19 +359,20 @@ def _vessels(canvas: _Canvas, anatomy: Anatomy, congestion: float, rng: np.rando
             turned = np.array([heading[0] * np.cos(bend), heading[1] + np.sin(bend)])
             thick.append(np.stack((hilum, middle)))
             thin.append(np.stack((middle, middle + turned * rng.uniform(0.06, 0.14))))
-    hila = canvas.ellipses(
+    vessels = canvas.ellipses(
         [((anatomy.centre + s * 0.1, anatomy.apex + 0.33 + 0.02 * s), (0.035, 0.06), -15 * s) for s in LATERAL_SIDES],
         0.015,
+        0.11,
     )
-    branches = 0.085 * canvas.lines(thick, 0.011 + 0.004 * congestion, 0.004)
-    branches += 0.06 * canvas.lines(thin, 0.006 + 0.003 * congestion, 0.003)
-    return branches + 0.11 * hila
+    vessels += canvas.lines(thick, 0.011 + 0.004 * congestion, 0.004, 0.085)
+    vessels += canvas.lines(thin, 0.006 + 0.003 * congestion, 0.003, 0.06)
+    return vessels
 
 
 def _breasts(canvas: _Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Field:
     y = anatomy.base - rng.uniform(0.1, 0.16)
     shapes = [((anatomy.centre + s * 0.22, y), (0.15, 0.13), 0.0) for s in LATERAL_SIDES]
-    return np.float32(rng.uniform(0.02, 0.05)) * canvas.ellipses(shapes, 0.02)
+    return canvas.ellipses(shapes, 0.02, rng.uniform(0.02, 0.05))
 
 
 def _span(outline: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -431,12 +457,23 @@ def _consolidation(
         )
     ]
     opacity = canvas.ellipses(lobes, 0.014)
-    tubes = [
-        np.array([[x, y - radius * 0.3], [x + radius * np.cos(a), y + radius * np.sin(a)]])
-        for a in rng.uniform(0.2, 2.9, 3)
-    ]
+    hilum = np.array([inner, lungs[side][:, 1].min() + 0.33])
+    tubes = [_bronchus(hilum, np.array([x, y]), radius, fan) for fan in rng.uniform(-0.5, 0.5, 3)]
     bronchograms = canvas.lines(tubes, 0.007, 0.003)
     return np.float32(0.08 + 0.24 * severity) * opacity * (1 - 0.45 * bronchograms), opacity > 0.5
+
+
+def _bronchus(
+    hilum: NDArray[np.float64], centre: NDArray[np.float64], radius: float, fan: float
+) -> NDArray[np.float64]:
+    """A tube from the opacity's hilar border across it, turned by `fan` radians and gently bent, [P, 2]."""
+    towards = centre - hilum
+    angle = np.arctan2(towards[1], towards[0]) + fan
+    along = np.linspace(-0.55, 0.85, 6)
+    bend = 0.35 * fan * along**2
+    ahead, aside = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+    path: NDArray[np.float64] = centre + radius * (along[:, None] * ahead + bend[:, None] * aside)
+    return path
 
 
 def _atelectasis(
@@ -455,8 +492,18 @@ def _atelectasis(
     end = inner + (outer - inner) * rng.uniform(0.82, 0.98)
     slope = rng.uniform(-0.05, 0.03)
     plate = np.array([[start, y], [(start + end) / 2, y + slope / 2 - 0.008], [end, y + slope]])
-    band = canvas.lines([plate], 0.026 + 0.016 * severity, 0.004)
+    band = canvas.fill([_tapered(plate, 0.030 + 0.018 * severity)], 0.004)
     return np.float32(0.09 + 0.24 * severity) * band, band > 0.5
+
+
+def _tapered(path: NDArray[np.float64], width: float) -> NDArray[np.float64]:
+    """The outline of a band along a path from left to right or back, thin at both ends, [2 P, 2]."""
+    along = np.linspace(0, 1, 24)
+    knots = np.linspace(0, 1, len(path))
+    middle = np.column_stack([np.interp(along, knots, path[:, axis]) for axis in (0, 1)])
+    half = (width / 2) * np.clip(4 * along * (1 - along), 0, 1) ** 0.35
+    offset = np.column_stack((np.zeros_like(half), half))
+    return np.concatenate((middle - offset, (middle + offset)[::-1]))
 
 
 _PAINTERS = {
@@ -467,21 +514,23 @@ _PAINTERS = {
 }
 
 
-def _devices(canvas: _Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Field:
-    """Now and then a central line or a pacemaker."""
-    kind = rng.random()
+def _central_line(canvas: _Canvas, anatomy: Anatomy) -> Field:
     c, top = anatomy.centre, anatomy.apex
-    if kind < 0.12:
-        path = np.array([[c - 0.14, -0.01], [c - 0.1, top + 0.08], [c - 0.05, top + 0.14], [c - 0.04, top + 0.36]])
-        return 0.22 * canvas.lines([path], 0.006, 0.002)
-    if kind < 0.2:
-        x, y = c + 0.25, top + 0.07
-        lead = np.array(
-            [[x, y], [c + 0.1, top + 0.06], [c + 0.0, top + 0.2], [c + 0.0, top + 0.5], [c + 0.1, top + 0.58]]
-        )
-        box = canvas.ellipses([((x, y), (0.05, 0.042), 20)], 0.002)
-        return 0.35 * box + 0.25 * canvas.lines([lead], 0.006, 0.002)
-    return np.zeros((canvas.size, canvas.size), dtype=np.float32)
+    path = np.array([[c - 0.14, -0.01], [c - 0.1, top + 0.08], [c - 0.05, top + 0.14], [c - 0.04, top + 0.36]])
+    return canvas.lines([path], 0.006, 0.002, 0.22)
+
+
+def _pacemaker(canvas: _Canvas, anatomy: Anatomy) -> Field:
+    c, top = anatomy.centre, anatomy.apex
+    x, y = c + 0.25, top + 0.07
+    lead = np.array([[x, y], [c + 0.1, top + 0.06], [c, top + 0.2], [c, top + 0.5], [c + 0.1, top + 0.58]])
+    case = canvas.ellipses([((x, y), (0.05, 0.042), 20)], 0.002, 0.35)
+    return case + canvas.lines([lead], 0.006, 0.002, 0.25)
+
+
+_DEVICES = {"central line": _central_line, "pacemaker": _pacemaker}
+DEVICES = ("", *_DEVICES)
+"""What may lie over a chest; mostly nothing does."""
 
 
 def _expose(density: Field, lying: bool, rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -1,44 +1,41 @@
 """Training, read from top to bottom: `train` prepares a run, `_fit` goes through its epochs."""
 
-import fcntl
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, fields
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import yaml
-from numpy.typing import NDArray
 from torch.nn.utils import clip_grad_norm_
 
-from cxrtool.choices import MatmulPrecision, OptimizerName, SelectBy
+from cxrtool.choices import OptimizerName, SelectBy
 from cxrtool.data.augment import epoch_order
-from cxrtool.data.batches import Reading, manifest_batches, split_batches
-from cxrtool.data.images import Preprocessing
-from cxrtool.data.manifest import Manifest
+from cxrtool.data.batches import manifest_batches, split_batches
 from cxrtool.errors import CxrError, InterruptedWorkError, RequestError
 from cxrtool.evaluation.metrics import Evaluation
-from cxrtool.files import write_csv, write_json, write_text
-from cxrtool.findings import EVALUATION_POLICY, FINDINGS, by_finding, encode_labels
-from cxrtool.inference.evaluate import evaluate_logits, load_usable
-from cxrtool.inference.forward import Runtime, choose_runtime, manifest_logits
+from cxrtool.files import write_csv, write_json
+from cxrtool.inference.evaluate import evaluate_logits
+from cxrtool.inference.forward import Runtime, manifest_logits
 from cxrtool.model.bundle import (
     BUNDLE_NAME,
-    BundleHeader,
-    SplitDigest,
-    current_versions,
-    now,
     save_bundle,
 )
 from cxrtool.model.densenet import ChestNet, build_network
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
-from cxrtool.settings import ResolvedSettings, Settings, TrainSettings
-from cxrtool.training.loss import masked_bce, positive_weights
+from cxrtool.settings import ResolvedSettings, TrainSettings
+from cxrtool.training.loss import masked_bce
+from cxrtool.training.run import (
+    SETTINGS_NAME,
+    Run,
+    StopSignal,
+    bundle_header,
+    describe_run,
+    locked,
+    prepare_run,
+    refuse_changes,
+    run_name,
+)
 from cxrtool.training.state import (
     STATE_NAME,
     EpochRecord,
@@ -51,9 +48,6 @@ from cxrtool.training.state import (
 log = logging.getLogger(__name__)
 
 LAST_NAME = "last.safetensors"
-SETTINGS_NAME = "settings.yaml"
-StopSignal = Callable[[], int | None]
-"""Asked after each step; a signal's number ends the run cleanly."""
 
 
 @dataclass(frozen=True)
@@ -73,30 +67,6 @@ class TrainResult:
     best: EpochRecord
     history: tuple[EpochRecord, ...]
     seconds: float
-
-
-@dataclass(frozen=True)
-class _Split:
-    manifest: Manifest
-    targets: NDArray[np.float32]
-    mask: NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class _Run:
-    """Everything an epoch needs that does not change."""
-
-    folder: Path
-    settings: Settings
-    runtime: Runtime
-    reading: Reading
-    train: _Split
-    valid: _Split
-    pos_weight: NDArray[np.float32] | None
-    select_by: SelectBy
-    fingerprint: dict[str, Any]
-    progress: ProgressCallback
-    stop: StopSignal
 
 
 def train(
@@ -125,118 +95,26 @@ def train(
         CxrError: an image cannot be read, or the loss is not finite.
     """
     settings = resolved.settings
-    folder = resume or out or settings.runs / _run_name(settings.train)
+    folder = resume or out or settings.runs / run_name(settings.train)
     state_path = folder / STATE_NAME
     if resume is None and any((folder / name).exists() for name in (SETTINGS_NAME, STATE_NAME, BUNDLE_NAME)):
         raise RequestError(f"{folder} holds a run already", f"Go on with --resume {folder}, or name another --out.")
     saved = read_state(state_path) if resume else None
-    run = _prepare(settings, folder, progress, stop)
+    run = prepare_run(settings, folder, progress, stop)
     if saved is not None:
-        _refuse_changes(saved[0].fingerprint, run.fingerprint, folder)
-    network = run.runtime.place(build_network(run.reading.preprocessing, _start(settings, resume), settings.train.seed))
+        refuse_changes(saved[0].fingerprint, run.fingerprint, folder)
+    init = "none" if resume else settings.train.init
+    network = run.runtime.place(build_network(run.reading.preprocessing, init, settings.train.seed))
     optimizer = _build_optimizer(network, settings.train)
     state = TrainingState(0, 0, None, (), run.fingerprint)
     if saved is not None:
         state, tensors = saved
         restore(tensors, network, optimizer)
-    with _locked(folder):
-        _describe_run(run, resolved, network)
+    with locked(folder):
+        describe_run(run, resolved, network)
         if saved is None:
             save_state(state_path, state, network, optimizer)
         return _fit(run, network, optimizer, state)
-
-
-def _run_name(settings: TrainSettings) -> str:
-    policy = settings.policy.replace(",", "+").replace("=", "-").replace(" ", "")
-    return f"{datetime.now():%Y%m%d-%H%M%S}_{policy}_{settings.image_size}px_seed{settings.seed}"
-
-
-def _start(settings: Settings, resume: Path | None) -> str:
-    return "none" if resume else settings.train.init
-
-
-def _prepare(settings: Settings, folder: Path, progress: ProgressCallback, stop: StopSignal) -> _Run:
-    if settings.data.root is None:
-        raise RequestError("no data is given", "Name the folder with --data.")
-    torch.set_float32_matmul_precision(settings.runtime.matmul_precision.value)
-    torch.backends.cudnn.benchmark = settings.runtime.cudnn_benchmark
-    train_split = _load_split(settings, "train")
-    valid_split = _load_split(settings, "valid")
-    if len(train_split.manifest) < 2:
-        raise RequestError("the train split has a single image", "BatchNorm needs two or more.")
-    weights, one_class = positive_weights(train_split.targets, train_split.mask, settings.train.pos_weight_clip)
-    for column in one_class:
-        log.warning("%s has one class only in the train split; its weight is %g", FINDINGS[column], weights[column])
-    if not train_split.mask.any():
-        raise RequestError("no label of the train split counts", "Use another --policy or --blank.")
-    runtime = choose_runtime(settings.runtime, auto_bf16=True)
-    reading = Reading(
-        Preprocessing(image_size=settings.train.image_size),
-        settings.runtime.batch_size,
-        settings.runtime.workers,
-        settings.runtime.read_timeout,
-    )
-    return _Run(
-        folder=folder,
-        settings=settings,
-        runtime=runtime,
-        reading=reading,
-        train=train_split,
-        valid=valid_split,
-        pos_weight=weights if settings.train.pos_weight else None,
-        select_by=_choose_selection(settings.train.select_by, valid_split),
-        fingerprint=_fingerprint(settings, train_split.manifest, valid_split.manifest),
-        progress=progress,
-        stop=stop,
-    )
-
-
-def _load_split(settings: Settings, split: str) -> _Split:
-    assert settings.data.root is not None
-    manifest = load_usable(settings.data, split)
-    policy = settings.train.uncertainty if split == "train" else EVALUATION_POLICY
-    targets, mask = encode_labels(manifest.raw_labels, policy, settings.data.blank)
-    return _Split(manifest, targets, mask)
-
-
-def _choose_selection(wished: SelectBy, valid: _Split) -> SelectBy:
-    both = [len(np.unique(valid.targets[valid.mask[:, column], column])) == 2 for column in range(len(FINDINGS))]
-    if wished is SelectBy.AUROC and not any(both):
-        log.warning("no finding of the valid split has both classes: the best epoch goes by loss")
-        return SelectBy.LOSS
-    return wished
-
-
-def _fingerprint(settings: Settings, train_rows: Manifest, valid_rows: Manifest) -> dict[str, Any]:
-    kept = settings.train.model_dump(mode="json", exclude={"epochs", "patience"})
-    kept |= settings.data.model_dump(mode="json", include={"views", "blank"})
-    for manifest in (train_rows, valid_rows):
-        kept[f"{manifest.split} sheet"] = manifest.sheet_sha256
-        kept[f"{manifest.split} images"] = len(manifest)
-    return kept
-
-
-def _refuse_changes(before: dict[str, Any], after: dict[str, Any], folder: Path) -> None:
-    changed = [f"{key}: {before.get(key)} then, {after.get(key)} now" for key in after if before.get(key) != after[key]]
-    if changed:
-        raise RequestError(
-            f"{folder} was trained otherwise: {'; '.join(changed)}",
-            "Resume with the same, or start another run.",
-        )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RequestError(f"another process trains in {folder}", "Wait for it, or name --out.") from None
-            yield
-    except PermissionError as error:
-        raise RequestError(f"cannot write in {folder}: {error.strerror}", "Name another --out.") from None
 
 
 def _build_optimizer(network: ChestNet, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -244,58 +122,7 @@ def _build_optimizer(network: ChestNet, settings: TrainSettings) -> torch.optim.
     return kind(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
-def _describe_run(run: _Run, resolved: ResolvedSettings, network: ChestNet) -> None:
-    write_text(run.folder / SETTINGS_NAME, resolved.to_yaml())
-    write_json(
-        run.folder / "dataset.json",
-        {
-            "pos_weight": None if run.pos_weight is None else by_finding(run.pos_weight),
-            "splits": {split.manifest.split: _describe_split(split) for split in (run.train, run.valid)},
-        },
-    )
-    write_json(
-        run.folder / "model.json",
-        {
-            "architecture": "densenet121",
-            "parameters": sum(parameter.numel() for parameter in network.parameters()),
-            "findings": FINDINGS,
-            "preprocessing": run.reading.preprocessing.to_dict(),
-            "init": run.settings.train.init,
-            "device": str(run.runtime.device),
-            "precision": run.runtime.precision,
-            "channels_last": run.runtime.channels_last,
-            "threads": torch.get_num_threads(),
-            "versions": current_versions(),
-        },
-    )
-
-
-def _describe_split(split: _Split) -> dict[str, Any]:
-    positive = (split.targets > 0.5) & split.mask
-    negative = (split.targets <= 0.5) & split.mask
-    return _digest(split.manifest).model_dump() | {
-        "labels": {
-            finding: {
-                "positives": int(positive[:, column].sum()),
-                "negatives": int(negative[:, column].sum()),
-                "ignored": int((~split.mask[:, column]).sum()),
-            }
-            for column, finding in enumerate(FINDINGS)
-        }
-    }
-
-
-def _digest(manifest: Manifest) -> SplitDigest:
-    return SplitDigest(
-        sheet=manifest.sheet.name,
-        sheet_sha256=manifest.sheet_sha256,
-        images=len(manifest),
-        patients=len(set(manifest.patients)),
-        studies=len(set(manifest.studies)),
-    )
-
-
-def _fit(run: _Run, network: ChestNet, optimizer: torch.optim.Optimizer, state: TrainingState) -> TrainResult:
+def _fit(run: Run, network: ChestNet, optimizer: torch.optim.Optimizer, state: TrainingState) -> TrainResult:
     started = time.perf_counter()
     settings = run.settings.train
     for epoch in range(state.epoch + 1, settings.epochs + 1):
@@ -321,7 +148,7 @@ def _fit(run: _Run, network: ChestNet, optimizer: torch.optim.Optimizer, state: 
 
 
 def _train_epoch(
-    run: _Run, network: ChestNet, optimizer: torch.optim.Optimizer, epoch: int, kept_epochs: int
+    run: Run, network: ChestNet, optimizer: torch.optim.Optimizer, epoch: int, kept_epochs: int
 ) -> tuple[float, float]:
     """One pass over the train split; mean loss and images per second."""
     settings = run.settings.train
@@ -365,7 +192,7 @@ def _refuse_non_finite(total_loss: float, epoch: int, step: int) -> None:
         )
 
 
-def _stop_if_asked(run: _Run, epoch: int, kept_epochs: int) -> None:
+def _stop_if_asked(run: Run, epoch: int, kept_epochs: int) -> None:
     number = run.stop()
     if number is not None:
         raise InterruptedWorkError(
@@ -376,7 +203,7 @@ def _stop_if_asked(run: _Run, epoch: int, kept_epochs: int) -> None:
         )
 
 
-def _validate(run: _Run, network: ChestNet, epoch: int) -> tuple[Evaluation, float]:
+def _validate(run: Run, network: ChestNet, epoch: int) -> tuple[Evaluation, float]:
     """Metrics at study level and the unweighted loss on valid, in float32."""
     network.eval()
     runtime = Runtime(run.runtime.device, False, run.runtime.channels_last, run.runtime.pin_memory)
@@ -386,7 +213,7 @@ def _validate(run: _Run, network: ChestNet, epoch: int) -> tuple[Evaluation, flo
 
 
 def _keep(
-    run: _Run,
+    run: Run,
     network: ChestNet,
     optimizer: torch.optim.Optimizer,
     state: TrainingState,
@@ -398,7 +225,7 @@ def _keep(
     score = -record.valid_loss if by_loss else record.valid_auroc
     better = score is not None and (state.best_score is None or score > state.best_score)
     history = (*state.history, record)
-    header = _header(run, record, evaluation)
+    header = bundle_header(run, record, evaluation)
     weights = network.state_dict()
     if better:
         save_bundle(run.folder / BUNDLE_NAME, weights, header)
@@ -415,37 +242,3 @@ def _keep(
     )
     save_state(run.folder / STATE_NAME, kept, network, optimizer)
     return kept
-
-
-def _header(run: _Run, record: EpochRecord, evaluation: Evaluation) -> BundleHeader:
-    return BundleHeader(
-        findings=FINDINGS,
-        preprocessing=run.reading.preprocessing.to_dict(),
-        policy=run.settings.train.policy,
-        blank=run.settings.data.blank,
-        views=run.settings.data.views.value,
-        training=run.settings.train.model_dump(mode="json")
-        | {"device": str(run.runtime.device), "precision": run.runtime.precision},
-        data={split.manifest.split: _digest(split.manifest) for split in (run.train, run.valid)},
-        pos_weight=None if run.pos_weight is None else dict(by_finding(run.pos_weight)),
-        metrics={"epoch": record.epoch, "valid_loss": record.valid_loss, "valid": evaluation.to_dict()},
-        versions=current_versions(),
-        run=run.folder.name,
-        created=now(),
-    )
-
-
-def settings_of_run(run: Path) -> dict[str, Any]:
-    """The resolved settings that a run stored, as dotted overrides are merged over them.
-
-    Raises:
-        RequestError: the folder holds none.
-    """
-    path = run / SETTINGS_NAME
-    if not path.is_file():
-        raise RequestError(f"{run} holds nothing to resume (no {SETTINGS_NAME})", "Name a run folder.")
-    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return content
-
-
-__all__ = ["LAST_NAME", "SETTINGS_NAME", "MatmulPrecision", "TrainResult", "settings_of_run", "train"]

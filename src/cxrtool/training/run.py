@@ -1,0 +1,233 @@
+"""What a run is made of, and what its folder says about it."""
+
+import fcntl
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+
+from cxrtool.choices import SelectBy
+from cxrtool.data.batches import Reading
+from cxrtool.data.images import Preprocessing
+from cxrtool.data.manifest import Manifest
+from cxrtool.errors import RequestError
+from cxrtool.evaluation.metrics import Evaluation
+from cxrtool.files import write_json, write_text
+from cxrtool.findings import EVALUATION_POLICY, FINDINGS, by_finding, encode_labels
+from cxrtool.inference.evaluate import load_usable
+from cxrtool.inference.forward import Runtime, choose_runtime
+from cxrtool.model.bundle import BundleHeader, SplitDigest, current_versions, now
+from cxrtool.model.densenet import ChestNet
+from cxrtool.progress import ProgressCallback
+from cxrtool.settings import ResolvedSettings, Settings, TrainSettings
+from cxrtool.training.loss import positive_weights
+from cxrtool.training.state import EpochRecord
+
+log = logging.getLogger(__name__)
+
+SETTINGS_NAME = "settings.yaml"
+StopSignal = Callable[[], int | None]
+"""Asked after each step; a signal's number ends the run cleanly."""
+
+
+@dataclass(frozen=True)
+class Split:
+    manifest: Manifest
+    targets: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything an epoch needs that does not change."""
+
+    folder: Path
+    settings: Settings
+    runtime: Runtime
+    reading: Reading
+    train: Split
+    valid: Split
+    pos_weight: NDArray[np.float32] | None
+    select_by: SelectBy
+    fingerprint: dict[str, Any]
+    progress: ProgressCallback
+    stop: StopSignal
+
+
+def run_name(settings: TrainSettings) -> str:
+    policy = settings.policy.replace(",", "+").replace("=", "-").replace(" ", "")
+    return f"{datetime.now():%Y%m%d-%H%M%S}_{policy}_{settings.image_size}px_seed{settings.seed}"
+
+
+def prepare_run(settings: Settings, folder: Path, progress: ProgressCallback, stop: StopSignal) -> Run:
+    if settings.data.root is None:
+        raise RequestError("no data is given", "Name the folder with --data.")
+    torch.set_float32_matmul_precision(settings.runtime.matmul_precision.value)
+    torch.backends.cudnn.benchmark = settings.runtime.cudnn_benchmark
+    train_split = _load_split(settings, "train")
+    valid_split = _load_split(settings, "valid")
+    if len(train_split.manifest) < 2:
+        raise RequestError("the train split has a single image", "BatchNorm needs two or more.")
+    weights, one_class = positive_weights(train_split.targets, train_split.mask, settings.train.pos_weight_clip)
+    for column in one_class:
+        log.warning("%s has one class only in the train split; its weight is %g", FINDINGS[column], weights[column])
+    if not train_split.mask.any():
+        raise RequestError("no label of the train split counts", "Use another --policy or --blank.")
+    runtime = choose_runtime(settings.runtime, auto_bf16=True)
+    reading = Reading(
+        Preprocessing(image_size=settings.train.image_size),
+        settings.runtime.batch_size,
+        settings.runtime.workers,
+        settings.runtime.read_timeout,
+    )
+    return Run(
+        folder=folder,
+        settings=settings,
+        runtime=runtime,
+        reading=reading,
+        train=train_split,
+        valid=valid_split,
+        pos_weight=weights if settings.train.pos_weight else None,
+        select_by=_choose_selection(settings.train.select_by, valid_split),
+        fingerprint=_fingerprint(settings, train_split.manifest, valid_split.manifest),
+        progress=progress,
+        stop=stop,
+    )
+
+
+def _load_split(settings: Settings, split: str) -> Split:
+    assert settings.data.root is not None
+    manifest = load_usable(settings.data, split)
+    policy = settings.train.uncertainty if split == "train" else EVALUATION_POLICY
+    targets, mask = encode_labels(manifest.raw_labels, policy, settings.data.blank)
+    return Split(manifest, targets, mask)
+
+
+def _choose_selection(wished: SelectBy, valid: Split) -> SelectBy:
+    both = [len(np.unique(valid.targets[valid.mask[:, column], column])) == 2 for column in range(len(FINDINGS))]
+    if wished is SelectBy.AUROC and not any(both):
+        log.warning("no finding of the valid split has both classes: the best epoch goes by loss")
+        return SelectBy.LOSS
+    return wished
+
+
+def _fingerprint(settings: Settings, train_rows: Manifest, valid_rows: Manifest) -> dict[str, Any]:
+    kept = settings.train.model_dump(mode="json", exclude={"epochs", "patience"})
+    kept |= settings.data.model_dump(mode="json", include={"views", "blank"})
+    for manifest in (train_rows, valid_rows):
+        kept[f"{manifest.split} sheet"] = manifest.sheet_sha256
+        kept[f"{manifest.split} images"] = len(manifest)
+    return kept
+
+
+def refuse_changes(before: dict[str, Any], after: dict[str, Any], folder: Path) -> None:
+    changed = [f"{key}: {before.get(key)} then, {after.get(key)} now" for key in after if before.get(key) != after[key]]
+    if changed:
+        raise RequestError(
+            f"{folder} was trained otherwise: {'; '.join(changed)}",
+            "Resume with the same, or start another run.",
+        )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RequestError(f"another process trains in {folder}", "Wait for it, or name --out.") from None
+            yield
+    except PermissionError as error:
+        raise RequestError(f"cannot write in {folder}: {error.strerror}", "Name another --out.") from None
+
+
+def describe_run(run: Run, resolved: ResolvedSettings, network: ChestNet) -> None:
+    write_text(run.folder / SETTINGS_NAME, resolved.to_yaml())
+    write_json(
+        run.folder / "dataset.json",
+        {
+            "pos_weight": None if run.pos_weight is None else by_finding(run.pos_weight),
+            "splits": {split.manifest.split: _describe_split(split) for split in (run.train, run.valid)},
+        },
+    )
+    write_json(
+        run.folder / "model.json",
+        {
+            "architecture": "densenet121",
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "findings": FINDINGS,
+            "preprocessing": run.reading.preprocessing.to_dict(),
+            "init": run.settings.train.init,
+            "device": str(run.runtime.device),
+            "precision": run.runtime.precision,
+            "channels_last": run.runtime.channels_last,
+            "threads": torch.get_num_threads(),
+            "versions": current_versions(),
+        },
+    )
+
+
+def _describe_split(split: Split) -> dict[str, Any]:
+    positive = (split.targets > 0.5) & split.mask
+    negative = (split.targets <= 0.5) & split.mask
+    return _digest(split.manifest).model_dump() | {
+        "labels": {
+            finding: {
+                "positives": int(positive[:, column].sum()),
+                "negatives": int(negative[:, column].sum()),
+                "ignored": int((~split.mask[:, column]).sum()),
+            }
+            for column, finding in enumerate(FINDINGS)
+        }
+    }
+
+
+def _digest(manifest: Manifest) -> SplitDigest:
+    return SplitDigest(
+        sheet=manifest.sheet.name,
+        sheet_sha256=manifest.sheet_sha256,
+        images=len(manifest),
+        patients=len(set(manifest.patients)),
+        studies=len(set(manifest.studies)),
+    )
+
+
+def bundle_header(run: Run, record: EpochRecord, evaluation: Evaluation) -> BundleHeader:
+    return BundleHeader(
+        findings=FINDINGS,
+        preprocessing=run.reading.preprocessing.to_dict(),
+        policy=run.settings.train.policy,
+        blank=run.settings.data.blank,
+        views=run.settings.data.views.value,
+        training=run.settings.train.model_dump(mode="json")
+        | {"device": str(run.runtime.device), "precision": run.runtime.precision},
+        data={split.manifest.split: _digest(split.manifest) for split in (run.train, run.valid)},
+        pos_weight=None if run.pos_weight is None else dict(by_finding(run.pos_weight)),
+        metrics={"epoch": record.epoch, "valid_loss": record.valid_loss, "valid": evaluation.to_dict()},
+        versions=current_versions(),
+        run=run.folder.name,
+        created=now(),
+    )
+
+
+def settings_of_run(run: Path) -> dict[str, Any]:
+    """The resolved settings that a run stored, as dotted overrides are merged over them.
+
+    Raises:
+        RequestError: the folder holds none.
+    """
+    path = run / SETTINGS_NAME
+    if not path.is_file():
+        raise RequestError(f"{run} holds nothing to resume (no {SETTINGS_NAME})", "Name a run folder.")
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,193 @@
+"""``cxr predict`` and ``cxr explain`` as scripts and people use them."""
+
+import csv
+import io
+import math
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import Call, Cxr
+from cxrtool.cli.explain import unique_names
+from cxrtool.findings import FINDINGS
+
+
+@pytest.fixture
+def images(phantoms: Path) -> list[Path]:
+    return sorted((phantoms / "test").rglob("*frontal.jpg"))[:3]
+
+
+def test_the_json_is_the_contracts(call: Call, run_folder: Path, images: list[Path]) -> None:
+    document = call("predict", *images, "--model", run_folder, "--json").json
+    assert document["model"]["policy"] == "u-ignore"
+    assert document["model"]["image_size"] == 32
+    assert len(document["model"]["sha256"]) == 64
+    assert [row["path"] for row in document["predictions"]] == [str(path) for path in images]
+    for row in document["predictions"]:
+        assert row["error"] is None
+        assert [finding["label"] for finding in row["findings"]] == list(FINDINGS)
+        for finding in row["findings"]:
+            assert 0 <= finding["probability"] <= 1
+            assert finding["positive"] is (finding["probability"] >= finding["threshold"])
+
+
+def test_a_bad_image_gets_its_row_and_the_others_are_done(
+    call: Call, run_folder: Path, images: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "page.jpg").write_text("<html>")
+    (tmp_path / "cut.jpg").write_bytes(images[0].read_bytes()[:900])
+    (tmp_path / "empty.jpg").touch()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    bad = ["page.jpg", "missing.jpg", "cut.jpg", "empty.jpg", "pipe.jpg"]
+    done = call("predict", bad[0], images[0], *bad[1:], images[1], "--model", run_folder, "--csv", "out.csv", "--json")
+    assert done.code == 1
+    document = done.json
+    assert [row["error"] is None for row in document["predictions"]] == [False, True, *[False] * 4, True]
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert list(rows[0]) == ["path", *FINDINGS, "positive", "error"]
+    assert [bool(row["error"]) for row in rows] == [True, False, *[True] * 4, False]
+    assert all(rows[0][finding] == "" for finding in FINDINGS)
+    for row, told in zip(rows, document["predictions"], strict=True):
+        if told["error"] is None:
+            assert [float(row[finding]) for finding in FINDINGS] == [f["probability"] for f in told["findings"]]
+            assert row["positive"] == ";".join(f["label"] for f in told["findings"] if f["positive"])
+
+
+def test_a_list_on_stdin_and_a_folder_give_the_same(
+    call: Call, run_folder: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = call("predict", phantoms / "test", "--recursive", "--model", run_folder, "--json").json["predictions"]
+    listed = "".join(f"{row['path']}\n" for row in folder)
+    monkeypatch.setattr("sys.stdin", io.StringIO(listed))
+    piped = call("predict", "-", "--model", run_folder, "--json").json["predictions"]
+    assert piped == folder
+    assert len(folder) == len(list((phantoms / "test").rglob("*.jpg")))
+
+
+def test_the_batch_and_the_threads_do_not_move_a_probability(call: Call, run_folder: Path, phantoms: Path) -> None:
+    def probabilities(*options: object) -> np.ndarray:
+        rows = call("predict", phantoms / "test", "-r", "--model", run_folder, "--json", *options).json["predictions"]
+        return np.array([[finding["probability"] for finding in row["findings"]] for row in rows])
+
+    alone = probabilities("--batch-size", 1, "--workers", 1)
+    np.testing.assert_allclose(probabilities("--batch-size", 7, "--workers", 3), alone, atol=1e-6)
+
+
+def test_thresholds_given_replace_the_bundles(call: Call, run_folder: Path, images: list[Path], tmp_path: Path) -> None:
+    done = call("predict", images[0], "--model", run_folder, "--thresholds", "0,1,0,1,0", "--json")
+    positive = [finding["positive"] for finding in done.json["predictions"][0]["findings"]]
+    assert positive == [True, False, True, False, True]
+    (tmp_path / "mine.json").write_text('{"Edema": 0.99}')
+    done = call("predict", images[0], "--model", run_folder, "--thresholds", "mine.json", "--json")
+    assert done.json["predictions"][0]["findings"][3]["threshold"] == 0.99
+
+
+def test_names_are_printed_as_they_are_and_cells_are_neutral(
+    call: Call, run_folder: Path, images: list[Path], tmp_path: Path
+) -> None:
+    """26, 27, 92 of the catalogue: markup, escape codes and formulas in a name."""
+    names = ["a[/red].jpg", "b\x1b[2Jc.jpg", "=1+1.jpg"]
+    for name in names:
+        shutil.copy(images[0], tmp_path / name)
+    shown = call("predict", *names, "--model", run_folder)
+    assert shown.code == 0
+    assert "a[/red].jpg" in shown.stdout
+    assert "\x1b" not in shown.stdout
+    assert "\\x1b[2J" in shown.stdout
+    call("predict", *names, "--model", run_folder, "--csv", "out.csv")
+    cells = [row["path"] for row in csv.DictReader((tmp_path / "out.csv").open())]
+    assert cells[2] == "'=1+1.jpg"
+
+
+def test_text_in_an_images_comment_is_in_no_output(
+    call: Call, run_folder: Path, images: list[Path], tmp_path: Path
+) -> None:
+    """95 of the catalogue."""
+    with Image.open(images[0]) as image:
+        image.save(tmp_path / "named.jpg", comment=b"JANE DOE", quality=95)
+    assert b"JANE DOE" in (tmp_path / "named.jpg").read_bytes()
+    done = call("explain", "named.jpg", "--model", run_folder, "--json")
+    assert "JANE" not in done.stdout
+    pictures = list((tmp_path / "explanations").iterdir())
+    assert pictures
+    assert not any(b"JANE DOE" in path.read_bytes() for path in pictures)
+
+
+def test_an_interrupted_table_is_not_left_half_written(cxr: Cxr, run_folder: Path, tmp_path: Path) -> None:
+    done = cxr("predict", "-", "--model", run_folder, "--csv", "no/such/folder/out.csv", stdin="x.jpg\n")
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith("error: ") or (tmp_path / "no/such/folder/out.csv").exists()
+
+
+class TestExplain:
+    def test_without_a_label_every_positive_finding_or_the_most_probable(
+        self, call: Call, run_folder: Path, images: list[Path]
+    ) -> None:
+        probabilities = call("predict", images[0], "--model", run_folder, "--json").json["predictions"][0]["findings"]
+        most = max(probabilities, key=lambda finding: float(finding["probability"]))["label"]
+        for thresholds, expected in (
+            ("1,1,1,1,1", [most]),
+            ("0,1,1,0,1", ["Atelectasis", "Edema"]),
+            ("0,0,0,0,0", list(FINDINGS)),
+        ):
+            done = call("explain", images[0], "--model", run_folder, "--thresholds", thresholds, "--json")
+            (row,) = done.json["explanations"]
+            assert [item["label"] for item in row["explanations"]] == expected
+
+    def test_pictures_have_the_radiographs_size(
+        self, call: Call, run_folder: Path, images: list[Path], tmp_path: Path
+    ) -> None:
+        with Image.open(images[0]) as image:
+            image.resize((90, 140)).save(tmp_path / "tall.png")
+        done = call("explain", "tall.png", "--model", run_folder, "--label", "pleural effusion", "--json")
+        files = done.json["explanations"][0]["explanations"][0]["files"]
+        assert set(files) == {"heatmap", "overlay", "figure"}
+        for kind in ("heatmap", "overlay"):
+            with Image.open(tmp_path / files[kind]) as picture:
+                assert picture.size == (90, 140)
+
+    def test_a_bad_image_is_told_and_the_others_are_drawn(
+        self, call: Call, run_folder: Path, images: list[Path], tmp_path: Path
+    ) -> None:
+        (tmp_path / "bad.jpg").touch()
+        done = call("explain", "bad.jpg", images[0], "--model", run_folder, "--label", "Edema", "--out", "maps")
+        assert done.code == 1
+        assert "bad.jpg: error" in done.stdout
+        assert len(list((tmp_path / "maps").iterdir())) == 3
+
+    def test_91_the_same_name_in_two_folders_gives_two_pictures(
+        self, call: Call, run_folder: Path, phantoms: Path, tmp_path: Path
+    ) -> None:
+        same = sorted((phantoms / "test").rglob("view1_frontal.jpg"))[:3]
+        done = call("explain", *same, "--model", run_folder, "--label", "Edema", "--json")
+        figures = {row["explanations"][0]["files"]["figure"] for row in done.json["explanations"]}
+        assert len(figures) == 3
+        assert all((tmp_path / figure).is_file() for figure in figures)
+
+    def test_names_that_meet_are_set_apart(self) -> None:
+        names = unique_names([Path("a/b_c.jpg"), Path("a_b/c.jpg"), Path("a/b/c.jpg"), Path("a/b/c.png")])
+        assert len(set(names)) == 4
+        assert not any("/" in name for name in names)
+
+
+def test_no_nan_and_no_infinity_in_any_json(call: Call, phantoms: Path, run_folder: Path) -> None:
+    for arguments in (
+        ["check-data", phantoms, "--json"],
+        ["eval", "--data", phantoms, "--model", run_folder, "--out", "figures", "--json"],
+        ["tune", "--data", phantoms, "--model", run_folder, "--out", "tuned", "--json"],
+        ["info", run_folder, "--json"],
+    ):
+        document = call(*arguments).json  # reads strictly
+        assert all(math.isfinite(number) for number in _numbers(document))
+
+
+def _numbers(value: object) -> list[float]:
+    if isinstance(value, dict):
+        return [number for item in value.values() for number in _numbers(item)]
+    if isinstance(value, list):
+        return [number for item in value for number in _numbers(item)]
+    return [float(value)] if isinstance(value, (int, float)) else []
