@@ -10,9 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest runs one process a core; more threads would only wait
+
+# No test depends on how busy the machine is.
+hypothesis.settings.register_profile("cxrtool", deadline=None)
+hypothesis.settings.load_profile("cxrtool")
 
 SHARED = Path(__file__).parents[2] / "shared"
 

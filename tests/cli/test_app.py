@@ -43,7 +43,7 @@ def test_version(call: Call) -> None:
         (["train"], "no data is given"),
         (["train", "--data", "nowhere"], "nowhere"),
         (["train", "--data", "DATA", "--epochs", "0"], "train.epochs"),
-        (["train", "--data", "DATA", "--epochs", "many"], "many"),
+        (["train", "--data", "DATA", "--epochs", "many"], "--epochs"),
         (["train", "--data", "DATA", "--policy", "u-maybe"], "u-maybe"),
         (["train", "--data", "DATA", "--policy", "u-ones,Edma=u-ones"], "Edema"),
         (["train", "--data", "DATA", "--init", "nowhere.safetensors"], "nowhere.safetensors"),
@@ -61,7 +61,7 @@ def test_version(call: Call) -> None:
         (["predict", "x.jpg", "--model", "MODEL", "--thresholds", "0.5"], "5 findings"),
         (["predict", "EMPTY", "--model", "MODEL"], "holds no image"),
         (["explain", "x.jpg", "--model", "MODEL", "--label", "Plural Effusion"], "Pleural Effusion"),
-        (["phantom", "EMPTY", "--patients", "3"], "3"),
+        (["phantom", "EMPTY", "--patients", "3"], "--patients"),
         (["info", "nowhere"], "nowhere"),
     ],
 )
@@ -110,7 +110,8 @@ def test_76_head_closes_the_pipe_without_a_traceback(phantoms: Path, tmp_path: P
     command = f"{sys.executable} -m cxrtool check-data {phantoms} --json | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout == "{\n"
-    assert not done.stderr
+    assert "Traceback" not in done.stderr
+    assert "error" not in done.stderr
 
 
 def test_json_is_one_document_though_a_real_process_logs_and_hints(cxr: Cxr, phantoms: Path, run_folder: Path) -> None:

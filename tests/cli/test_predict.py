@@ -92,6 +92,7 @@ def test_names_are_printed_as_they_are_and_cells_are_neutral(
     """26, 27, 92 of the catalogue: markup, escape codes and formulas in a name."""
     names = ["a[/red].jpg", "b\x1b[2Jc.jpg", "=1+1.jpg"]
     for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(images[0], tmp_path / name)
     shown = call("predict", *names, "--model", run_folder)
     assert shown.code == 0

@@ -26,7 +26,7 @@ def classifier(run_folder: Path) -> Classifier:
 def test_a_prediction_is_the_networks_by_hand(classifier: Classifier, images: list[Path]) -> None:
     pixels = preprocess(read(images[0]), Preprocessing(32))
     with torch.no_grad():
-        expected = torch.sigmoid(classifier.network(torch.from_numpy(pixels)[None, None]))[0].numpy()
+        expected = torch.sigmoid(classifier.network(torch.tensor(pixels)[None, None]))[0].numpy()
     prediction = classifier.predict(images[0])
     assert list(prediction.probabilities) == list(FINDINGS)
     np.testing.assert_allclose(list(prediction.probabilities.values()), expected, atol=1e-6)
