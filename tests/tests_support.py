@@ -1,6 +1,7 @@
 """What several tests build."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cxrtool.choices import Level
 from cxrtool.predictions import PredictionTable
@@ -24,4 +25,23 @@ def random_table(count: int, seed: int = 0) -> PredictionTable:
         probabilities=np.round(noisy, 2).astype(np.float32),
         targets=targets,
         mask=rng.random((count, 5)) < 0.9,
+    )
+
+
+def table_of(targets: ArrayLike, probabilities: ArrayLike, split: str = "valid") -> PredictionTable:
+    """A study-level table whose five findings are all alike, one patient a row."""
+    truth, scores = np.asarray(targets, dtype=np.float32), np.asarray(probabilities, dtype=np.float32)
+    names = tuple(f"patient{n}/study1" for n in range(len(truth)))
+    return PredictionTable(
+        ids=names,
+        patients=tuple(name.split("/")[0] for name in names),
+        studies=names,
+        images=np.ones(len(truth), dtype=np.int64),
+        split=split,
+        level=Level.STUDY,
+        sheet_sha256="",
+        model_sha256="",
+        probabilities=np.repeat(scores[:, None], 5, axis=1),
+        targets=np.repeat(truth[:, None], 5, axis=1),
+        mask=np.ones((len(truth), 5), dtype=np.bool_),
     )

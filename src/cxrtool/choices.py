@@ -63,3 +63,18 @@ class SelectBy(StrEnum):
 
     AUROC = "auroc"
     LOSS = "loss"
+
+
+class CalibrationMethod(StrEnum):
+    """The map from raw to calibrated probabilities: one slope, or slope and intercept."""
+
+    TEMPERATURE = "temperature"
+    PLATT = "platt"
+
+
+class MistakeKind(StrEnum):
+    """Which way a decision was wrong."""
+
+    BOTH = "both"
+    FALSE_POSITIVE = "false-positive"
+    FALSE_NEGATIVE = "false-negative"

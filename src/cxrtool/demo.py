@@ -1,4 +1,4 @@
-"""The whole way on synthetic data in minutes: phantom, train, tune, eval, predict, explain."""
+"""The whole way on synthetic data in minutes: phantom, train, tune, calibrate, eval, predict, explain, report."""
 
 import time
 from dataclasses import dataclass
@@ -7,12 +7,15 @@ from pathlib import Path
 from cxrtool.data.images import list_images
 from cxrtool.data.phantom import write_phantom
 from cxrtool.errors import CxrError, RequestError
-from cxrtool.evaluation.metrics import Evaluation
+from cxrtool.evaluation.assessment import Assessment
 from cxrtool.files import write_csv, write_json
 from cxrtool.findings import FINDINGS
 from cxrtool.inference.classifier import Classifier
-from cxrtool.inference.evaluate import evaluate_model, tune_model
+from cxrtool.inference.evaluate import evaluate_model
+from cxrtool.inference.tune import calibrate_model, tune_model
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
+from cxrtool.report.content import gather
+from cxrtool.report.page import write_report
 from cxrtool.settings import load_settings
 from cxrtool.training.loop import train
 from cxrtool.training.run import StopSignal
@@ -29,14 +32,14 @@ class DemoResult:
 
     Attributes:
         folder: everything lies below it.
-        evaluation: of the test split, study level.
+        assessment: of the test split, study level.
         thresholds: tuned on valid, by finding.
         files: what to look at, by what it is.
         seconds: by step.
     """
 
     folder: Path
-    evaluation: Evaluation
+    assessment: Assessment
     thresholds: dict[str, float]
     files: dict[str, Path]
     seconds: dict[str, float]
@@ -45,7 +48,7 @@ class DemoResult:
         """Plain values."""
         return {
             "folder": str(self.folder),
-            "test": self.evaluation.to_dict(),
+            "test": self.assessment.to_dict(),
             "thresholds": self.thresholds,
             "files": {what: str(path) for what, path in self.files.items()},
             "seconds": self.seconds,
@@ -101,6 +104,8 @@ def run_demo(
     clock.lap("train")
     tuned = tune_model(resolved.settings, result.bundle, progress=progress)
     clock.lap("tune")
+    calibrate_model(resolved.settings, result.bundle, tuned.folder / "predictions.csv")
+    clock.lap("calibrate")
     evaluated = evaluate_model(result.bundle, resolved.settings, progress=progress)
     clock.lap("eval")
     classifier = Classifier.load(result.bundle)
@@ -109,7 +114,10 @@ def run_demo(
     clock.lap("predict")
     figures = _explain(classifier, images, out / "explanations")
     clock.lap("explain")
+    write_report(gather(result.bundle, resolved.settings, progress=progress), out / "report.html")
+    clock.lap("report")
     files = {
+        "report": out / "report.html",
         "synthetic radiographs": data,
         "model": result.bundle,
         "training history": run / "history.csv",
@@ -118,7 +126,7 @@ def run_demo(
         "predictions": out / "predictions.csv",
         "explanations": figures,
     }
-    demo = DemoResult(out, evaluated.evaluation, dict(tuned.tuned.thresholds), files, clock.seconds)
+    demo = DemoResult(out, evaluated.assessment, dict(tuned.tuned.thresholds), files, clock.seconds)
     write_json(out / "demo.json", demo.to_dict())
     return demo
 

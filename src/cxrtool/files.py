@@ -10,8 +10,13 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cxrtool.errors import CxrError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -103,6 +108,14 @@ def csv_row(cells: Sequence[object]) -> str:
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table as CSV to `path` in one step."""
     write_text(path, csv_row(header) + "".join(csv_row(row) for row in rows))
+
+
+def write_png(path: Path, picture: "NDArray[np.uint8]") -> None:
+    """Write [H, W] or [H, W, 3] uint8 RGB as PNG to `path` in one step; nothing of a radiograph's file goes with it."""
+    from PIL import Image
+
+    with replacing(path) as partial:
+        Image.fromarray(picture).save(partial, format="PNG")
 
 
 def sha256_of_file(path: Path) -> str:

@@ -1,8 +1,8 @@
 """Probabilities beside their labels, keyed by study or image, and their CSV form."""
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from cxrtool.files import write_csv
 from cxrtool.findings import FINDINGS
 
 UNKNOWN_SPLIT = "unknown"
+_PROVENANCE = ("images", "patient", "split", "sheet_sha256", "model_sha256")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,8 @@ class PredictionTable:
         probabilities: [N, 5] float32 in [0, 1], in the order of `FINDINGS`.
         targets: [N, 5] float32, 0 or 1.
         mask: [N, 5] bool, False where the label does not count.
+        attributes: what else is known of each row, as text by name (``sex``, ``age``, ``projection``); blank where
+            it is not given, ``mixed`` where a study's images differ.
     """
 
     ids: tuple[str, ...]
@@ -46,6 +49,7 @@ class PredictionTable:
     probabilities: NDArray[np.float32]
     targets: NDArray[np.float32]
     mask: NDArray[np.bool_]
+    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         wrong = ~((self.probabilities >= 0) & (self.probabilities <= 1)).all(axis=1)
@@ -55,6 +59,23 @@ class PredictionTable:
                 f"{int(wrong.sum())} rows have a probability that is NaN or outside [0, 1] ({names})",
                 "Train again, or in fp32; scores that are no probabilities are not read.",
             )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, rows: NDArray[np.int64]) -> "PredictionTable":
+        """The rows with these positions, in their order."""
+        return replace(
+            self,
+            ids=tuple(self.ids[row] for row in rows),
+            patients=tuple(self.patients[row] for row in rows),
+            studies=tuple(self.studies[row] for row in rows),
+            images=self.images[rows],
+            probabilities=self.probabilities[rows],
+            targets=self.targets[rows],
+            mask=self.mask[rows],
+            attributes={name: tuple(values[row] for row in rows) for name, values in self.attributes.items()},
+        )
 
 
 def to_study_level(table: PredictionTable) -> PredictionTable:
@@ -89,7 +110,15 @@ def to_study_level(table: PredictionTable) -> PredictionTable:
         probabilities=probabilities,
         targets=targets,
         mask=mask,
+        attributes={name: _by_group(values, group, len(first)) for name, values in table.attributes.items()},
     )
+
+
+def _by_group(values: Sequence[str], group: NDArray[np.int64], count: int) -> tuple[str, ...]:
+    found: list[set[str]] = [set() for _ in range(count)]
+    for value, place in zip(values, group, strict=True):
+        found[place].add(value)
+    return tuple(next(iter(one)) if len(one) == 1 else "mixed" for one in found)
 
 
 def _probability_column(finding: str) -> str:
@@ -105,7 +134,7 @@ def write_predictions(path: Path, table: PredictionTable) -> None:
     header = [*keys]
     for finding in FINDINGS:
         header += [finding, _probability_column(finding)]
-    header += ["images", "patient", "split", "sheet_sha256", "model_sha256"]
+    header += [*_PROVENANCE, *table.attributes]
     write_csv(path, header, (_row(table, row) for row in range(len(table.ids))))
 
 
@@ -121,6 +150,7 @@ def _row(table: PredictionTable, row: int) -> list[object]:
         table.split,
         table.sheet_sha256,
         table.model_sha256,
+        *(values[row] for values in table.attributes.values()),
     ]
     return cells
 
@@ -144,6 +174,7 @@ def read_predictions(path: Path) -> PredictionTable:
     bad = np.argwhere(~np.isnan(labels) & (labels != 0) & (labels != 1))
     if len(bad):
         raise RequestError(f"{path}: row {ids[bad[0][0]]!r} has a label that is not 1, 0 or empty", "Mend it.")
+    known = {"path", "study", *FINDINGS, *map(_probability_column, FINDINGS), *_PROVENANCE}
     numbers = [[_number(path, row, _probability_column(f)) for f in FINDINGS] for row in rows]
     return PredictionTable(
         ids=ids,
@@ -157,6 +188,7 @@ def read_predictions(path: Path) -> PredictionTable:
         probabilities=np.array(numbers, dtype=np.float32),
         targets=np.nan_to_num(labels, nan=0.0),
         mask=~np.isnan(labels),
+        attributes={name: tuple(row[name] or "" for row in rows) for name in rows[0] if name not in known},
     )
 
 

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from pydantic_settings.exceptions import SettingsError
 
 from cxrtool.choices import (
+    CalibrationMethod,
     Criterion,
     Device,
     Level,
@@ -44,6 +45,10 @@ class DataSettings(_Section):
     views: Views = Field(default=Views.FRONTAL, description="frontal only, or all views")
     blank: Blank = Field(default=Blank.NEGATIVE, description="what a blank label becomes")
     max_missing: Fraction = Field(default=0.01, description="share of rows without an image at which work stops")
+    i_know: bool = Field(
+        default=False,
+        description="go on where test data would choose something or a patient is in two splits; it is recorded",
+    )
 
 
 class TrainSettings(_Section):
@@ -98,6 +103,13 @@ class EvalSettings(_Section):
 
     split: str = Field(default="test", pattern="^(train|valid|test)$")
     level: Level = Field(default=Level.STUDY, description="maximum over a study's images, or each image")
+    draws: int = Field(default=1000, ge=1, le=100_000, description="bootstrap draws of patients")
+    draw_seed: int = Field(default=0, ge=0, description="seed of the draws")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="of the intervals")
+    by: str = Field(default="sex,age,projection", description="subgroups: sex, age, projection or columns of the sheet")
+    prevalence: float | None = Field(
+        default=None, gt=0, lt=1, description="for predictive values; each finding's own in the split unless given"
+    )
 
 
 class TuneSettings(_Section):
@@ -122,6 +134,15 @@ class TuneSettings(_Section):
         return self
 
 
+class CalibrateSettings(_Section):
+    """How probabilities are calibrated."""
+
+    split: str = Field(default="valid", pattern="^(train|valid|test)$")
+    method: CalibrationMethod = Field(
+        default=CalibrationMethod.PLATT, description="one slope per finding, or slope and intercept"
+    )
+
+
 class ExplainSettings(_Section):
     """How maps are drawn."""
 
@@ -142,6 +163,7 @@ class Settings(BaseSettings):
     runtime: RuntimeSettings = RuntimeSettings()
     eval: EvalSettings = EvalSettings()
     tune: TuneSettings = TuneSettings()
+    calibrate: CalibrateSettings = CalibrateSettings()
     explain: ExplainSettings = ExplainSettings()
 
     @classmethod

@@ -11,15 +11,19 @@ from typing import NoReturn
 import typer
 
 from cxrtool.cli import (
+    calibrate,
     check_data,
+    compare,
     config,
     demo,
     display,
+    errors_,
     eval_,
     explain,
     info,
     phantom,
     predict,
+    report,
     train,
     tune,
 )
@@ -37,7 +41,23 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, phantom, check_data, train, eval_, tune, predict, explain, info, config):
+COMMANDS = (
+    demo,
+    phantom,
+    check_data,
+    train,
+    tune,
+    calibrate,
+    eval_,
+    compare,
+    errors_,
+    report,
+    predict,
+    explain,
+    info,
+    config,
+)
+for module in COMMANDS:
     module.register(app)
 
 

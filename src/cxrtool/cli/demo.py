@@ -15,7 +15,7 @@ def demo(
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     json_output: JsonOption = False,
 ) -> None:
-    """Go the whole way on synthetic data: phantom, train, tune, eval, predict, explain.
+    """Go the whole way on synthetic data, from drawing it to a report.
 
     \b
     cxr demo
@@ -28,7 +28,7 @@ def demo(
     if json_output:
         display.print_json(result.to_dict())
         return
-    display.show_evaluation(result.evaluation)
+    display.show_assessment(result.assessment)
     display.print_facts("where to look", {what: str(path) for what, path in result.files.items()})
     total = sum(result.seconds.values())
     display.say(f"done in {total:.0f} s: " + ", ".join(f"{k} {v:.0f} s" for k, v in result.seconds.items()))

@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -28,8 +28,10 @@ from cxrtool.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
     from cxrtool.data.checks import DataReport
+    from cxrtool.evaluation.assessment import Assessment
+    from cxrtool.evaluation.comparison import Comparison
     from cxrtool.evaluation.metrics import Evaluation
-    from cxrtool.evaluation.thresholds import TunedThresholds
+    from cxrtool.inference.tune import TuneResult
 
 
 def printable(text: str) -> str:
@@ -170,35 +172,102 @@ def _line_per_phase() -> ProgressCallback:
     return update
 
 
-def show_evaluation(evaluation: "Evaluation") -> None:
-    """Metrics per finding, and at thresholds where there are any."""
-    content: dict[str, Any] = evaluation.to_dict()
-    labels: dict[str, dict[str, Any]] = content["labels"]
+def show_assessment(assessment: "Assessment") -> None:
+    """Figures with intervals; at thresholds where there are any; calibration; groups when asked for."""
+    from cxrtool.evaluation.assessment import interval_text
+
+    evaluation, intervals = assessment.evaluation, assessment.intervals
     title = (
-        f"{content['split']} split, {content['level']} level: {content['studies']} studies, {content['images']} images"
+        f"{evaluation.split} split, {evaluation.level} level: {evaluation.studies} studies of {assessment.patients} "
+        f"patients, {evaluation.images} images"
     )
     rows: list[list[object]] = [
-        [name, row["auroc"], row["auprc"], row["positives"], row["negatives"], row["ignored"]]
-        for name, row in labels.items()
+        [
+            name,
+            interval_text(row.auroc, intervals[name]["auroc"]),
+            interval_text(row.auprc, intervals[name]["auprc"]),
+            row.positives,
+            row.negatives,
+            row.ignored,
+        ]
+        for name, row in evaluation.labels.items()
     ]
-    rows.append(["mean", content["mean"]["auroc"], content["mean"]["auprc"], "", "", ""])
-    print_table(title, ["finding", "AUROC", "AUPRC", "positives", "negatives", "ignored"], rows)
-    if any(row.get("threshold") is not None for row in labels.values()):
-        columns = ["f1", "precision", "recall", "specificity", "balanced_accuracy"]
-        print_table(
-            "at the bundle's thresholds",
-            ["finding", "threshold", *(name.replace("_", " ") for name in columns)],
-            [
-                [name, f"{row['threshold']:.2f}", *(row.get(column) for column in columns)]
-                for name, row in labels.items()
-            ],
-        )
+    mean = [
+        interval_text(value, intervals["mean"][name])
+        for name, value in (("auroc", evaluation.mean_auroc), ("auprc", evaluation.mean_auprc))
+    ]
+    rows.append(["mean", *mean, "", "", ""])
+    percent = f"{100 * assessment.settings.bootstrap.confidence:g} %"
+    header = ["finding", f"AUROC ({percent})", f"AUPRC ({percent})", "positives", "negatives", "ignored"]
+    print_table(title, header, rows)
+    _show_thresholds(evaluation)
+    _show_honest(assessment)
+    _show_calibration(assessment)
 
 
-def show_tuned(tuned: "TunedThresholds") -> None:
-    """The chosen thresholds."""
-    rows = [[name, f"{threshold:.2f}"] for name, threshold in tuned.thresholds.items()]
-    print_table(f"thresholds by {tuned.criterion} on {tuned.split}", ["finding", "threshold"], rows)
+def _show_thresholds(evaluation: "Evaluation") -> None:
+    columns = ["f1", "precision", "recall", "specificity", "balanced_accuracy"]
+    rows = [
+        [name, f"{row.at_threshold.threshold:.2f}", *(getattr(row.at_threshold, column) for column in columns)]
+        for name, row in evaluation.labels.items()
+        if row.at_threshold is not None
+    ]
+    if rows:
+        header = ["finding", "threshold", *(name.replace("_", " ") for name in columns)]
+        print_table("at the bundle's thresholds", header, rows)
+
+
+def _show_honest(assessment: "Assessment") -> None:
+    if assessment.honest is None:
+        return
+    rows = [
+        [name, row.f1, row.balanced_accuracy, row.recall, row.specificity] for name, row in assessment.honest.items()
+    ]
+    print_table(
+        "honest: thresholds chosen without the rows they count (nested resampling)",
+        ["finding", "f1", "balanced accuracy", "recall", "specificity"],
+        rows,
+    )
+
+
+def _show_calibration(assessment: "Assessment") -> None:
+    header = ["finding", "prevalence", "mean probability", "Brier", "ECE"]
+    shown = [("raw", assessment.raw)]
+    if assessment.calibrated is not None:
+        shown.append(("calibrated", assessment.calibrated))
+    for kind, figures in shown:
+        rows = [[name, one.prevalence, one.mean_probability, one.brier, one.ece] for name, one in figures.items()]
+        print_table(f"{kind} probabilities (ECE over ten bins of equal width)", header, rows)
+
+
+def show_differences(comparison: "Comparison") -> None:
+    """Every pair's difference of the means."""
+    rows = [
+        [
+            f"{one.first} - {one.second}",
+            one.figure.upper(),
+            one.value,
+            "–" if one.interval.low is None else f"{one.interval.low:+.4f} to {one.interval.high:+.4f}",
+            one.p_value,
+            one.p_holm,
+        ]
+        for one in comparison.differences
+        if one.finding == "mean"
+    ]
+    title = f"differences of the means on {comparison.split}, {comparison.studies} studies"
+    print_table(title, ["pair", "figure", "difference", "interval", "p", "p (Holm)"], rows)
+
+
+def show_tuned(result: "TuneResult") -> None:
+    """The chosen thresholds and how far they move when patients are drawn anew."""
+    tuned = result.tuned
+    rows = []
+    for name, threshold in tuned.thresholds.items():
+        ends = result.stability[name]
+        spread = "–" if ends.low is None or ends.high is None else f"{ends.low:.2f} to {ends.high:.2f}"
+        rows.append([name, f"{threshold:.2f}", tuned.values[name], spread])
+    header = ["finding", "threshold", str(tuned.criterion), "where redrawn patients put it"]
+    print_table(f"thresholds by {tuned.criterion} on {tuned.split}", header, rows)
 
 
 def show_data_report(report: "DataReport") -> None:

@@ -7,7 +7,7 @@ import typer
 
 from cxrtool.cli import display
 from cxrtool.cli.models import chosen_model
-from cxrtool.cli.options import RUNTIME, JsonOption, settings_options
+from cxrtool.cli.options import BOOTSTRAP, DATA, RUNTIME, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
 
 
@@ -16,9 +16,10 @@ from cxrtool.settings import ResolvedSettings
     "model",
     "eval.split",
     "eval.level",
-    "data.views",
-    "data.blank",
-    "data.max_missing",
+    "eval.by",
+    "eval.prevalence",
+    *BOOTSTRAP,
+    *DATA,
     *RUNTIME,
     "runtime.batch_size",
 )
@@ -29,24 +30,27 @@ def evaluate(
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """AUROC and AUPRC per finding, with predictions.csv, metrics.json and metrics.csv.
+    """AUROC and AUPRC per finding, with 95 % intervals over patients.
+
+    Writes predictions.csv, metrics.json, metrics.csv and subgroups.csv.
 
     \b
     cxr eval --data CheXpert-v1.0-small --model runs/my-run --split test
     cxr eval --data CheXpert-v1.0-small --level image --json
+    cxr eval --data CheXpert-v1.0-small --by sex,Hospital --prevalence 0.05
     """
     from cxrtool.inference.evaluate import describe_evaluation, evaluate_model
 
     model = chosen_model(resolved)
     with display.progress_bar() as progress:
         result = evaluate_model(model, resolved.settings, out, progress)
-    for text in result.evaluation.warnings:
+    for text in result.assessment.warnings:
         display.warn(text)
     if json_output:
-        display.print_json(describe_evaluation(result.evaluation, model, result.header, result.precision))
+        display.print_json(describe_evaluation(result.assessment, model, result.header, result.precision))
         return
-    display.show_evaluation(result.evaluation)
-    display.say(f"files: {result.folder}/predictions.csv, metrics.json, metrics.csv")
+    display.show_assessment(result.assessment)
+    display.say(f"files: {result.folder}/predictions.csv, metrics.json, metrics.csv, subgroups.csv")
 
 
 def register(app: typer.Typer) -> None:

@@ -99,5 +99,9 @@ def _help(key: str, field: FieldInfo) -> str:
     return f"{text[0].upper()}{text[1:]}.{shown}"
 
 
+DATA = ("data.views", "data.blank", "data.max_missing", "data.i_know")
+"""The data's settings that every command with a split has."""
+BOOTSTRAP = ("eval.draws", "eval.draw_seed", "eval.confidence")
+"""How patients are drawn for intervals."""
 RUNTIME = ("runtime.device", "runtime.precision", "runtime.channels_last", "runtime.workers")
 """The machine's settings that every command with a network has."""

@@ -32,6 +32,9 @@ def predict(
         str | None,
         typer.Option("--thresholds", help="0.46,0.11,0.47,0.34,0.37 or a file. \\[default: the bundle's]"),
     ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The network's own probabilities, though the bundle is calibrated.")
+    ] = False,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write a table with one row per image.")] = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -46,7 +49,7 @@ def predict(
     """
     # Inputs are listed as they are needed, but a folder without images is refused before the model is loaded.
     paths = _started(input_paths(inputs, recursive))
-    classifier = load_classifier(resolved, thresholds)
+    classifier = load_classifier(resolved, thresholds, raw)
     failed = total = 0
     with ExitStack() as stack:
         progress = stack.enter_context(display.progress_bar())
@@ -103,6 +106,7 @@ def _json_sink(classifier: "Classifier") -> Iterator[Sink]:
         "policy": classifier.header.policy,
         "image_size": classifier.header.image_preprocessing.image_size,
         "precision": classifier.runtime.precision,
+        "calibrated": classifier.scalings is not None,
     }
     sys.stdout.write(f'{{\n"model": {to_json(model).strip()},\n"predictions": [')
     separator = "\n"

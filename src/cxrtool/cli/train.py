@@ -15,15 +15,13 @@ if TYPE_CHECKING:
     from cxrtool.training.loop import TrainResult
 
 
-@settings_options(
+TRAINING = (
     "data.root",
-    "train.policy",
     "train.epochs",
     "train.image_size",
     "train.batch_size",
     "train.lr",
     "train.init",
-    "train.seed",
     "train.optimizer",
     "train.weight_decay",
     "train.clip_gradients",
@@ -35,12 +33,15 @@ if TYPE_CHECKING:
     "data.views",
     "data.blank",
     "data.max_missing",
+    "data.i_know",
     *RUNTIME,
     "runtime.pin_memory",
     "runtime.matmul_precision",
     "runtime.cudnn_benchmark",
-    "runs",
 )
+
+
+@settings_options("train.policy", "train.seed", *TRAINING, "runs")
 def train(
     resolved: ResolvedSettings,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder. \\[default: runs/<readable id>]")] = None,

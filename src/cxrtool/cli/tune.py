@@ -7,7 +7,7 @@ import typer
 
 from cxrtool.cli import display
 from cxrtool.cli.models import chosen_model
-from cxrtool.cli.options import RUNTIME, JsonOption, settings_options
+from cxrtool.cli.options import BOOTSTRAP, DATA, RUNTIME, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
 
 
@@ -20,9 +20,8 @@ from cxrtool.settings import ResolvedSettings
     "tune.minimum",
     "tune.maximum",
     "tune.step",
-    "data.views",
-    "data.blank",
-    "data.max_missing",
+    *BOOTSTRAP,
+    *DATA,
     *RUNTIME,
     "runtime.batch_size",
 )
@@ -46,7 +45,7 @@ def tune(
     cxr tune --data CheXpert-v1.0-small --criterion recall --target 0.9
     cxr tune --predictions runs/my-run/eval_valid/predictions.csv --min 0.1 --max 0.9 --step 0.05
     """
-    from cxrtool.inference.evaluate import tune_model
+    from cxrtool.inference.tune import tune_model
 
     from_table_alone = predictions is not None and resolved.settings.model is None
     model = None if from_table_alone else chosen_model(resolved)
@@ -55,9 +54,9 @@ def tune(
     for text in result.tuned.warnings:
         display.warn(text)
     if json_output:
-        display.print_json(result.tuned.to_dict() | {"model": None if result.bundle is None else str(result.bundle)})
+        display.print_json(result.to_dict())
         return
-    display.show_tuned(result.tuned)
+    display.show_tuned(result)
     display.say(f"thresholds written into {result.bundle}" if result.bundle else "no bundle was changed")
     display.say(f"files: {result.folder}/thresholds.json, thresholds.csv, curves.csv")
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from cxrtool.choices import Views
 from cxrtool.data.images import read
+from cxrtool.data.leaks import shared_patients
 from cxrtool.data.manifest import Manifest, available_splits, load_manifest, missing_images
 from cxrtool.data.reading import read_ahead
 from cxrtool.errors import CxrError
@@ -117,7 +118,7 @@ def check_data(
     manifests = {split: load_manifest(root, split, Views.ALL) for split in available_splits(root)}
     rows_to_read = {split: _rows_to_read(manifest, full) for split, manifest in manifests.items()}
     total = sum(len(rows) for rows in rows_to_read.values())
-    errors, warnings = _errors_between(manifests), []
+    errors, warnings = shared_patients(manifests.values()), []
     reports: dict[str, SplitReport] = {}
     digests: dict[str, dict[str, str]] = {}
     done = 0
@@ -205,17 +206,6 @@ def _label_counts(manifest: Manifest, column: int) -> LabelCounts:
 
 def _count(values: object) -> dict[str, int]:
     return dict(Counter(values).most_common())  # type: ignore[call-overload, no-any-return]
-
-
-def _errors_between(manifests: dict[str, Manifest]) -> list[str]:
-    found = []
-    names = list(manifests)
-    for index, first in enumerate(names):
-        for second in names[index + 1 :]:
-            shared = sorted(set(manifests[first].patients) & set(manifests[second].patients))
-            if shared:
-                found.append(f"{len(shared)} patients are in {first} and in {second} ({', '.join(shared[:_EXAMPLES])})")
-    return found
 
 
 def _errors_within(manifest: Manifest) -> list[str]:

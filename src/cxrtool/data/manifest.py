@@ -248,6 +248,16 @@ def _label(spelling: str) -> float:
     return value if value in (1.0, 0.0, -1.0) else np.inf
 
 
+def sheet_column(manifest: Manifest, name: str) -> Texts:
+    """Any column of the manifest's sheet, as text, [N].
+
+    Raises:
+        SheetError: there is no such column.
+    """
+    sheet = read_sheet(manifest.sheet, (name,))
+    return _texts(sheet, name)[np.searchsorted(sheet.lines, manifest.lines)]
+
+
 def missing_images(manifest: Manifest) -> MissingImages:
     """Which rows have no file, or one outside the data folder; each folder is listed once."""
     real_root = os.path.realpath(manifest.root)

@@ -96,7 +96,11 @@ def threshold_curve(targets: NDArray[np.float32], probabilities: NDArray[np.floa
     scores = probabilities.astype(np.float64)
     tp = _at_or_above(scores[positive], grid)
     fp = _at_or_above(scores[~positive], grid)
-    positives, negatives = positive.sum(), (~positive).sum()
+    return curve_of_counts(tp, fp, float(positive.sum()), float((~positive).sum()), grid)
+
+
+def curve_of_counts(tp: Curve, fp: Curve, positives: float, negatives: float, grid: Curve) -> ThresholdCurve:
+    """The same figures from true and false positives at each threshold, [T] each."""
     recall = _divide(tp, np.full(len(grid), positives))
     specificity = _divide(negatives - fp, np.full(len(grid), negatives))
     return ThresholdCurve(
@@ -121,17 +125,23 @@ def _divide(numerator: Curve, denominator: NDArray[np.generic]) -> Curve:
 
 
 def tune_thresholds(
-    table: PredictionTable, criterion: Criterion, grid: Curve, target: float | None = None
+    table: PredictionTable,
+    criterion: Criterion,
+    grid: Curve,
+    target: float | None = None,
+    test_allowed: bool = False,
 ) -> TunedThresholds:
     """Choose a threshold per finding.
 
     F1, balanced accuracy and Youden's J are maximised, the lowest of equal thresholds taken. For a wished recall it
-    is the highest threshold that reaches it, for a wished specificity the lowest.
+    is the highest threshold that reaches it, for a wished specificity the lowest. `test_allowed` tunes on the test
+    split all the same.
 
     Raises:
         RequestError: the rows come from the test split or nobody knows where from, or a target is missing.
     """
-    _refuse_split(table.split)
+    if not (test_allowed and table.split == "test"):
+        _refuse_split(table.split)
     if criterion in (Criterion.RECALL, Criterion.SPECIFICITY) and target is None:
         raise RequestError(f"criterion {criterion} needs a target", "Give --target 0.9, say.")
     thresholds: dict[str, float] = {}
@@ -147,7 +157,7 @@ def tune_thresholds(
             thresholds[finding], values[finding] = _UNTUNED, None
             warnings.append(f"{finding} has one class only on {table.split}: its threshold stays {_UNTUNED}")
             continue
-        chosen, reached = _choose(curve, criterion, target)
+        chosen, reached = choose_threshold(curve, criterion, target)
         thresholds[finding] = float(grid[chosen])
         values[finding] = float(_values(curve, criterion)[chosen])
         if not reached:
@@ -170,7 +180,7 @@ def _refuse_split(split: str) -> None:
     if split == "test":
         raise RequestError(
             "these predictions are of the test split: thresholds tuned on it would make its figures too good",
-            "Tune on valid.",
+            "Tune on valid, or say --i-know: it is then recorded in the bundle and every output.",
         )
     if split == UNKNOWN_SPLIT:
         raise RequestError(
@@ -183,7 +193,8 @@ def _values(curve: ThresholdCurve, criterion: Criterion) -> Curve:
     return found
 
 
-def _choose(curve: ThresholdCurve, criterion: Criterion, target: float | None) -> tuple[int, bool]:
+def choose_threshold(curve: ThresholdCurve, criterion: Criterion, target: float | None) -> tuple[int, bool]:
+    """The position in the grid that a criterion chooses, and whether a wished rate is reached there."""
     values = _values(curve, criterion)
     if target is None:
         return int(np.nanargmax(values)), True

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from cxrtool.explain.overlay import draw_figure, draw_heatmap, draw_overlay
-from cxrtool.files import replacing
+from cxrtool.files import write_png
 from cxrtool.model.densenet import ChestNet
 
 log = logging.getLogger(__name__)
@@ -71,15 +71,8 @@ class Explanation:
         }
         paths = {kind: folder / f"{stem}_{kind}.png" for kind in pictures}
         for kind, picture in pictures.items():
-            _write_png(paths[kind], picture)
+            write_png(paths[kind], picture)
         return paths
-
-
-def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    from PIL import Image
-
-    with replacing(path) as partial:
-        Image.fromarray(picture).save(partial, format="PNG")
 
 
 def grad_cam(

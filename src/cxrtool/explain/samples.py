@@ -10,7 +10,7 @@ from cxrtool.data.batches import read_radiograph
 from cxrtool.data.images import Preprocessing
 from cxrtool.data.manifest import Manifest, available_splits, load_manifest, missing_images
 from cxrtool.explain.overlay import contact_sheet
-from cxrtool.files import replacing
+from cxrtool.files import write_png
 from cxrtool.findings import FINDINGS
 
 _LETTERS = {1.0: "1", 0.0: "0", -1.0: "-1"}
@@ -33,8 +33,7 @@ def write_contact_sheet(root: Path, count: int, out: Path, image_size: int) -> N
         pixels = read_radiograph(there.file(row), preprocessing, root).pixels
         pictures.append(_with_masks(pixels, root, str(there.paths[row])))
         captions.append(_caption(there, int(row)))
-    with replacing(out) as partial:
-        Image.fromarray(contact_sheet(pictures, captions)).save(partial, format="PNG")
+    write_png(out, contact_sheet(pictures, captions))
 
 
 def _caption(manifest: Manifest, row: int) -> str:

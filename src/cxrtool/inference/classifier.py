@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cxrtool.data.batches import Radiograph, Reading, radiograph_batches, read_radiograph
 from cxrtool.data.images import preprocess
 from cxrtool.errors import CxrError
+from cxrtool.evaluation.calibration import Scaling, calibrate_probabilities
 from cxrtool.explain.cam import Explanation, grad_cam, scale_map
 from cxrtool.files import sha256_of_file
 from cxrtool.findings import FINDINGS, find_finding
@@ -27,13 +28,15 @@ class FindingResult:
 
     Attributes:
         label: the finding's name.
-        probability: in [0, 1].
-        threshold: positive at or above it.
+        probability: in [0, 1], calibrated where the model is and raw ones were not asked for.
+        threshold: positive at or above it; on the same scale.
+        raw_probability: the network's own.
     """
 
     label: str
     probability: float
     threshold: float
+    raw_probability: float
 
     @property
     def positive(self) -> bool:
@@ -76,6 +79,7 @@ class Prediction:
                     "probability": result.probability,
                     "threshold": result.threshold,
                     "positive": result.positive,
+                    "raw_probability": result.raw_probability,
                 }
                 for result in self.findings
             ],
@@ -92,7 +96,8 @@ class Classifier:
         path: the bundle's file.
         sha256: of that file.
         header: what the bundle says of itself.
-        thresholds: by finding; the bundle's unless others were given.
+        thresholds: by finding, on the scale of the probabilities; the bundle's unless others were given.
+        scalings: the bundle's calibration, None where it has none or raw probabilities were asked for.
         runtime: device and precision.
         workers: threads that read ahead in `predict_many`.
         batch_size: images per forward pass there.
@@ -102,6 +107,7 @@ class Classifier:
     sha256: str
     header: BundleHeader
     thresholds: Mapping[str, float]
+    scalings: Mapping[str, Scaling] | None
     network: ChestNet
     runtime: Runtime
     workers: int
@@ -114,13 +120,15 @@ class Classifier:
         model: str | Path,
         thresholds: Mapping[str, float] | None = None,
         settings: RuntimeSettings | None = None,
+        raw: bool = False,
     ) -> Self:
         """Read a model.
 
         Args:
             model: a run folder or a bundle file.
-            thresholds: by finding, instead of the bundle's; each in [0, 1].
+            thresholds: by finding, instead of the bundle's; each in [0, 1], on the scale of the probabilities.
             settings: device, precision, threads and batch size.
+            raw: give the network's own probabilities though the bundle holds a calibration.
 
         Raises:
             ModelError: it is missing, damaged, or no bundle of these five findings.
@@ -129,11 +137,17 @@ class Classifier:
         path = resolve_model(Path(model), Path())
         network, header = load_bundle(path)
         runtime = choose_runtime(settings)
+        scalings = None if raw else header.scalings
+        own = header.effective_thresholds
+        if scalings is not None:
+            # Through the same map as the probabilities, so that no decision changes.
+            own = {finding: float(scalings[finding].apply(threshold)) for finding, threshold in own.items()}
         return cls(
             path=path,
             sha256=sha256_of_file(path),
             header=header,
-            thresholds=header.effective_thresholds | dict(thresholds or {}),
+            thresholds=own | dict(thresholds or {}),
+            scalings=scalings,
             network=runtime.place(network),
             runtime=runtime,
             workers=settings.workers,
@@ -180,9 +194,11 @@ class Classifier:
         ]
 
     def _results(self, probabilities: NDArray[np.float32]) -> tuple[FindingResult, ...]:
+        raw = probabilities.astype(np.float64)
+        shown = raw if self.scalings is None else calibrate_probabilities(raw[None], self.scalings)[0]
         return tuple(
-            FindingResult(label, float(probability), self.thresholds[label])
-            for label, probability in zip(FINDINGS, probabilities, strict=True)
+            FindingResult(label, float(shown[column]), self.thresholds[label], float(raw[column]))
+            for column, label in enumerate(FINDINGS)
         )
 
     def explain(self, path: str | Path, label: str) -> Explanation:

@@ -1,6 +1,7 @@
 """A model over a whole split: predictions, metrics and thresholds, with the files that hold them."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,22 +10,19 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Level
 from cxrtool.data.batches import Reading
-from cxrtool.data.manifest import Manifest, load_manifest, missing_images
+from cxrtool.data.leaks import refuse_shared_patients
+from cxrtool.data.manifest import Manifest, load_manifest, missing_images, sheet_column
 from cxrtool.errors import RequestError
+from cxrtool.evaluation.assessment import Assessment, AssessmentSettings, assess, attribute_names
+from cxrtool.evaluation.intervals import BootstrapSettings
 from cxrtool.evaluation.metrics import Evaluation, evaluate
-from cxrtool.evaluation.thresholds import (
-    TunedThresholds,
-    threshold_grid,
-    tune_thresholds,
-    write_curves_csv,
-)
 from cxrtool.files import write_csv, write_json
-from cxrtool.findings import EVALUATION_POLICY, Blank, encode_labels
+from cxrtool.findings import EVALUATION_POLICY, FINDINGS, Blank, encode_labels
 from cxrtool.inference.forward import choose_runtime, manifest_logits, sigmoid
-from cxrtool.model.bundle import BundleHeader, Tuning, load_bundle, read_header, set_thresholds
-from cxrtool.predictions import PredictionTable, read_predictions, to_study_level, write_predictions
+from cxrtool.model.bundle import BundleHeader, load_bundle, read_header
+from cxrtool.predictions import PredictionTable, to_study_level, write_predictions
 from cxrtool.progress import ProgressCallback, ignore_progress
-from cxrtool.settings import DataSettings, Settings, TuneSettings
+from cxrtool.settings import DataSettings, EvalSettings, Settings
 
 log = logging.getLogger(__name__)
 
@@ -36,33 +34,18 @@ class EvalResult:
     """What `evaluate_model` came to.
 
     Attributes:
-        evaluation: metrics at the wished level.
+        assessment: figures at the wished level, how sure they are, and what to beware of.
         table: the predictions behind them.
         folder: where predictions.csv, metrics.json and metrics.csv lie.
         header: the model's.
         precision: ``fp32`` or ``bf16``.
     """
 
-    evaluation: Evaluation
+    assessment: Assessment
     table: PredictionTable
     folder: Path
     header: BundleHeader
     precision: str
-
-
-@dataclass(frozen=True)
-class TuneResult:
-    """What `tune_model` came to.
-
-    Attributes:
-        tuned: thresholds and curves.
-        folder: where thresholds.json, thresholds.csv and curves.csv lie.
-        bundle: the model they were written into, None when tuned from a table alone.
-    """
-
-    tuned: TunedThresholds
-    folder: Path
-    bundle: Path | None
 
 
 def load_usable(data: DataSettings, split: str) -> Manifest:
@@ -95,9 +78,16 @@ def load_usable(data: DataSettings, split: str) -> Manifest:
 
 
 def table_of(
-    logits: NDArray[np.float32], manifest: Manifest, blank: Blank, weights_sha256: str = ""
+    logits: NDArray[np.float32],
+    manifest: Manifest,
+    blank: Blank,
+    weights_sha256: str = "",
+    columns: Sequence[str] = (),
 ) -> PredictionTable:
-    """Logits [N, 5] and the labels of their rows as an image-level table; uncertain cells are masked."""
+    """Logits [N, 5] and the labels of their rows as an image-level table; uncertain cells are masked.
+
+    `columns` of the sheet become attributes beside sex, age and projection.
+    """
     targets, mask = encode_labels(manifest.raw_labels, EVALUATION_POLICY, blank)
     return PredictionTable(
         ids=tuple(str(path) for path in manifest.paths),
@@ -111,7 +101,18 @@ def table_of(
         probabilities=sigmoid(logits),
         targets=targets,
         mask=mask,
+        attributes=_attributes(manifest, columns),
     )
+
+
+def _attributes(manifest: Manifest, columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    ages = tuple("" if np.isnan(age) else f"{age:g}" for age in manifest.ages)
+    own = {"sex": _as_texts(manifest.sexes), "age": ages, "projection": _as_texts(manifest.projections)}
+    return own | {name: _as_texts(sheet_column(manifest, name)) for name in columns if name not in own}
+
+
+def _as_texts(values: NDArray[np.object_]) -> tuple[str, ...]:
+    return tuple(str(value) for value in values)
 
 
 def evaluate_logits(logits: NDArray[np.float32], manifest: Manifest, blank: Blank) -> Evaluation:
@@ -120,16 +121,24 @@ def evaluate_logits(logits: NDArray[np.float32], manifest: Manifest, blank: Blan
 
 
 def predict_split(
-    model: Path, settings: Settings, split: str, progress: ProgressCallback = ignore_progress
+    model: Path,
+    settings: Settings,
+    split: str,
+    progress: ProgressCallback = ignore_progress,
+    columns: Sequence[str] = (),
 ) -> tuple[PredictionTable, BundleHeader, str]:
-    """Run the model at `model` over a split in float32 unless asked otherwise.
+    """Run the model at `model` over a split in float32 unless asked otherwise; `columns` as in `table_of`.
 
     Returns:
         The image-level table, the model's header, and the precision that ran.
+
+    Raises:
+        RequestError: two splits share patients, and `settings.data.i_know` is not set.
     """
     header = read_header(model)
     _warn_if_otherwise(header, settings.data)
     manifest = load_usable(settings.data, split)
+    refuse_shared_patients(settings.data)
     network, header = load_bundle(model)
     runtime = choose_runtime(settings.runtime)
     reading = Reading(
@@ -139,7 +148,7 @@ def predict_split(
         settings.runtime.read_timeout,
     )
     logits = manifest_logits(runtime.place(network), manifest, reading, runtime, progress, f"reading {split}")
-    table = table_of(logits, manifest, settings.data.blank, header.weights_sha256)
+    table = table_of(logits, manifest, settings.data.blank, header.weights_sha256, columns)
     return table, header, runtime.precision
 
 
@@ -162,20 +171,39 @@ def evaluate_model(
     Raises:
         CxrError: data or model cannot be used, an image cannot be read, or a file cannot be written.
     """
-    images, header, precision = predict_split(model, settings, settings.eval.split, progress)
-    table = to_study_level(images) if settings.eval.level is Level.STUDY else images
-    evaluation = evaluate(table, header.thresholds)
-    folder = out or model.parent / f"eval_{settings.eval.split}"
+    wished = settings.eval
+    images, header, precision = predict_split(model, settings, wished.split, progress, attribute_names(wished.by))
+    table = to_study_level(images) if wished.level is Level.STUDY else images
+    assessment = assess_table(table, header, wished)
+    folder = out or model.parent / f"eval_{wished.split}"
     write_predictions(folder / "predictions.csv", table)
-    write_json(folder / "metrics.json", describe_evaluation(evaluation, model, header, precision))
-    _write_metrics_csv(folder / "metrics.csv", evaluation)
-    return EvalResult(evaluation, table, folder, header, precision)
+    write_json(folder / "metrics.json", describe_evaluation(assessment, model, header, precision))
+    _write_metrics_csv(folder / "metrics.csv", assessment)
+    _write_subgroups_csv(folder / "subgroups.csv", assessment)
+    return EvalResult(assessment, table, folder, header, precision)
 
 
-def describe_evaluation(evaluation: Evaluation, model: Path, header: BundleHeader, precision: str) -> dict[str, object]:
+def assess_table(table: PredictionTable, header: BundleHeader, wished: EvalSettings) -> Assessment:
+    """What is said of a bundle's predictions `table`."""
+    return assess(
+        table,
+        AssessmentSettings(bootstrap_settings(wished), attribute_names(wished.by), wished.prevalence),
+        header.thresholds,
+        header.tuning.origin if header.tuning else None,
+        header.scalings,
+    )
+
+
+def bootstrap_settings(wished: EvalSettings) -> BootstrapSettings:
+    """How patients are drawn."""
+    return BootstrapSettings(wished.draws, wished.draw_seed, wished.confidence)
+
+
+def describe_evaluation(assessment: Assessment, model: Path, header: BundleHeader, precision: str) -> dict[str, object]:
     """As ``cxr eval --json`` prints it and metrics.json keeps it."""
-    return evaluation.to_dict() | {
+    return assessment.to_dict() | {
         "thresholds": header.thresholds,
+        "tuned_on": header.tuning.split if header.tuning else None,
         "precision": precision,
         "model": {
             "path": str(model),
@@ -187,83 +215,22 @@ def describe_evaluation(evaluation: Evaluation, model: Path, header: BundleHeade
     }
 
 
-def _write_metrics_csv(path: Path, evaluation: Evaluation) -> None:
-    labels = evaluation.to_dict()["labels"]
-    assert isinstance(labels, dict)
-    columns = list(next(iter(labels.values())))
-    write_csv(path, ["finding", *columns], [[label, *row.values()] for label, row in labels.items()])
+def _write_metrics_csv(path: Path, assessment: Assessment) -> None:
+    evaluation = assessment.evaluation
+    plain = {finding: metrics.to_dict() for finding, metrics in evaluation.labels.items()}
+    plain["mean"] = {"auroc": evaluation.mean_auroc, "auprc": evaluation.mean_auprc}
+    columns = list(plain[FINDINGS[0]])
+    names = list(assessment.intervals[FINDINGS[0]])
+    rows = []
+    for finding, row in plain.items():
+        intervals = [assessment.intervals[finding].get(name) for name in names]
+        ends = [end for one in intervals for end in ((one.low, one.high) if one else (None, None))]
+        rows.append([finding, *(row.get(column) for column in columns), *ends])
+    header = ["finding", *columns, *(f"{name}_{end}" for name in names for end in ("low", "high"))]
+    write_csv(path, header, rows)
 
 
-def tune_model(
-    settings: Settings,
-    model: Path | None = None,
-    predictions: Path | None = None,
-    out: Path | None = None,
-    progress: ProgressCallback = ignore_progress,
-) -> TuneResult:
-    """Choose thresholds on a split that is not test and write them into the model's bundle.
-
-    Args:
-        settings: data, split, criterion, grid and machine.
-        model: a bundle file; may be left out with `predictions`, and then only files are written.
-        predictions: a saved table to tune from, instead of running the model.
-        out: folder for the files; ``tune_<split>`` beside the model or table unless given.
-        progress: called as images are read.
-
-    Raises:
-        RequestError: the rows come from the test split, or the table is another model's.
-    """
-    _refuse_test(settings.tune.split)
-    if predictions is not None:
-        table = read_predictions(predictions)
-        if model is not None:
-            _refuse_another_model(table, model, predictions)
-    elif model is not None:
-        images, _, _ = predict_split(model, settings, settings.tune.split, progress)
-        table = to_study_level(images)
-        log.info("tuning on %s studies", len(table.ids))
-    else:
-        raise RequestError("nothing to tune on", "Give --model and --data, or --predictions.")
-    tuned = tune_thresholds(table, settings.tune.criterion, _grid(settings.tune), settings.tune.target)
-    beside = model or predictions
-    folder = out or (beside.parent if beside else Path()) / f"tune_{table.split}"
-    write_json(folder / "thresholds.json", tuned.to_dict())
-    write_csv(folder / "thresholds.csv", ["finding", "threshold"], list(tuned.thresholds.items()))
-    write_curves_csv(folder / "curves.csv", tuned)
-    if predictions is None:
-        write_predictions(folder / "predictions.csv", table)
-    if model is not None:
-        set_thresholds(model, tuned.thresholds, _provenance(settings.tune, table))
-    return TuneResult(tuned, folder, model)
-
-
-def _refuse_test(split: str) -> None:
-    if split == "test":
-        raise RequestError(
-            "thresholds are not tuned on the test split: its figures would no longer be out of sample",
-            "Use --split valid.",
-        )
-
-
-def _refuse_another_model(table: PredictionTable, model: Path, predictions: Path) -> None:
-    digest = read_header(model).weights_sha256
-    if table.model_sha256 and table.model_sha256 != digest:
-        raise RequestError(
-            f"{predictions} was made by another model than {model}",
-            "Make it anew with cxr eval --split valid.",
-        )
-
-
-def _grid(tune: TuneSettings) -> NDArray[np.float64]:
-    return threshold_grid(tune.minimum, tune.maximum, tune.step)
-
-
-def _provenance(tune: TuneSettings, table: PredictionTable) -> Tuning:
-    return Tuning(
-        criterion=tune.criterion.value,
-        target=tune.target,
-        split=table.split,
-        level=table.level.value,
-        rows=len(table.ids),
-        sheet_sha256=table.sheet_sha256,
-    )
+def _write_subgroups_csv(path: Path, assessment: Assessment) -> None:
+    rows = [item.to_dict() for item in assessment.subgroups]
+    header = list(rows[0]) if rows else ["attribute", "group", "finding"]
+    write_csv(path, header, [list(row.values()) for row in rows])

@@ -19,8 +19,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from cxrtool.choices import CalibrationMethod, Criterion
 from cxrtool.data.images import Preprocessing
 from cxrtool.errors import CxrError, ModelError
+from cxrtool.evaluation.assessment import ThresholdOrigin
+from cxrtool.evaluation.calibration import Scaling
+from cxrtool.evaluation.thresholds import threshold_grid
 from cxrtool.files import sha256_of_file, to_json, write_bytes
 from cxrtool.findings import FINDINGS, Blank
 from cxrtool.model.densenet import ChestNet
@@ -37,14 +41,48 @@ class _Part(BaseModel):
 
 
 class Tuning(_Part):
-    """How thresholds were chosen."""
+    """How thresholds were chosen; `minimum`, `maximum` and `step` are the grid's."""
 
-    criterion: str
+    criterion: Criterion
     target: float | None = None
+    minimum: float = 0.05
+    maximum: float = 0.95
+    step: float = 0.01
     split: str
     level: str
     rows: int
     sheet_sha256: str
+
+    @property
+    def origin(self) -> ThresholdOrigin:
+        """As an assessment asks for it."""
+        grid = threshold_grid(self.minimum, self.maximum, self.step)
+        return ThresholdOrigin(self.split, self.sheet_sha256, self.criterion, self.target, grid)
+
+
+class StoredScaling(_Part):
+    """One finding's map to calibrated probabilities; see `Scaling`."""
+
+    slope: float = Field(gt=0, allow_inf_nan=False)
+    intercept: float = Field(allow_inf_nan=False)
+
+
+class StoredCalibration(_Part):
+    """The maps of all findings, and where they were fitted."""
+
+    method: CalibrationMethod
+    scalings: dict[str, StoredScaling]
+    split: str
+    level: str
+    rows: int
+    sheet_sha256: str
+
+    @field_validator("scalings")
+    @classmethod
+    def _scalings_fit(cls, scalings: dict[str, StoredScaling]) -> dict[str, StoredScaling]:
+        if set(scalings) != set(FINDINGS):
+            raise ValueError(f"scalings are for {', '.join(scalings)}")
+        return scalings
 
 
 class SplitDigest(_Part):
@@ -64,7 +102,9 @@ class BundleHeader(_Part):
         findings: their order in the network's last layer.
         preprocessing: what `preprocess` and the network do to an image.
         policy: what uncertain labels became in training.
-        thresholds: a finding is positive at or above its own; None before `cxr tune`.
+        thresholds: a finding is positive at or above its own, on the raw scale; None before `cxr tune`.
+        tuning: how they were chosen.
+        calibration: of probabilities; None before `cxr calibrate`.
         training: the run's resolved settings.
         data: the train and valid sheets, by digest.
         metrics: of the chosen epoch on valid.
@@ -80,6 +120,7 @@ class BundleHeader(_Part):
     views: str
     thresholds: dict[str, float] | None = None
     tuning: Tuning | None = None
+    calibration: StoredCalibration | None = None
     training: dict[str, Any]
     data: dict[str, SplitDigest]
     pos_weight: dict[str, float] | None
@@ -109,6 +150,15 @@ class BundleHeader(_Part):
     def effective_thresholds(self) -> dict[str, float]:
         """Tuned thresholds, or 0.5 each before tuning, by finding."""
         return self.thresholds or dict.fromkeys(FINDINGS, DEFAULT_THRESHOLD)
+
+    @property
+    def scalings(self) -> dict[str, Scaling] | None:
+        """The calibration by finding, None before `cxr calibrate`."""
+        if self.calibration is None:
+            return None
+        return {
+            finding: Scaling(stored.slope, stored.intercept) for finding, stored in self.calibration.scalings.items()
+        }
 
 
 def save_bundle(path: Path, weights: Mapping[str, Tensor], header: BundleHeader) -> BundleHeader:
@@ -238,11 +288,10 @@ def read_weights(path: Path, network: ChestNet) -> dict[str, Tensor]:
         raise _no_bundle(path, str(error)) from None
 
 
-def set_thresholds(path: Path, thresholds: Mapping[str, float], tuning: Tuning) -> BundleHeader:
-    """Write `thresholds` into the bundle at `path`; its weights stay as they are."""
+def change_header(path: Path, **changes: object) -> BundleHeader:
+    """Write other header fields into the bundle at `path`, in one step; its weights stay as they are."""
     network, header = load_bundle(path)
-    changed = header.model_copy(update={"thresholds": dict(thresholds), "tuning": tuning})
-    return save_bundle(path, network.state_dict(), changed)
+    return save_bundle(path, network.state_dict(), header.model_copy(update=changes))
 
 
 def digest_of_weights(weights: Mapping[str, Tensor]) -> str:
@@ -299,7 +348,10 @@ __all__ = [
     "BUNDLE_NAME",
     "BundleHeader",
     "SplitDigest",
+    "StoredCalibration",
+    "StoredScaling",
     "Tuning",
+    "change_header",
     "current_versions",
     "digest_of_weights",
     "load_bundle",
@@ -308,6 +360,5 @@ __all__ = [
     "read_weights",
     "resolve_model",
     "save_bundle",
-    "set_thresholds",
     "sha256_of_file",
 ]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cxrtool.choices import SelectBy
 from cxrtool.data.batches import Reading
 from cxrtool.data.images import Preprocessing
+from cxrtool.data.leaks import refuse_shared_patients
 from cxrtool.data.manifest import Manifest
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.metrics import Evaluation
@@ -72,6 +73,7 @@ def prepare_run(settings: Settings, folder: Path, progress: ProgressCallback, st
         raise RequestError("no data is given", "Name the folder with --data.")
     torch.set_float32_matmul_precision(settings.runtime.matmul_precision.value)
     torch.backends.cudnn.benchmark = settings.runtime.cudnn_benchmark
+    refuse_shared_patients(settings.data)
     train_split = _load_split(settings, "train")
     valid_split = _load_split(settings, "valid")
     if len(train_split.manifest) < 2:

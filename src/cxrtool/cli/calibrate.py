@@ -1,0 +1,66 @@
+"""``cxr calibrate``"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrtool.cli import display
+from cxrtool.cli.models import chosen_model
+from cxrtool.cli.options import DATA, RUNTIME, JsonOption, settings_options
+from cxrtool.settings import ResolvedSettings
+
+
+@settings_options("data.root", "model", "calibrate.split", "calibrate.method", *DATA, *RUNTIME, "runtime.batch_size")
+def calibrate(
+    resolved: ResolvedSettings,
+    predictions: Annotated[
+        Path | None, typer.Option("--predictions", help="A saved predictions.csv of this model, instead of running it.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder. \\[default: calibrate_<split> beside the model]")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Make probabilities mean what they say: fit a monotone map on valid and store it in the bundle.
+
+    Ranks and decisions stay as they are; cxr predict then shows calibrated probabilities, or raw ones with --raw.
+
+    \b
+    cxr calibrate --data CheXpert-v1.0-small --model runs/my-run
+    cxr calibrate --data CheXpert-v1.0-small --method platt
+    """
+    from cxrtool.inference.tune import calibrate_model
+
+    model = chosen_model(resolved)
+    with display.progress_bar() as progress:
+        result = calibrate_model(resolved.settings, model, predictions, out, progress)
+    for text in result.calibration.warnings:
+        display.warn(text)
+    if json_output:
+        display.print_json(result.to_dict())
+        return
+    fitted = result.calibration
+    display.print_table(
+        f"{fitted.method.capitalize()} scaling, fitted on {fitted.split} ({fitted.rows} studies)",
+        ["finding", "slope", "intercept", "Brier raw", "Brier calibrated", "ECE raw", "ECE calibrated"],
+        [
+            [
+                finding,
+                scaling.slope,
+                scaling.intercept,
+                result.before[finding].brier,
+                result.after[finding].brier,
+                result.before[finding].ece,
+                result.after[finding].ece,
+            ]
+            for finding, scaling in fitted.scalings.items()
+        ],
+    )
+    display.say(f"calibration written into {result.bundle}; figures above are of the split it was fitted on")
+    display.hint("next: cxr eval --split test shows them out of sample")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("calibrate")(calibrate)

@@ -1,0 +1,101 @@
+"""``cxr compare``"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cxrtool.cli import display
+from cxrtool.cli.options import BOOTSTRAP, JsonOption, settings_options
+from cxrtool.cli.signals import graceful_stop
+from cxrtool.cli.train import TRAINING
+from cxrtool.errors import RequestError
+from cxrtool.settings import ResolvedSettings
+
+if TYPE_CHECKING:
+    from cxrtool.evaluation.comparison import Comparison
+
+
+@settings_options("eval.split", *BOOTSTRAP, *TRAINING, "runtime.batch_size")
+def compare(
+    resolved: ResolvedSettings,
+    inputs: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders, bundles or predictions.csv files, two or more.")
+    ] = None,
+    train: Annotated[bool, typer.Option("--train", help="Train a model per policy and seed first.")] = False,
+    policies: Annotated[
+        str, typer.Option("--policies", help="With --train: policies, separated by commas.")
+    ] = "u-ignore,u-ones,u-zeros",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="With --train: runs per policy.")] = 1,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the figures, and for --train's runs.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Compare models on the same patients: differences with intervals and corrected p-values.
+
+    With --train, one model per policy and seed is trained first; the same line goes on after an interruption.
+
+    \b
+    cxr compare runs/a runs/b --data CheXpert-v1.0-small --split test
+    cxr compare a/eval_test/predictions.csv b/eval_test/predictions.csv
+    cxr compare --train --policies u-ignore,u-ones,u-zeros --seeds 3 --data CheXpert-v1.0-small --out policies
+    """
+    if train:
+        _compare_policies(resolved, inputs, policies, seeds, out, json_output)
+        return
+    from cxrtool.inference.compare import compare_models, write_comparison
+
+    with display.progress_bar() as progress:
+        comparison = compare_models(inputs or [], resolved.settings, progress)
+    if out is not None:
+        write_comparison(out, comparison)
+    if json_output:
+        display.print_json(comparison.to_dict())
+        return
+    _show_figures({comparison.split: comparison})
+    display.show_differences(comparison)
+    display.say(comparison.sentence())
+
+
+def _compare_policies(
+    resolved: ResolvedSettings, inputs: list[Path] | None, policies: str, seeds: int, out: Path | None, as_json: bool
+) -> None:
+    from cxrtool.training.policies import compare_policies, parse_policies
+
+    if inputs:
+        raise RequestError("--train trains its own models", "Leave the others out, or leave --train out.")
+    if out is None:
+        raise RequestError("--train needs a folder for its runs", "Give --out DIR.")
+    with graceful_stop() as stop, display.progress_bar() as progress:
+        result = compare_policies(resolved, parse_policies(policies), seeds, out, progress, stop)
+    if as_json:
+        display.print_json(result.to_dict())
+        return
+    _show_figures(dict(result.comparisons))
+    for comparison in result.comparisons.values():
+        display.show_differences(comparison)
+    for sentence in result.sentences():
+        display.say(sentence)
+    display.say(f"files: {out}/policies.json, figures_*.csv, differences_*.csv")
+
+
+def _show_figures(comparisons: "dict[str, Comparison]") -> None:
+    """The seed's table: a row per candidate, AUROC and AUPRC of each split."""
+    from cxrtool.evaluation.assessment import interval_text
+
+    header = ["model", *(f"{split} {name}" for split in comparisons for name in ("AUROC", "AUPRC"))]
+    first = next(iter(comparisons.values()))
+    rows = []
+    for name in first.figures:
+        row = [name]
+        for comparison in comparisons.values():
+            for figure in ("auroc", "auprc"):
+                one = comparison.figures[name]["mean"][figure]
+                spread = "" if one.seed_deviation is None else f" ± {one.seed_deviation:.4f} between seeds"
+                row.append(interval_text(one.value, one.interval) + spread)
+        rows.append(row)
+    display.print_table("mean over findings, 95 % interval over patients", header, rows)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("compare")(compare)

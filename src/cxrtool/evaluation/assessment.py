@@ -1,0 +1,197 @@
+"""Everything that is said of a model on a split: figures, how sure they are, and what to beware of."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.choices import Criterion
+from cxrtool.evaluation.calibration import CalibrationFigures, Scaling, calibration_figures
+from cxrtool.evaluation.intervals import BootstrapSettings, Interval, bootstrap, delong, percentile_interval
+from cxrtool.evaluation.metrics import Evaluation, evaluate
+from cxrtool.evaluation.operating import HonestRates, OperatingPoint, honest_rates, operating_points
+from cxrtool.evaluation.subgroups import SubgroupFigures, small_groups, subgroup_figures
+from cxrtool.findings import FINDINGS
+from cxrtool.predictions import PredictionTable
+
+
+@dataclass(frozen=True, eq=False)
+class ThresholdOrigin:
+    """How a bundle's thresholds were chosen.
+
+    Attributes:
+        split: on which split.
+        sheet_sha256: of its sheet.
+        criterion: see `Criterion`.
+        target: of a wished rate.
+        grid: [T], the thresholds tried.
+    """
+
+    split: str
+    sheet_sha256: str
+    criterion: Criterion
+    target: float | None
+    grid: NDArray[np.float64]
+
+    def is_of(self, table: PredictionTable) -> bool:
+        """Whether they were chosen on the very rows of `table`'s sheet."""
+        if self.sheet_sha256 and table.sheet_sha256:
+            return self.sheet_sha256 == table.sheet_sha256
+        return self.split == table.split
+
+
+@dataclass(frozen=True)
+class AssessmentSettings:
+    """What is computed beside the figures.
+
+    Attributes:
+        bootstrap: how patients are drawn.
+        by: attributes whose groups are looked at.
+        prevalence: for predictive values; the split's own unless given.
+    """
+
+    bootstrap: BootstrapSettings = field(default_factory=BootstrapSettings)
+    by: tuple[str, ...] = ("sex", "age", "projection")
+    prevalence: float | None = None
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What is said of a model on a split.
+
+    Attributes:
+        evaluation: the figures.
+        settings: how the rest was computed.
+        patients: distinct ones; they are what is drawn.
+        intervals: by finding (or ``mean``) and figure; DeLong's as ``auroc_delong``.
+        raw: calibration of the probabilities as they are, by finding.
+        calibrated: of the calibrated ones, where the bundle has a calibration.
+        operating: by finding.
+        honest: rates at thresholds chosen without the rows they count, where the bundle's were chosen on these rows.
+        subgroups: by attribute, group and finding.
+        warnings: what is undefined, too small or not out of sample.
+    """
+
+    evaluation: Evaluation
+    settings: AssessmentSettings
+    patients: int
+    intervals: Mapping[str, Mapping[str, Interval]]
+    raw: Mapping[str, CalibrationFigures]
+    calibrated: Mapping[str, CalibrationFigures] | None
+    operating: Mapping[str, OperatingPoint]
+    honest: Mapping[str, HonestRates] | None
+    subgroups: tuple[SubgroupFigures, ...]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """As ``cxr eval --json`` prints it: the contract's keys, and more beside them."""
+        figures = self.evaluation.to_dict()
+        labels = {
+            finding: metrics.to_dict()
+            | {
+                "intervals": _plain(self.intervals[finding]),
+                "calibration": {
+                    "raw": asdict(self.raw[finding]),
+                    "calibrated": None if self.calibrated is None else asdict(self.calibrated[finding]),
+                },
+                "operating_points": asdict(self.operating[finding]),
+                "honest": None if self.honest is None else asdict(self.honest[finding]),
+            }
+            for finding, metrics in self.evaluation.labels.items()
+        }
+        drawn = self.settings.bootstrap
+        return figures | {
+            "patients": self.patients,
+            "mean": {
+                "auroc": self.evaluation.mean_auroc,
+                "auprc": self.evaluation.mean_auprc,
+                "intervals": _plain(self.intervals["mean"]),
+            },
+            "labels": labels,
+            "bootstrap": {
+                "unit": "patient",
+                "draws": drawn.draws,
+                "seed": drawn.seed,
+                "confidence": drawn.confidence,
+                "method": "percentile",
+            },
+            "subgroups": [item.to_dict() for item in self.subgroups],
+            "warnings": list(self.warnings),
+        }
+
+
+def _plain(intervals: Mapping[str, Interval]) -> dict[str, object]:
+    return {name: interval.to_dict() for name, interval in intervals.items()}
+
+
+def assess(
+    table: PredictionTable,
+    settings: AssessmentSettings,
+    thresholds: Mapping[str, float] | None = None,
+    origin: ThresholdOrigin | None = None,
+    scalings: Mapping[str, Scaling] | None = None,
+) -> Assessment:
+    """Figures of a table with intervals, calibration, operating points and subgroups.
+
+    Args:
+        table: predictions and labels, raw probabilities.
+        settings: draws, subgroups, prevalence.
+        thresholds: by finding, on the raw scale.
+        origin: how they were chosen.
+        scalings: the bundle's calibration.
+    """
+    evaluation = evaluate(table, thresholds)
+    honest = None
+    warnings = list(evaluation.warnings)
+    if thresholds is not None and origin is not None and origin.is_of(table):
+        honest = honest_rates(table, origin.criterion, origin.grid, origin.target, seed=settings.bootstrap.seed)
+        warnings.append(
+            f"the thresholds were chosen on this very split ({table.split}): figures at thresholds are too good; "
+            "'honest' gives those of thresholds chosen without the rows they count (nested resampling)"
+        )
+    elif origin is not None and origin.split == "test":
+        warnings.append("the thresholds were chosen on a test split, against advice")
+    subgroups = subgroup_figures(table, settings.by, settings.bootstrap, thresholds)
+    warnings += [f"subgroups by {told}" for told in small_groups(subgroups)]
+    return Assessment(
+        evaluation=evaluation,
+        settings=settings,
+        patients=len(set(table.patients)),
+        intervals=_intervals(table, settings.bootstrap, thresholds),
+        raw=calibration_figures(table),
+        calibrated=None if scalings is None else calibration_figures(table, scalings),
+        operating=operating_points(table, thresholds, settings.prevalence),
+        honest=honest,
+        subgroups=subgroups,
+        warnings=tuple(warnings),
+    )
+
+
+def _intervals(
+    table: PredictionTable, settings: BootstrapSettings, thresholds: Mapping[str, float] | None
+) -> dict[str, dict[str, Interval]]:
+    draws = bootstrap(table, settings, thresholds)
+    found = {
+        finding: {name: percentile_interval(values, settings.confidence) for name, values in figures.items()}
+        for finding, figures in draws.items()
+    }
+    for column, finding in enumerate(FINDINGS):
+        counts = table.mask[:, column]
+        one = delong(table.targets[counts, column], table.probabilities[counts, column], settings.confidence)
+        found[finding]["auroc_delong"] = one.interval
+    return found
+
+
+def interval_text(value: float | None, interval: Interval | None, digits: int = 4) -> str:
+    """``0.8123 (0.7401-0.8766)``; a dash for what is undefined."""
+    if value is None:
+        return "–"
+    if interval is None or interval.low is None or interval.high is None:
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} ({interval.low:.{digits}f}-{interval.high:.{digits}f})"
+
+
+def attribute_names(text: str) -> tuple[str, ...]:
+    """``sex,age`` as names."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -1,0 +1,276 @@
+"""What a threshold means in use: its stability, its price at a prevalence, its benefit, and its honest figure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cxrtool.choices import Criterion
+from cxrtool.errors import RequestError
+from cxrtool.evaluation.intervals import BootstrapSettings, Interval, PatientDraws, percentile_interval
+from cxrtool.evaluation.metrics import Counts, confusion, ratio
+from cxrtool.evaluation.thresholds import choose_threshold, curve_of_counts, threshold_curve
+from cxrtool.findings import FINDINGS
+from cxrtool.predictions import PredictionTable
+
+Array = NDArray[np.float64]
+
+
+def sensitivity_at_specificity(targets: ArrayLike, scores: ArrayLike, specificity: float) -> float:
+    """The largest sensitivity of any threshold whose specificity is at least `specificity`; NaN with one class."""
+    tpr, fpr = _roc(targets, scores)
+    return float(tpr[fpr <= 1 - specificity + 1e-12].max()) if len(tpr) else float("nan")
+
+
+def specificity_at_sensitivity(targets: ArrayLike, scores: ArrayLike, sensitivity: float) -> float:
+    """The largest specificity of any threshold whose sensitivity is at least `sensitivity`; NaN with one class."""
+    tpr, fpr = _roc(targets, scores)
+    return float(1 - fpr[tpr >= sensitivity - 1e-12].min()) if len(tpr) else float("nan")
+
+
+def _roc(targets: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
+    """True and false positive rates of every threshold, from none called to all; empty with one class."""
+    positive = np.asarray(targets) > 0.5
+    values = np.asarray(scores, dtype=np.float64)
+    if positive.all() or not positive.any():
+        return np.array([]), np.array([])
+    order = np.argsort(-values, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(values[order])), len(values) - 1)
+    tp = np.concatenate(([0], np.cumsum(positive[order])[ends]))
+    called = np.concatenate(([0], ends + 1))
+    return tp / positive.sum(), (called - tp) / (~positive).sum()
+
+
+def roc_curve(targets: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
+    """False and true positive rates over all distinct scores, from (0, 0) to (1, 1); empty with one class."""
+    tpr, fpr = _roc(targets, scores)
+    return fpr, tpr
+
+
+def precision_recall_curve(targets: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
+    """Recall and precision over all distinct scores, from the highest; empty with one class."""
+    positive = np.asarray(targets) > 0.5
+    tpr, fpr = _roc(targets, scores)
+    if not len(tpr):
+        return tpr, fpr
+    tp, fp = tpr[1:] * positive.sum(), fpr[1:] * (~positive).sum()
+    return tpr[1:], tp / (tp + fp)
+
+
+@dataclass(frozen=True)
+class PredictiveValues:
+    """What a decision is worth where the finding is so common.
+
+    Attributes:
+        prevalence: stated, in (0, 1).
+        ppv: share of positives among those called positive, None where undefined.
+        npv: share of negatives among those called negative, likewise.
+    """
+
+    prevalence: float
+    ppv: float | None
+    npv: float | None
+
+
+def predictive_values(sensitivity: float, specificity: float, prevalence: float) -> PredictiveValues:
+    """PPV and NPV by Bayes' rule (Altman & Bland 1994, BMJ 309:102).
+
+    Raises:
+        RequestError: the prevalence is not between 0 and 1.
+    """
+    if not 0 < prevalence < 1:
+        raise RequestError(f"prevalence {prevalence:g} is not between 0 and 1", "Write it as 0.1.")
+    hits, alarms = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
+    rests, misses = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
+    return PredictiveValues(prevalence, _or_none(ratio(hits, hits + alarms)), _or_none(ratio(rests, rests + misses)))
+
+
+@dataclass(frozen=True, eq=False)
+class DecisionCurve:
+    """Net benefit per case at each threshold probability, [T] float64 each.
+
+    Attributes:
+        thresholds: the probability at which one would act.
+        model: acting where the model's probability reaches it.
+        everyone: acting always.
+        (Acting never has the benefit 0.)
+    """
+
+    thresholds: Array
+    model: Array
+    everyone: Array
+
+
+def decision_curve(targets: ArrayLike, probabilities: ArrayLike, thresholds: Array | None = None) -> DecisionCurve:
+    """Net benefit TP / n - FP / n * t / (1 - t) (Vickers & Elkin 2006, Medical Decision Making 26:565).
+
+    Args:
+        targets: [N] of 0 and 1.
+        probabilities: [N] in [0, 1], best calibrated.
+        thresholds: in [0, 1); 0.01 to 0.80 unless given.
+    """
+    grid = np.round(np.arange(1, 81) / 100, 2) if thresholds is None else thresholds
+    positive = np.asarray(targets) > 0.5
+    count = len(positive)
+    odds = grid / (1 - grid)
+    cases = [confusion(positive, probabilities, threshold) for threshold in grid]
+    tp, fp = np.array([c.tp for c in cases]), np.array([c.fp for c in cases])
+    prevalence = positive.mean() if count else np.nan
+    return DecisionCurve(
+        thresholds=grid,
+        model=(tp - fp * odds) / max(count, 1),
+        everyone=prevalence - (1 - prevalence) * odds,
+    )
+
+
+def threshold_stability(
+    table: PredictionTable,
+    criterion: Criterion,
+    grid: Array,
+    target: float | None,
+    settings: BootstrapSettings,
+) -> dict[str, Interval]:
+    """Where each finding's threshold falls when patients are drawn anew, by finding.
+
+    A wide interval says that the split is too small to fix a threshold.
+    """
+    draws = PatientDraws(table.patients, settings)
+    chosen: dict[str, list[float]] = {finding: [] for finding in FINDINGS}
+    called = table.probabilities.astype(np.float64)[:, :, None] >= grid  # [N, 5, T]
+    positive = (table.targets > 0.5) & table.mask
+    for weights in draws.chunks():
+        for column, finding in enumerate(FINDINGS):
+            hits = weights * positive[:, column]
+            alarms = weights * (table.mask[:, column] & ~positive[:, column])
+            decided = called[:, column].astype(np.float32)
+            tp, fp = (hits @ decided).astype(np.float64), (alarms @ decided).astype(np.float64)
+            positives, negatives = hits.sum(axis=1), alarms.sum(axis=1)
+            for row in range(len(weights)):
+                if not (positives[row] and negatives[row]):
+                    chosen[finding].append(np.nan)
+                    continue
+                curve = curve_of_counts(tp[row], fp[row], positives[row], negatives[row], grid)
+                chosen[finding].append(float(grid[choose_threshold(curve, criterion, target)[0]]))
+    return {finding: percentile_interval(np.array(values), settings.confidence) for finding, values in chosen.items()}
+
+
+@dataclass(frozen=True)
+class HonestRates:
+    """Rates of a finding at thresholds chosen without the rows they are counted on; None where undefined.
+
+    Attributes:
+        f1: mean over repeats.
+        balanced_accuracy: likewise.
+        recall: likewise.
+        specificity: likewise.
+    """
+
+    f1: float | None
+    balanced_accuracy: float | None
+    recall: float | None
+    specificity: float | None
+
+
+def honest_rates(
+    table: PredictionTable,
+    criterion: Criterion,
+    grid: Array,
+    target: float | None,
+    folds: int = 5,
+    repeats: int = 20,
+    seed: int = 0,
+) -> dict[str, HonestRates]:
+    """What thresholds chosen on this very split would give on new patients, by nested resampling.
+
+    Patients are dealt into folds; each fold is decided with the threshold chosen on the others; counts are pooled over
+    folds, and rates averaged over repeats with other folds.
+    """
+    patients, group = np.unique(np.asarray(table.patients, dtype=object).astype(str), return_inverse=True)
+    found: dict[str, list[Counts]] = {finding: [] for finding in FINDINGS}
+    for repeat in range(repeats):
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(repeat,)))
+        fold = (rng.permutation(len(patients)) % folds)[group]
+        for column, finding in enumerate(FINDINGS):
+            found[finding].append(_held_out_counts(table, column, fold, criterion, grid, target))
+    return {finding: _mean_rates(counts) for finding, counts in found.items()}
+
+
+def _held_out_counts(
+    table: PredictionTable,
+    column: int,
+    fold: NDArray[np.int64],
+    criterion: Criterion,
+    grid: Array,
+    target: float | None,
+) -> Counts:
+    counts = table.mask[:, column]
+    targets, probabilities = table.targets[:, column], table.probabilities[:, column]
+    total = np.zeros(4, dtype=int)
+    for index in np.unique(fold):
+        inner, outer = counts & (fold != index), counts & (fold == index)
+        threshold = 0.5
+        if len(np.unique(targets[inner])) == 2:
+            curve = threshold_curve(targets[inner], probabilities[inner], grid)
+            threshold = float(grid[choose_threshold(curve, criterion, target)[0]])
+        part = confusion(targets[outer], probabilities[outer], threshold)
+        total += [part.tp, part.fp, part.fn, part.tn]
+    return Counts(*(int(number) for number in total))
+
+
+def _mean_rates(repeats: Sequence[Counts]) -> HonestRates:
+    def mean(name: str) -> float | None:
+        values = np.array([getattr(counts, name) for counts in repeats], dtype=np.float64)
+        return None if np.isnan(values).all() else float(np.nanmean(values))
+
+    return HonestRates(mean("f1"), mean("balanced_accuracy"), mean("recall"), mean("specificity"))
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """One finding in use, at fixed rates and at its threshold; None where undefined.
+
+    Attributes:
+        sensitivity_at: sensitivity by wished specificity, ``0.90`` and ``0.95``.
+        specificity_at: specificity by wished sensitivity.
+        predictive_values: at the threshold, for the stated prevalence (or the split's own).
+    """
+
+    sensitivity_at: Mapping[str, float | None]
+    specificity_at: Mapping[str, float | None]
+    predictive_values: PredictiveValues | None
+
+
+FIXED_RATES = (0.90, 0.95)
+
+
+def operating_points(
+    table: PredictionTable, thresholds: Mapping[str, float] | None, prevalence: float | None = None
+) -> dict[str, OperatingPoint]:
+    """Operating points by finding.
+
+    Args:
+        table: predictions and labels.
+        thresholds: by finding, for the predictive values.
+        prevalence: for the predictive values; each finding's own in the table unless given.
+    """
+    found = {}
+    for column, finding in enumerate(FINDINGS):
+        counts = table.mask[:, column]
+        targets, scores = table.targets[counts, column], table.probabilities[counts, column]
+        values = None
+        share = prevalence if prevalence is not None else (float((targets > 0.5).mean()) if len(targets) else 0.0)
+        if thresholds is not None and 0 < share < 1:
+            rates = confusion(targets, scores, thresholds[finding])
+            if not np.isnan(rates.recall + rates.specificity):
+                values = predictive_values(rates.recall, rates.specificity, share)
+        found[finding] = OperatingPoint(
+            {f"{rate:.2f}": _or_none(sensitivity_at_specificity(targets, scores, rate)) for rate in FIXED_RATES},
+            {f"{rate:.2f}": _or_none(specificity_at_sensitivity(targets, scores, rate)) for rate in FIXED_RATES},
+            values,
+        )
+    return found
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else value

@@ -1,0 +1,122 @@
+"""The same figures by sex, age band, projection or any column of the sheet."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxrtool.evaluation.intervals import BootstrapSettings, Interval, bootstrap, percentile_interval
+from cxrtool.evaluation.metrics import FindingMetrics, evaluate
+from cxrtool.findings import FINDINGS
+from cxrtool.predictions import PredictionTable
+
+SMALL = 10
+"""A group with fewer positives or fewer negatives of a finding is too small to speak of it."""
+AGE_BANDS = ((0, 40), (40, 60), (60, 80), (80, 200))
+
+
+@dataclass(frozen=True)
+class SubgroupFigures:
+    """One finding in one group.
+
+    Attributes:
+        attribute: ``sex``, ``age``, ``projection`` or a column.
+        group: its value; ``not given`` where blank.
+        finding: its name.
+        studies: rows of the group, of this finding or not.
+        metrics: see `FindingMetrics`.
+        auroc_interval: over draws of the group's patients.
+        auprc_interval: likewise.
+        small: too few positives or negatives to speak.
+    """
+
+    attribute: str
+    group: str
+    finding: str
+    studies: int
+    metrics: FindingMetrics
+    auroc_interval: Interval
+    auprc_interval: Interval
+    small: bool
+
+    def to_dict(self) -> dict[str, object]:
+        """Flat plain values."""
+        return {
+            "attribute": self.attribute,
+            "group": self.group,
+            "finding": self.finding,
+            "studies": self.studies,
+            "small": self.small,
+            **self.metrics.to_dict(),
+            "auroc_low": self.auroc_interval.low,
+            "auroc_high": self.auroc_interval.high,
+            "auprc_low": self.auprc_interval.low,
+            "auprc_high": self.auprc_interval.high,
+        }
+
+
+def age_band(text: str) -> str:
+    """``40-59`` for 47; blank stays blank."""
+    try:
+        age = float(text)
+    except ValueError:
+        return ""
+    found = next((f"{low}-{high - 1}" for low, high in AGE_BANDS if low <= age < high), "")
+    return {"0-39": "under 40", "80-199": "80 and over"}.get(found, found)
+
+
+def subgroup_figures(
+    table: PredictionTable,
+    attributes: Sequence[str],
+    settings: BootstrapSettings,
+    thresholds: Mapping[str, float] | None = None,
+) -> tuple[SubgroupFigures, ...]:
+    """Figures by group and finding, for each attribute that the table holds; one that is blank everywhere has none."""
+    found: list[SubgroupFigures] = []
+    for attribute in attributes:
+        values = table.attributes.get(attribute, ())
+        if attribute == "age":
+            values = tuple(age_band(value) for value in values)
+        if any(values):
+            for group in sorted(set(values)):
+                rows = np.flatnonzero(np.array([value == group for value in values]))
+                found += _of_group(table.select(rows), attribute, group or "not given", settings, thresholds)
+    return tuple(found)
+
+
+def _of_group(
+    table: PredictionTable,
+    attribute: str,
+    group: str,
+    settings: BootstrapSettings,
+    thresholds: Mapping[str, float] | None,
+) -> list[SubgroupFigures]:
+    evaluation = evaluate(table, thresholds)
+    draws = bootstrap(table, settings)
+    return [
+        SubgroupFigures(
+            attribute=attribute,
+            group=group,
+            finding=finding,
+            studies=len(table),
+            metrics=evaluation.labels[finding],
+            auroc_interval=percentile_interval(draws[finding]["auroc"], settings.confidence),
+            auprc_interval=percentile_interval(draws[finding]["auprc"], settings.confidence),
+            small=min(evaluation.labels[finding].positives, evaluation.labels[finding].negatives) < SMALL,
+        )
+        for finding in FINDINGS
+    ]
+
+
+def small_groups(figures: Sequence[SubgroupFigures]) -> tuple[str, ...]:
+    """A sentence per attribute that names its groups too small to speak."""
+    told = []
+    for attribute in dict.fromkeys(item.attribute for item in figures):
+        small = [f"{item.group} ({item.finding})" for item in figures if item.attribute == attribute and item.small]
+        if small:
+            more = f" and {len(small) - 3} more" if len(small) > 3 else ""
+            told.append(
+                f"{attribute}: fewer than {SMALL} positives or negatives in {', '.join(small[:3])}{more}: "
+                "too few to speak"
+            )
+    return tuple(told)

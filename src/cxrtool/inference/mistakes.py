@@ -1,0 +1,117 @@
+"""The mistakes of a model on a split, as a table and as pictures of where it looked."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from cxrtool.choices import MistakeKind
+from cxrtool.errors import CxrError
+from cxrtool.evaluation.mistakes import Mistake, find_mistakes
+from cxrtool.explain.overlay import contact_sheet
+from cxrtool.files import write_csv, write_json, write_png
+from cxrtool.inference.classifier import Classifier
+from cxrtool.inference.evaluate import predict_split
+from cxrtool.model.bundle import read_header
+from cxrtool.progress import Progress, ProgressCallback, ignore_progress
+from cxrtool.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MISTAKES_NAME = "mistakes.json"
+
+
+@dataclass(frozen=True)
+class MistakesResult:
+    """What `collect_mistakes` came to.
+
+    Attributes:
+        mistakes: by finding and kind, the surest first.
+        pictures: an overlay per mistake, by its place in `mistakes`; one whose image could not be read has none.
+        galleries: a contact sheet per finding.
+        folder: where mistakes.csv, mistakes.json and the pictures lie.
+    """
+
+    mistakes: tuple[Mistake, ...]
+    pictures: Mapping[int, Path]
+    galleries: Mapping[str, Path]
+    folder: Path
+
+    def to_dict(self) -> dict[str, object]:
+        """As ``cxr errors --json`` prints it."""
+        return {
+            "mistakes": [
+                asdict(mistake) | {"picture": str(self.pictures[place]) if place in self.pictures else None}
+                for place, mistake in enumerate(self.mistakes)
+            ],
+            "galleries": {finding: str(path) for finding, path in self.galleries.items()},
+        }
+
+
+def collect_mistakes(
+    model: Path,
+    settings: Settings,
+    kind: MistakeKind = MistakeKind.BOTH,
+    finding: str | None = None,
+    top: int = 8,
+    out: Path | None = None,
+    progress: ProgressCallback = ignore_progress,
+) -> MistakesResult:
+    """Find the surest mistakes on `settings.eval.split` and draw where the model looked for the finding.
+
+    Args:
+        model: a bundle file; without tuned thresholds 0.5 is used for each finding, and a warning says so.
+        settings: data, split and machine.
+        kind: false positives, false negatives or both.
+        finding: only this one.
+        top: at most so many of each finding and kind.
+        out: folder; ``errors_<split>`` beside the model unless given.
+        progress: called as work goes on.
+    """
+    if read_header(model).thresholds is None:
+        log.warning("the model's thresholds are not tuned: 0.5 is used for each finding (see cxr tune)")
+    images, header, _ = predict_split(model, settings, settings.eval.split, progress)
+    mistakes = find_mistakes(images, header.effective_thresholds, kind, finding, top)
+    folder = out or model.parent / f"errors_{settings.eval.split}"
+    root = settings.data.root or Path()
+    classifier = Classifier.load(model, settings=settings.runtime, raw=True)
+    pictures, galleries = _draw(classifier, mistakes, root, folder, progress)
+    columns = [field.name for field in fields(Mistake)]
+    rows = [
+        [*asdict(mistake).values(), pictures[place].name if place in pictures else None]
+        for place, mistake in enumerate(mistakes)
+    ]
+    write_csv(folder / "mistakes.csv", [*columns, "picture"], rows)
+    result = MistakesResult(mistakes, pictures, galleries, folder)
+    write_json(folder / MISTAKES_NAME, result.to_dict())
+    return result
+
+
+def _draw(
+    classifier: Classifier, mistakes: tuple[Mistake, ...], root: Path, folder: Path, progress: ProgressCallback
+) -> tuple[dict[int, Path], dict[str, Path]]:
+    pictures: dict[int, Path] = {}
+    galleries: dict[str, Path] = {}
+    for finding in dict.fromkeys(mistake.finding for mistake in mistakes):
+        places = [place for place, mistake in enumerate(mistakes) if mistake.finding == finding]
+        shown, captions = [], []
+        explained = classifier.explain_many([root / mistakes[place].path for place in places], finding)
+        for place, (path, result) in zip(places, explained, strict=True):
+            if isinstance(result, CxrError):
+                log.warning("%s: %s", path, result)
+                continue
+            overlay = result[0].overlay()
+            mistake = mistakes[place]
+            stem = f"{finding.replace(' ', '_')}_{mistake.kind}_{mistake.rank:03d}"
+            pictures[place] = folder / f"{stem}.png"
+            write_png(pictures[place], overlay)
+            shown.append(overlay)
+            captions.append(
+                f"{mistake.kind}\n{mistake.study}\nprobability {mistake.probability:.3f}\n"
+                f"threshold {mistake.threshold:.2f}"
+            )
+            progress(Progress("mistakes", len(pictures), len(mistakes)))
+        if shown:
+            galleries[finding] = folder / f"gallery_{finding.replace(' ', '_')}.png"
+            write_png(galleries[finding], contact_sheet(shown, captions))
+    return pictures, galleries

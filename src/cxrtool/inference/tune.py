@@ -1,0 +1,204 @@
+"""What is chosen on valid and stored in the bundle: thresholds and calibrations."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cxrtool.errors import RequestError
+from cxrtool.evaluation.calibration import Calibration, CalibrationFigures, calibration_figures, fit_calibration
+from cxrtool.evaluation.intervals import Interval
+from cxrtool.evaluation.operating import threshold_stability
+from cxrtool.evaluation.thresholds import TunedThresholds, threshold_grid, tune_thresholds, write_curves_csv
+from cxrtool.files import write_csv, write_json
+from cxrtool.findings import FINDINGS
+from cxrtool.inference.evaluate import bootstrap_settings, predict_split
+from cxrtool.model.bundle import StoredCalibration, StoredScaling, Tuning, change_header, read_header
+from cxrtool.predictions import PredictionTable, read_predictions, to_study_level, write_predictions
+from cxrtool.progress import ProgressCallback, ignore_progress
+from cxrtool.settings import Settings, TuneSettings
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """What `tune_model` came to.
+
+    Attributes:
+        tuned: thresholds and curves.
+        stability: where each threshold falls when patients are drawn anew.
+        folder: where thresholds.json, thresholds.csv and curves.csv lie.
+        bundle: the model they were written into, None when tuned from a table alone.
+    """
+
+    tuned: TunedThresholds
+    stability: Mapping[str, Interval]
+    folder: Path
+    bundle: Path | None
+
+    def to_dict(self) -> dict[str, object]:
+        """As ``cxr tune --json`` prints it and thresholds.json keeps it."""
+        return self.tuned.to_dict() | {
+            "stability": {finding: interval.to_dict() for finding, interval in self.stability.items()},
+            "model": None if self.bundle is None else str(self.bundle),
+        }
+
+
+def tune_model(
+    settings: Settings,
+    model: Path | None = None,
+    predictions: Path | None = None,
+    out: Path | None = None,
+    progress: ProgressCallback = ignore_progress,
+) -> TuneResult:
+    """Choose thresholds on a split that is not test and write them into the model's bundle.
+
+    Args:
+        settings: data, split, criterion, grid and machine.
+        model: a bundle file; may be left out with `predictions`, and then only files are written.
+        predictions: a saved table to tune from, instead of running the model.
+        out: folder for the files; ``tune_<split>`` beside the model or table unless given.
+        progress: called as images are read.
+
+    Raises:
+        RequestError: the rows come from the test split and `settings.data.i_know` is not set, or the table is another
+            model's.
+    """
+    wished = settings.tune
+    table = _choosing_table(settings, wished.split, model, predictions, progress)
+    grid = threshold_grid(wished.minimum, wished.maximum, wished.step)
+    tuned = tune_thresholds(table, wished.criterion, grid, wished.target, settings.data.i_know)
+    stability = threshold_stability(table, wished.criterion, grid, wished.target, bootstrap_settings(settings.eval))
+    beside = model or predictions
+    folder = out or (beside.parent if beside else Path()) / f"tune_{table.split}"
+    result = TuneResult(tuned, stability, folder, model)
+    write_json(folder / "thresholds.json", result.to_dict())
+    ends = [(stability[finding].low, stability[finding].high) for finding in tuned.thresholds]
+    rows = [[finding, number, *end] for (finding, number), end in zip(tuned.thresholds.items(), ends, strict=True)]
+    write_csv(folder / "thresholds.csv", ["finding", "threshold", "low", "high"], rows)
+    write_curves_csv(folder / "curves.csv", tuned)
+    if predictions is None:
+        write_predictions(folder / "predictions.csv", table)
+    if model is not None:
+        change_header(model, thresholds=dict(tuned.thresholds), tuning=_provenance(wished, table))
+    return result
+
+
+def _choosing_table(
+    settings: Settings, split: str, model: Path | None, predictions: Path | None, progress: ProgressCallback
+) -> PredictionTable:
+    """The study-level rows on which something is chosen: of a saved table, else of the model on `split`."""
+    if predictions is not None:
+        table = read_predictions(predictions)
+        if model is not None:
+            _refuse_another_model(table, model, predictions)
+        return table
+    if model is None:
+        raise RequestError("nothing to choose on", "Give --model and --data, or --predictions.")
+    if split == "test" and not settings.data.i_know:
+        raise RequestError(
+            "nothing is chosen on the test split: its figures would no longer be out of sample",
+            "Use --split valid, or say --i-know: it is then recorded in the bundle and every output.",
+        )
+    images, _, _ = predict_split(model, settings, split, progress)
+    return to_study_level(images)
+
+
+def _refuse_another_model(table: PredictionTable, model: Path, predictions: Path) -> None:
+    digest = read_header(model).weights_sha256
+    if table.model_sha256 and table.model_sha256 != digest:
+        raise RequestError(
+            f"{predictions} was made by another model than {model}",
+            "Make it anew with cxr eval --split valid.",
+        )
+
+
+def _provenance(tune: TuneSettings, table: PredictionTable) -> Tuning:
+    return Tuning(
+        criterion=tune.criterion,
+        target=tune.target,
+        minimum=tune.minimum,
+        maximum=tune.maximum,
+        step=tune.step,
+        split=table.split,
+        level=table.level.value,
+        rows=len(table),
+        sheet_sha256=table.sheet_sha256,
+    )
+
+
+@dataclass(frozen=True)
+class CalibrateResult:
+    """What `calibrate_model` came to.
+
+    Attributes:
+        calibration: the maps.
+        before: figures of the raw probabilities on the split they were fitted on, by finding.
+        after: of the calibrated ones there; in sample, so too good.
+        folder: where calibration.json lies.
+        bundle: the model they were written into.
+    """
+
+    calibration: Calibration
+    before: Mapping[str, CalibrationFigures]
+    after: Mapping[str, CalibrationFigures]
+    folder: Path
+    bundle: Path
+
+    def to_dict(self) -> dict[str, object]:
+        """As ``cxr calibrate --json`` prints it and calibration.json keeps it."""
+        return {
+            "method": self.calibration.method.value,
+            "split": self.calibration.split,
+            "rows": self.calibration.rows,
+            "labels": {
+                finding: asdict(self.calibration.scalings[finding])
+                | {"raw": asdict(self.before[finding]), "calibrated": asdict(self.after[finding])}
+                for finding in FINDINGS
+            },
+            "warnings": list(self.calibration.warnings),
+            "model": str(self.bundle),
+        }
+
+
+def calibrate_model(
+    settings: Settings,
+    model: Path,
+    predictions: Path | None = None,
+    out: Path | None = None,
+    progress: ProgressCallback = ignore_progress,
+) -> CalibrateResult:
+    """Fit a map from raw to calibrated probabilities on valid, at study level, and write it into the bundle.
+
+    Ranks, and so AUROC, AUPRC and every decision, stay as they are: thresholds are kept on the raw scale.
+
+    Args:
+        settings: data, split, method and machine.
+        model: a bundle file.
+        predictions: a saved table of this model, instead of running it.
+        out: folder for calibration.json; ``calibrate_<split>`` beside the model unless given.
+        progress: called as images are read.
+
+    Raises:
+        RequestError: as `tune_model`.
+    """
+    wished = settings.calibrate
+    table = _choosing_table(settings, wished.split, model, predictions, progress)
+    calibration = fit_calibration(table, wished.method, settings.data.i_know)
+    result = CalibrateResult(
+        calibration,
+        calibration_figures(table),
+        calibration_figures(table, calibration.scalings),
+        out or model.parent / f"calibrate_{table.split}",
+        model,
+    )
+    write_json(result.folder / "calibration.json", result.to_dict())
+    scalings = {finding: StoredScaling(**asdict(scaling)) for finding, scaling in calibration.scalings.items()}
+    stored = StoredCalibration(
+        method=calibration.method,
+        scalings=scalings,
+        split=table.split,
+        level=table.level.value,
+        rows=len(table),
+        sheet_sha256=table.sheet_sha256,
+    )
+    change_header(model, calibration=stored)
+    return result

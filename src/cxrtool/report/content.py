@@ -1,0 +1,159 @@
+"""What a report says, gathered from a run folder and, where it can be reached, the data."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cxrtool.data.manifest import find_sheet
+from cxrtool.errors import CxrError, RequestError
+from cxrtool.evaluation.assessment import Assessment
+from cxrtool.inference.evaluate import assess_table, evaluate_model
+from cxrtool.inference.mistakes import MistakesResult, collect_mistakes
+from cxrtool.model.bundle import BundleHeader, read_header
+from cxrtool.predictions import PredictionTable, read_predictions
+from cxrtool.progress import ProgressCallback, ignore_progress
+from cxrtool.settings import Settings
+from cxrtool.training.policies import COMPARISON_NAME
+from cxrtool.training.run import settings_of_run
+from cxrtool.training.state import EpochRecord
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """Everything a report shows.
+
+    Attributes:
+        run: the run folder.
+        header: of its bundle.
+        table: study-level predictions of the reported split.
+        assessment: of them.
+        tuning_table: the predictions on which thresholds were chosen, None where they are not kept.
+        history: a record per epoch; empty for a bundle without its run folder.
+        mistakes: None where the images cannot be reached.
+        policies: the policy comparison that the run is part of, as JSON, None where it is of none.
+        settings: the run's resolved settings, nested; empty where they are not kept.
+        dataset: dataset.json of the run; empty where it is not kept.
+    """
+
+    run: Path
+    header: BundleHeader
+    table: PredictionTable
+    assessment: Assessment
+    tuning_table: PredictionTable | None
+    history: tuple[EpochRecord, ...]
+    mistakes: MistakesResult | None
+    policies: Mapping[str, Any] | None
+    settings: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+
+
+def gather(
+    model: Path, settings: Settings, top: int | None = 4, progress: ProgressCallback = ignore_progress
+) -> ReportContent:
+    """Collect a report's content; the model is run where its predictions are not kept and the data can be reached.
+
+    Args:
+        model: a bundle file in its run folder.
+        settings: split, draws, subgroups; data, else the run's own is used where it still exists.
+        top: mistakes shown of each finding and kind; None looks for none.
+        progress: called as work goes on.
+
+    Raises:
+        RequestError: there are neither kept predictions of this model nor data to make them from.
+    """
+    run, header = model.parent, read_header(model)
+    stored = _stored_settings(run)
+    settings = _with_data(settings, stored)
+    split = settings.eval.split
+    table = _kept(run / f"eval_{split}" / "predictions.csv", header)
+    if table is None:
+        if not _reachable(settings, split):
+            raise RequestError(
+                f"{run} holds no predictions of its model on {split}, and there is no data to make them from",
+                f"Run cxr eval --split {split} first, or give --data.",
+            )
+        table = evaluate_model(model, settings, None, progress).table
+    return ReportContent(
+        run=run,
+        header=header,
+        table=table,
+        assessment=assess_table(table, header, settings.eval),
+        tuning_table=_tuning_table(run, header),
+        history=_history(run),
+        mistakes=None if top is None else _mistakes(model, settings, top, progress),
+        policies=_policies(run),
+        settings=stored,
+        dataset=_read_json(run / "dataset.json"),
+    )
+
+
+def _stored_settings(run: Path) -> dict[str, Any]:
+    try:
+        return settings_of_run(run)
+    except RequestError:
+        return {}
+
+
+def _with_data(settings: Settings, stored: Mapping[str, Any]) -> Settings:
+    """The run's own data folder, views and meaning of blanks where none is given."""
+    own = stored.get("data", {})
+    if settings.data.root is not None or not own.get("root"):
+        return settings
+    fields = settings.data.model_dump() | {key: own[key] for key in ("root", "views", "blank") if key in own}
+    return settings.model_copy(update={"data": type(settings.data).model_validate(fields)})
+
+
+def _reachable(settings: Settings, split: str) -> bool:
+    root = settings.data.root
+    return root is not None and root.is_dir() and find_sheet(root, split) is not None
+
+
+def _kept(path: Path, header: BundleHeader) -> PredictionTable | None:
+    if not path.is_file():
+        return None
+    table = read_predictions(path)
+    if table.model_sha256 != header.weights_sha256:
+        log.warning("%s is another model's and is not used", path)
+        return None
+    return table
+
+
+def _tuning_table(run: Path, header: BundleHeader) -> PredictionTable | None:
+    if header.tuning is None:
+        return None
+    return _kept(run / f"tune_{header.tuning.split}" / "predictions.csv", header)
+
+
+def _history(run: Path) -> tuple[EpochRecord, ...]:
+    path = run / "history.json"
+    if not path.is_file():
+        return ()
+    return tuple(EpochRecord(**row) for row in json.loads(path.read_text(encoding="utf-8")))
+
+
+def _mistakes(model: Path, settings: Settings, top: int, progress: ProgressCallback) -> MistakesResult | None:
+    if not _reachable(settings, settings.eval.split):
+        return None
+    try:
+        return collect_mistakes(model, settings, top=top, progress=progress)
+    except CxrError as error:
+        log.warning("no mistakes are shown: %s", error)
+        return None
+
+
+def _policies(run: Path) -> dict[str, Any] | None:
+    found = _read_json(run.parent / COMPARISON_NAME)
+    names = {Path(name).name for runs in found.get("runs", {}).values() for name in runs}
+    return found if run.name in names else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,211 @@
+"""Charts as SVG text that takes its ink from the page, so that one chart serves dark, light and print.
+
+matplotlib draws; nothing here opens a window or keeps state (`Figure` without pyplot).
+"""
+
+import html
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from cxrtool.evaluation.bands import Band
+from cxrtool.evaluation.calibration import ReliabilityBin
+from cxrtool.evaluation.operating import DecisionCurve
+from cxrtool.evaluation.thresholds import ThresholdCurve
+from cxrtool.training.state import EpochRecord
+
+# Okabe & Ito's colours: apart for colour-blind readers, and legible on black and on white.
+BLUE, ORANGE, GREEN, GREY = "#3d8fd1", "#d97706", "#1a9a74", "#8a8f98"
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: it can be searched, scaled and recoloured
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+_SIZE = (3.3, 2.7)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart for a page.
+
+    Attributes:
+        title: above it.
+        svg: the drawing, with its description for screen readers.
+    """
+
+    title: str
+    svg: str
+
+
+def _draw(title: str, description: str, paint: Callable[[Axes], None], size: tuple[float, float] = _SIZE) -> Chart:
+    # Ids come from a hash of content and salt: another salt for each chart keeps them apart on a page.
+    with mpl.rc_context(_STYLE | {"svg.hashsalt": f"{title} {description}"}):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        paint(axes)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = svg.replace("#000000", "currentColor")
+    # A fixed size would not shrink with a narrow window. Ids like figure_1 are in every chart; nothing refers to them.
+    svg = re.sub(r' width="[^"]*pt" height="[^"]*pt"', "", svg, count=1)
+    svg = re.sub(r' id="(?![A-Za-z]*[0-9a-f]{10}")[^"]*"', "", svg)
+    label = html.escape(f"{title}. {description}", quote=True)
+    return Chart(title, svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1))
+
+
+def _unit_axes(axes: Axes, x: str, y: str) -> None:
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x, ylabel=y)
+    axes.set_xticks([0, 0.5, 1])
+    axes.set_yticks([0, 0.5, 1])
+
+
+def roc_chart(finding: str, fpr: NDArray[np.float64], tpr: NDArray[np.float64], band: Band, caption: str) -> Chart:
+    """The ROC curve with its pointwise band."""
+
+    def paint(axes: Axes) -> None:
+        axes.fill_between(band.x, band.low, band.high, color=BLUE, alpha=0.25, linewidth=0)
+        axes.plot(fpr, tpr, color=BLUE)
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle=":")
+        _unit_axes(axes, "1 - specificity", "sensitivity")
+
+    return _draw(finding, f"ROC curve, {caption}", paint)
+
+
+def pr_chart(
+    finding: str,
+    recall: NDArray[np.float64],
+    precision: NDArray[np.float64],
+    band: Band,
+    prevalence: float,
+    caption: str,
+) -> Chart:
+    """The precision-recall curve with its pointwise band; the dotted line is chance."""
+
+    def paint(axes: Axes) -> None:
+        axes.fill_between(band.x, band.low, band.high, color=BLUE, alpha=0.25, linewidth=0)
+        axes.step(recall, precision, color=BLUE, where="pre")
+        axes.axhline(prevalence, color=GREY, linestyle=":")
+        _unit_axes(axes, "recall", "precision")
+
+    return _draw(finding, f"Precision-recall curve, {caption}", paint)
+
+
+def reliability_chart(
+    finding: str, raw: Sequence[ReliabilityBin], calibrated: Sequence[ReliabilityBin] | None
+) -> Chart:
+    """Share of positives over mean probability; a dot's area grows with its rows."""
+
+    def dots(axes: Axes, bins: Sequence[ReliabilityBin], colour: str, name: str) -> None:
+        filled = [part for part in bins if part.rows]
+        most = max((part.rows for part in filled), default=1)
+        x = [part.mean_probability or 0 for part in filled]
+        y = [part.positive_share or 0 for part in filled]
+        axes.plot(x, y, color=colour, linewidth=1, label=name)
+        axes.scatter(x, y, s=[8 + 50 * part.rows / most for part in filled], color=colour, alpha=0.8)
+
+    def paint(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle=":")
+        dots(axes, raw, ORANGE, "raw")
+        if calibrated is not None:
+            dots(axes, calibrated, GREEN, "calibrated")
+            axes.legend(loc="upper left")
+        _unit_axes(axes, "mean probability", "share of positives")
+
+    told = "; ".join(
+        f"{part.low:.1f} to {part.high:.1f}: {part.rows} rows, {100 * (part.positive_share or 0):.0f} % positive"
+        for part in raw
+        if part.rows
+    )
+    return _draw(finding, f"Reliability of raw probabilities: {told or 'no row'}", paint)
+
+
+def threshold_chart(finding: str, curve: ThresholdCurve, threshold: float | None) -> Chart:
+    """F1, recall and specificity over thresholds, and the chosen one."""
+
+    def paint(axes: Axes) -> None:
+        axes.plot(curve.thresholds, curve.f1, color=BLUE, label="F1")
+        axes.plot(curve.thresholds, curve.recall, color=ORANGE, linewidth=1, label="recall")
+        axes.plot(curve.thresholds, curve.specificity, color=GREEN, linewidth=1, label="specificity")
+        if threshold is not None:
+            axes.axvline(threshold, color=GREY, linestyle="--", linewidth=1)
+        axes.legend(loc="lower center", ncols=3, bbox_to_anchor=(0.5, 1.0), handlelength=1.2, columnspacing=1)
+        _unit_axes(axes, "threshold", "")
+
+    return _draw(finding, f"F1, recall and specificity over thresholds; chosen {threshold or 'none'}", paint)
+
+
+def histogram_chart(
+    finding: str, positives: NDArray[np.float64], negatives: NDArray[np.float64], threshold: float | None
+) -> Chart:
+    """Scores of positives above, of negatives below the line, as shares."""
+    edges = np.linspace(0, 1, 21)
+
+    def paint(axes: Axes) -> None:
+        for values, colour, sign, name in ((positives, ORANGE, 1, "positive"), (negatives, BLUE, -1, "negative")):
+            shares = np.histogram(values, edges)[0] / max(len(values), 1)
+            axes.bar(edges[:-1], sign * shares, width=0.05, align="edge", color=colour, label=name)
+        axes.axhline(0, color="#000000", linewidth=0.8)
+        if threshold is not None:
+            axes.axvline(threshold, color=GREY, linestyle="--", linewidth=1)
+        axes.set(xlim=(0, 1), xlabel="probability", ylabel="share of the class")
+        most = max(abs(bound) for bound in axes.get_ylim())
+        axes.set_ylim(-most, most)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
+        axes.legend(loc="lower center", ncols=2, bbox_to_anchor=(0.5, 1.0), handlelength=1.2)
+
+    told = f"{len(positives)} positives and {len(negatives)} negatives"
+    return _draw(finding, f"Histogram of the probabilities of {told}", paint)
+
+
+def decision_chart(finding: str, curve: DecisionCurve) -> Chart:
+    """Net benefit of acting on the model, on everyone, on no one."""
+
+    def paint(axes: Axes) -> None:
+        axes.plot(curve.thresholds, curve.model, color=BLUE, label="model")
+        axes.plot(curve.thresholds, curve.everyone, color=ORANGE, linewidth=1, label="everyone")
+        axes.axhline(0, color=GREY, linestyle=":", label="no one")
+        top = max(float(np.nanmax(curve.model)), float(np.nanmax(curve.everyone)), 0.01)
+        axes.set(xlim=(0, 0.8), ylim=(-0.25 * top, 1.1 * top), xlabel="threshold probability", ylabel="net benefit")
+        axes.legend(loc="upper right")
+
+    return _draw(finding, "Decision curve: net benefit over threshold probabilities", paint)
+
+
+def history_chart(history: Sequence[EpochRecord], best: int) -> Chart:
+    """Losses and valid AUROC over epochs."""
+    epochs = [record.epoch for record in history]
+
+    def paint(axes: Axes) -> None:
+        axes.plot(
+            epochs, [record.train_loss for record in history], color=BLUE, marker="o", label="train loss (weighted)"
+        )
+        axes.plot(epochs, [record.valid_loss for record in history], color=ORANGE, marker="o", label="valid loss")
+        axes.set(xlabel="epoch", ylabel="loss")
+        axes.axvline(best, color=GREY, linestyle="--", linewidth=1)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        right = axes.twinx()
+        right.spines["right"].set_visible(True)
+        auroc = [np.nan if record.valid_auroc is None else record.valid_auroc for record in history]
+        right.plot(epochs, auroc, color=GREEN, marker="s", label="valid AUROC")
+        right.set_ylabel("mean AUROC")
+        lines = axes.get_lines()[:2] + right.get_lines()
+        axes.legend(
+            lines, [str(line.get_label()) for line in lines], loc="lower center", ncols=3, bbox_to_anchor=(0.5, 1.0)
+        )
+
+    return _draw("Training", f"Losses and valid AUROC over {len(epochs)} epochs; best {best}", paint, (6.6, 2.9))

@@ -1,0 +1,162 @@
+"""The seed's experiment, with its uncertainty: train one model per policy and seed, and compare them."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cxrtool.data.manifest import available_splits
+from cxrtool.errors import RequestError
+from cxrtool.evaluation.comparison import MEAN, Candidate, Comparison, compare
+from cxrtool.files import write_json
+from cxrtool.findings import UncertaintyPolicy
+from cxrtool.inference.compare import write_comparison
+from cxrtool.inference.evaluate import bootstrap_settings, predict_split
+from cxrtool.model.bundle import resolve_model
+from cxrtool.predictions import PredictionTable, to_study_level
+from cxrtool.progress import ProgressCallback, ignore_progress
+from cxrtool.settings import ResolvedSettings, load_settings
+from cxrtool.training.loop import train
+from cxrtool.training.run import StopSignal
+from cxrtool.training.state import STATE_NAME, read_state
+
+log = logging.getLogger(__name__)
+
+COMPARISON_NAME = "policies.json"
+
+
+@dataclass(frozen=True)
+class PolicyComparison:
+    """What `compare_policies` came to.
+
+    Attributes:
+        runs: run folders by policy, one per seed.
+        comparisons: by split, ``valid`` and where there is one ``test``.
+        chosen: the policy with the best mean AUROC on valid; None where that is undefined.
+    """
+
+    runs: Mapping[str, tuple[Path, ...]]
+    comparisons: Mapping[str, Comparison]
+    chosen: str | None
+
+    def sentences(self) -> tuple[str, ...]:
+        """The findings in plain words: the choice on valid, then what test says of the differences."""
+        told = [comparison.sentence() for comparison in self.comparisons.values()]
+        if self.chosen is not None:
+            told.insert(0, f"Chosen on valid, by mean AUROC: {self.chosen}. Test chooses nothing; it only reports.")
+        return tuple(told)
+
+    def to_dict(self) -> dict[str, object]:
+        """As ``cxr compare --train --json`` prints it."""
+        return {
+            "runs": {policy: [str(run) for run in runs] for policy, runs in self.runs.items()},
+            "comparisons": {split: comparison.to_dict() for split, comparison in self.comparisons.items()},
+            "chosen_on_valid": self.chosen,
+            "sentences": list(self.sentences()),
+        }
+
+
+def parse_policies(text: str) -> tuple[str, ...]:
+    """``u-ignore,u-ones`` as policies; ``Finding=policy`` belongs to the policy before it.
+
+    Raises:
+        RequestError: one is unknown, stands twice, or there are fewer than two.
+    """
+    parts: list[str] = []
+    for part in text.split(","):
+        if "=" in part and parts:
+            parts[-1] += f",{part.strip()}"
+        else:
+            parts.append(part.strip())
+    policies = tuple(str(UncertaintyPolicy.parse(part)) for part in parts)
+    if len(policies) < 2 or len(set(policies)) < len(policies):
+        raise RequestError(f"--policies {text} names fewer than two different policies", "Try u-ignore,u-ones,u-zeros.")
+    return policies
+
+
+def compare_policies(
+    resolved: ResolvedSettings,
+    policies: Sequence[str],
+    seeds: int,
+    out: Path,
+    progress: ProgressCallback = ignore_progress,
+    stop: StopSignal = lambda: None,
+) -> PolicyComparison:
+    """Train every policy with every seed, then compare them on valid and on test.
+
+    Runs that are done are kept, unfinished ones resumed, so the same call goes on after an interruption.
+
+    Args:
+        resolved: settings of all runs; policy and seed are replaced.
+        policies: two or more.
+        seeds: runs per policy, with the seeds 0, 1, ...
+        out: folder of the runs and of policies.json.
+        progress: called as work goes on.
+        stop: see `train`.
+
+    Raises:
+        RequestError: the data cannot be used, or a run in `out` was made with other settings.
+        InterruptedWorkError: `stop` gave a signal.
+    """
+    settings = resolved.settings
+    if settings.data.root is None:
+        raise RequestError("no data is given", "Name the folder with --data.")
+    splits = [split for split in ("valid", "test") if split in available_splits(settings.data.root)]
+    runs: dict[str, tuple[Path, ...]] = {}
+    for policy in policies:
+        folders = []
+        for seed in range(seeds):
+            folder = out / f"{policy.replace(',', '+').replace('=', '-').replace(' ', '')}_seed{seed}"
+            _finish(_with(resolved, policy, seed), folder, _named(progress, folder.name), stop)
+            folders.append(folder)
+        runs[policy] = tuple(folders)
+    comparisons: dict[str, Comparison] = {}
+    for split in splits:
+        candidates = [
+            Candidate(policy, tuple(_table(folder, resolved, split, progress) for folder in folders))
+            for policy, folders in runs.items()
+        ]
+        comparisons[split] = compare(candidates, bootstrap_settings(settings.eval))
+        write_comparison(out, comparisons[split])
+    result = PolicyComparison(runs, comparisons, _chosen(comparisons))
+    write_json(out / COMPARISON_NAME, result.to_dict())
+    return result
+
+
+def _with(resolved: ResolvedSettings, policy: str, seed: int) -> ResolvedSettings:
+    values = {key: value for key, value, _ in resolved.rows()} | {"train.policy": policy, "train.seed": seed}
+    own = {"train.policy": "cxr compare", "train.seed": "cxr compare"}
+    return ResolvedSettings(load_settings(values, environ={}).settings, {**resolved.sources, **own})
+
+
+def _finish(resolved: ResolvedSettings, folder: Path, progress: ProgressCallback, stop: StopSignal) -> None:
+    wished = resolved.settings.train
+    begun = (folder / STATE_NAME).exists()
+    if begun:
+        state, _ = read_state(folder / STATE_NAME)
+        waited = wished.patience and state.epoch - state.best_epoch >= wished.patience
+        if state.fingerprint.get("policy") == wished.policy and (state.epoch >= wished.epochs or waited):
+            log.info("%s is done", folder)
+            return
+    train(resolved, None if begun else folder, folder if begun else None, progress, stop)
+
+
+def _named(progress: ProgressCallback, name: str) -> ProgressCallback:
+    return lambda step: progress(replace(step, phase=f"{name} {step.phase}"))
+
+
+def _table(folder: Path, resolved: ResolvedSettings, split: str, progress: ProgressCallback) -> PredictionTable:
+    named = _named(progress, folder.name)
+    images, _, _ = predict_split(resolve_model(folder, Path()), resolved.settings, split, named)
+    return to_study_level(images)
+
+
+def _chosen(comparisons: Mapping[str, Comparison]) -> str | None:
+    if "valid" not in comparisons:
+        return None
+    values = {
+        name: rows[MEAN]["auroc"].value
+        for name, rows in comparisons["valid"].figures.items()
+        if rows[MEAN]["auroc"].value is not None
+    }
+    return max(values, key=lambda name: values[name] or 0.0) if values else None
