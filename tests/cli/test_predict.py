@@ -5,13 +5,17 @@ import io
 import math
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import Call, Cxr
+from conftest import Call
 from cxrtool.cli.explain import unique_names
 from cxrtool.findings import FINDINGS
 
@@ -118,10 +122,21 @@ def test_text_in_an_images_comment_is_in_no_output(
     assert not any(b"JANE DOE" in path.read_bytes() for path in pictures)
 
 
-def test_an_interrupted_table_is_not_left_half_written(cxr: Cxr, run_folder: Path, tmp_path: Path) -> None:
-    done = cxr("predict", "-", "--model", run_folder, "--csv", "no/such/folder/out.csv", stdin="x.jpg\n")
-    assert done.returncode in (1, 2)
-    assert done.stderr.startswith("error: ") or (tmp_path / "no/such/folder/out.csv").exists()
+def test_an_interrupted_table_is_not_left_half_written(run_folder: Path, images: list[Path], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cxrtool", "predict", "-", "--model", str(run_folder), "--csv", "out.csv"]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env={**os.environ}
+    )
+    assert process.stdin is not None
+    process.stdin.write(f"{images[0]}\n" * 100)
+    process.stdin.flush()  # and left open: the list goes on
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".out.csv.*.partial")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 143, told
+    assert not list(tmp_path.iterdir())
 
 
 class TestExplain:

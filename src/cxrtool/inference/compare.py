@@ -23,6 +23,9 @@ def compare_models(
     """
     if len(inputs) < 2:
         raise RequestError("there is one model to compare", "Name two or more.")
+    lacking = [path for path in inputs if not path.exists()]
+    if lacking:
+        raise RequestError(f"{lacking[0]} does not exist", "Name run folders, bundles or predictions.csv files.")
     candidates = []
     for name, path in zip(_short_names(inputs), inputs, strict=True):
         candidates.append(Candidate(name, (_table(path, settings, progress),)))

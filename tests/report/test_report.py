@@ -1,0 +1,155 @@
+"""The report in a real browser, and the model card."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from conftest import Call
+from cxrtool.model.bundle import change_header
+
+CHROMIUM = shutil.which("chromium")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
+
+
+class _Page(HTMLParser):
+    """Ids, links, pictures and tables of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.targets: list[str] = []
+        self.sources: list[str] = []
+        self.unnamed: list[str] = []
+        self.downloads: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.ids += [given["id"]] if given.get("id") else []
+        self.targets += [given["href"]] if tag == "a" and given.get("href") else []
+        self.downloads += [given["download"]] if given.get("download") else []
+        self.sources += [value for name in ("src", "xlink:href") if (value := given.get(name))]
+        if (tag == "img" and not given.get("alt")) or (tag == "svg" and not given.get("aria-label")):
+            self.unnamed.append(tag)
+
+
+@pytest.fixture(scope="module")
+def report(phantoms: Path, run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of a run whose name tries to be a script, with calibration and mistakes."""
+    from cxrtool.inference.tune import calibrate_model
+    from cxrtool.report.content import gather
+    from cxrtool.report.page import write_report
+    from cxrtool.settings import load_settings
+
+    run = Path(shutil.copytree(run_folder, tmp_path_factory.mktemp("report") / "run"))
+    model = run / "model.safetensors"
+    settings = load_settings({"data.root": phantoms, "eval.draws": 50}, environ={}).settings
+    calibrate_model(settings, model)
+    change_header(model, run="<script>document.title='broken'</script>")
+    write_report(gather(model, settings, top=1), run / "report.html")
+    return run / "report.html"
+
+
+def browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    assert CHROMIUM is not None
+    fixed = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"]
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    profile = f"--user-data-dir={page.parent / 'profile'}"
+    command = [CHROMIUM, *fixed, *quiet, profile, *options, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+
+
+def test_the_page_needs_nothing_but_itself(report: Path) -> None:
+    page = _Page(report.read_text())
+    assert all(source.startswith(("data:", "#")) for source in page.sources)
+    assert all(target.startswith(("data:text/csv", "#")) for target in page.targets)
+    assert len(page.ids) == len(set(page.ids))
+    assert {target[1:] for target in page.targets if target[0] == "#"} <= set(page.ids)
+    assert {source[1:] for source in page.sources if source[0] == "#"} <= set(page.ids)
+    assert not page.unnamed, "pictures without words for screen readers"
+    assert {"areas.csv", "rates.csv", "calibration.csv", "history.csv", "settings.csv"} <= set(page.downloads)
+
+
+def test_93_names_are_escaped(report: Path) -> None:
+    text = report.read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_a_downloaded_table_is_the_shown_one(report: Path) -> None:
+    import base64
+    import csv
+
+    text = report.read_text()
+    (encoded,) = re.findall(r'download="areas.csv" href="data:text/csv;charset=utf-8;base64,([^"]+)"', text)
+    rows = list(csv.reader(base64.b64decode(encoded).decode().splitlines()))
+    assert rows[0][:2] == ["finding", "AUROC"]
+    assert [row[0] for row in rows[1:]][-1] == "mean"
+    for cell in rows[1]:
+        assert f">{cell}</" in text
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [400, 1280])
+def test_it_renders_without_an_error_and_fits_the_window(report: Path, width: int) -> None:
+    """The page's own policy forbids scripts, so a probe in a copy without it measures what a reader would see."""
+    probe = """<script>addEventListener("load", () => {
+      const box = node => node.getBoundingClientRect();
+      document.body.dataset.probe = JSON.stringify({
+        overflow: document.documentElement.scrollWidth - innerWidth,
+        broken: [...document.images].filter(image => !image.naturalWidth).length,
+        images: document.images.length,
+        flat: [...document.querySelectorAll("figure svg")].filter(svg => box(svg).height < 80).length,
+        charts: document.querySelectorAll("figure svg").length,
+        title: document.title });
+    });</script></head>"""
+    text = re.sub(r"<meta http-equiv=.Content-Security-Policy.[^>]*>", "", report.read_text())
+    copy = report.with_name(f"probe{width}.html")
+    copy.write_text(text.replace("</head>", probe, 1))
+    done = browse(copy, f"--window-size={width},900", "--enable-logging=stderr", "--dump-dom")
+    (found,) = re.findall(r'data-probe="([^"]+)"', done.stdout)
+    seen = json.loads(found.replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    assert seen["overflow"] <= 0, "the page scrolls sideways"
+    assert seen["broken"] == 0
+    assert seen["images"] >= 1
+    assert seen["charts"] >= 12
+    assert seen["flat"] == 0
+    assert "broken" not in seen["title"].split("script")[0]
+    assert "CONSOLE" not in done.stderr
+
+
+@needs_chromium
+def test_the_page_itself_gives_no_console_error_and_prints(report: Path) -> None:
+    done = browse(report, "--enable-logging=stderr", f"--print-to-pdf={report.with_suffix('.pdf')}")
+    assert "CONSOLE" not in done.stderr
+    assert report.with_suffix(".pdf").stat().st_size > 50_000
+
+
+def test_the_card_holds_data_policy_figures_thresholds_and_limits(
+    call: Call, phantoms: Path, run_folder: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(run_folder, tmp_path / "run"))
+    change_header(run / "model.safetensors", run="a|b <i>")
+    done = call("report", run, "--card", "--data", phantoms, "--draws", 50)
+    assert done.code == 0, done.stderr
+    card = (run / "MODEL_CARD.md").read_text()
+    for words in ("a\\|b &lt;i>", "u-ignore", "not a medical device", "train.csv", "Chosen by f1 on valid", "ECE"):
+        assert words in card
+    metrics = json.loads((run / "eval_test" / "metrics.json").read_text())
+    for finding, row in metrics["labels"].items():
+        if row["auroc"] is not None:
+            assert f"| {finding} | {row['auroc']:.4f} (" in card
+
+
+def test_a_bundle_without_predictions_or_data_is_refused(call: Call, run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "alone").mkdir()
+    shutil.copy(run_folder / "model.safetensors", tmp_path / "alone")
+    done = call("report", tmp_path / "alone")
+    assert done.code == 2
+    assert "cxr eval" in done.stderr
+    assert not (tmp_path / "alone" / "report.html").exists()
