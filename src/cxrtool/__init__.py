@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cxrtool.findings import FINDINGS
 
 if TYPE_CHECKING:
-    from cxrtool.explain.cam import Explanation
+    from cxrtool.explain.explanation import Explanation
     from cxrtool.inference.classifier import Classifier, Prediction
 
 __version__ = "0.1.0"
@@ -21,7 +21,7 @@ __all__ = ["FINDINGS", "Classifier", "Explanation", "Prediction", "__version__"]
 _LAZY = {
     "Classifier": "cxrtool.inference.classifier",
     "Prediction": "cxrtool.inference.classifier",
-    "Explanation": "cxrtool.explain.cam",
+    "Explanation": "cxrtool.explain.explanation",
 }
 
 

@@ -78,3 +78,22 @@ class MistakeKind(StrEnum):
     BOTH = "both"
     FALSE_POSITIVE = "false-positive"
     FALSE_NEGATIVE = "false-negative"
+
+
+class Layer(StrEnum):
+    """A dense block of the network; maps have an 8th, a 16th or a 32nd of the image's side in cells."""
+
+    DENSEBLOCK2 = "denseblock2"
+    DENSEBLOCK3 = "denseblock3"
+    DENSEBLOCK4 = "denseblock4"
+
+
+class Method(StrEnum):
+    """How a map is made; see docs/explain.md for what each is worth."""
+
+    GRAD_CAM = "grad-cam"
+    GRAD_CAM_PLUS_PLUS = "grad-cam++"
+    LAYER_CAM = "layer-cam"
+    SCORE_CAM = "score-cam"
+    INTEGRATED_GRADIENTS = "integrated-gradients"
+    OCCLUSION = "occlusion"

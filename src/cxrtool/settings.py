@@ -20,8 +20,10 @@ from cxrtool.choices import (
     CalibrationMethod,
     Criterion,
     Device,
+    Layer,
     Level,
     MatmulPrecision,
+    Method,
     OptimizerName,
     Precision,
     SelectBy,
@@ -147,6 +149,25 @@ class ExplainSettings(_Section):
     """How maps are drawn."""
 
     alpha: Fraction = Field(default=0.45, description="strength of the heatmap over the radiograph")
+    method: Method = Field(default=Method.GRAD_CAM, description="how the map is made")
+    layer: Layer | None = Field(default=None, description="dense block of a CAM; the method's own unless given")
+    flip: bool = Field(default=False, description="average with the map of the mirrored image")
+    scales: str = Field(default="1", pattern=r"^\d+(\.\d+)?(,\d+(\.\d+)?)*$", description="average over these sizes")
+    stretch: bool = Field(default=False, description="raise each map's peak to 1 instead of the probability")
+    contour: bool = Field(default=False, description="draw a line at half the peak instead of colours")
+
+
+class LocalizeSettings(_Section):
+    """How maps are measured against the truth."""
+
+    split: str = Field(default="test", pattern="^(train|valid|test)$")
+    methods: str = Field(
+        default=Method.GRAD_CAM.value, description="methods separated by commas; layer-cam@denseblock2 names a layer"
+    )
+    otsu: bool = Field(default=False, description="cut maps by Otsu's threshold instead of one chosen on valid")
+    positives_only: bool = Field(default=False, description="only images that the model calls positive")
+    limit: int = Field(default=0, ge=0, description="at most so many images; 0 takes all")
+    faithfulness: int = Field(default=0, ge=0, description="image and finding pairs for sanity, insertion, deletion")
 
 
 class Settings(BaseSettings):
@@ -165,6 +186,7 @@ class Settings(BaseSettings):
     tune: TuneSettings = TuneSettings()
     calibrate: CalibrateSettings = CalibrateSettings()
     explain: ExplainSettings = ExplainSettings()
+    localize: LocalizeSettings = LocalizeSettings()
 
     @classmethod
     def settings_customise_sources(

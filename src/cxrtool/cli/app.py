@@ -21,6 +21,7 @@ from cxrtool.cli import (
     eval_,
     explain,
     info,
+    localize,
     phantom,
     predict,
     report,
@@ -54,6 +55,7 @@ COMMANDS = (
     report,
     predict,
     explain,
+    localize,
     info,
     config,
 )

@@ -90,10 +90,12 @@ def _show_figures(comparisons: "dict[str, Comparison]") -> None:
         for comparison in comparisons.values():
             for figure in ("auroc", "auprc"):
                 one = comparison.figures[name]["mean"][figure]
-                spread = "" if one.seed_deviation is None else f" ± {one.seed_deviation:.4f} between seeds"
+                spread = "" if one.seed_deviation is None else f" ± {one.seed_deviation:.4f}"
                 row.append(interval_text(one.value, one.interval) + spread)
         rows.append(row)
-    display.print_table("mean over findings, 95 % interval over patients", header, rows)
+    seeds = any("±" in cell for row in rows for cell in row)
+    spread = "; ± is the standard deviation between seeds" if seeds else ""
+    display.print_table(f"mean over findings, 95 % interval over patients{spread}", header, rows)
 
 
 def register(app: typer.Typer) -> None:

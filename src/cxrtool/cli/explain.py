@@ -16,10 +16,16 @@ from cxrtool.progress import Progress
 from cxrtool.settings import ResolvedSettings
 
 if TYPE_CHECKING:
-    from cxrtool.explain.cam import Explanation
+    from cxrtool.explain.explanation import Explanation
+    from cxrtool.explain.methods import MapSettings
+    from cxrtool.settings import ExplainSettings
 
 
-@settings_options("model", "explain.alpha", *RUNTIME, "runtime.batch_size")
+MAPS = ("explain.method", "explain.layer", "explain.flip", "explain.scales")
+"""The settings that say how a map is made."""
+
+
+@settings_options("model", *MAPS, "explain.alpha", "explain.stretch", "explain.contour", *RUNTIME, "runtime.batch_size")
 def explain(
     resolved: ResolvedSettings,
     inputs: Annotated[list[Path], typer.Argument(help="Images, folders, or - for a list of paths on stdin.")],
@@ -33,43 +39,74 @@ def explain(
         str | None,
         typer.Option("--thresholds", help="0.46,0.11,0.47,0.34,0.37 or a file. \\[default: the bundle's]"),
     ] = None,
+    panel: Annotated[
+        bool, typer.Option("--panel", help="All five findings, and a picture of them side by side.")
+    ] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Show where the model looked: heatmap, overlay and a side-by-side figure per image (Grad-CAM).
+    """Show where the model looked: heatmap, overlay and a side-by-side figure per image and finding.
 
     \b
     cxr explain image.jpg --label "Pleural Effusion"
-    cxr explain folder --recursive --out maps
+    cxr explain folder --recursive --out maps --method layer-cam
+    cxr explain image.jpg --panel --contour
     """
     finding = None if label is None else find_finding(label)
     paths = list(input_paths(inputs, recursive))
     names = unique_names(paths)
     classifier = load_classifier(resolved, thresholds)
+    wished = resolved.settings.explain
+    found = classifier.explain_many(paths, finding, map_settings(wished), panel, wished.stretch)
     rows: list[dict[str, Any]] = []
     with display.progress_bar() as progress:
-        for done, (path, result) in enumerate(classifier.explain_many(paths, finding), start=1):
+        for done, (path, result) in enumerate(found, start=1):
             if isinstance(result, CxrError):
                 rows.append({"path": str(path), "error": str(result), "explanations": []})
             else:
-                alpha = resolved.settings.explain.alpha
-                saved = [_saved(explanation, out, names[done - 1], alpha) for explanation in result]
-                rows.append({"path": str(path), "error": None, "explanations": saved})
+                rows.append({"path": str(path), "error": None} | _saved(result, out, names[done - 1], wished, panel))
             progress(Progress("explain", done, len(paths)))
     _show(rows, out, json_output)
     if any(row["error"] for row in rows):
         raise typer.Exit(1)
 
 
-def _saved(explanation: "Explanation", out: Path, name: str, alpha: float) -> dict[str, Any]:
-    if not explanation.heatmap.any():
-        display.warn(f"{explanation.path}: the map of {explanation.label} is zero everywhere")
-    return {
-        "label": explanation.label,
-        "probability": explanation.probability,
-        "threshold": explanation.threshold,
-        "positive": explanation.positive,
-        "files": {kind: str(path) for kind, path in explanation.save(out, name, alpha).items()},
-    }
+def _saved(
+    explanations: "tuple[Explanation, ...]", out: Path, name: str, wished: "ExplainSettings", panel: bool
+) -> dict[str, Any]:
+    rows = []
+    for one in explanations:
+        if not one.heatmap.any():
+            display.warn(f"{one.path}: the map of {one.label} is zero everywhere")
+        files = one.save(out, name, wished.alpha, wished.contour)
+        rows.append(
+            {
+                "label": one.label,
+                "probability": one.probability,
+                "threshold": one.threshold,
+                "positive": one.positive,
+                "method": one.method,
+                "peak": one.peak,
+                "box": one.box(),
+                "files": {kind: str(path) for kind, path in files.items()},
+            }
+        )
+    saved: dict[str, Any] = {"explanations": rows}
+    if panel:
+        from cxrtool.explain.explanation import panel_of_findings
+        from cxrtool.files import write_png
+
+        path = out / f"{name}_panel.png"
+        write_png(path, panel_of_findings(explanations, wished.alpha, wished.contour))
+        saved["panel"] = str(path)
+    return saved
+
+
+def map_settings(wished: "ExplainSettings") -> "MapSettings":
+    """How maps are made, from the settings."""
+    from cxrtool.explain.methods import MapSettings
+
+    scales = tuple(float(part) for part in wished.scales.split(","))
+    return MapSettings(wished.method, wished.layer, wished.flip, scales)
 
 
 def unique_names(paths: list[Path]) -> list[str]:

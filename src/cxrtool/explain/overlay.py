@@ -1,5 +1,8 @@
 """Pictures of a heatmap: alone, over the radiograph, and side by side with a caption."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -7,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 _PANEL = 384
 _MARGIN = 12
+_SCALE_WIDTH = 40
 _BACKGROUND = (24, 24, 27)
 _TEXT = (244, 244, 245)
 _FAINT_TEXT = (161, 161, 170)
@@ -18,46 +22,94 @@ def draw_heatmap(heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
     return cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB).astype(np.uint8)
 
 
-def draw_overlay(image: NDArray[np.uint8], heatmap: NDArray[np.float32], alpha: float) -> NDArray[np.uint8]:
+def draw_overlay(
+    image: NDArray[np.uint8], heatmap: NDArray[np.float32], alpha: float, contour: bool = False
+) -> NDArray[np.uint8]:
     """The heatmap over the radiograph.
 
     Args:
         image: [H, W] uint8.
         heatmap: [H, W] float32 in [0, 1].
-        alpha: in [0, 1], how much the hottest pixel covers; cooler ones cover less, so that what the network did
-            not look at stays as it is.
+        alpha: in [0, 1], how much a pixel of heat 1 covers; cooler ones cover less, so that what the network did not
+            look at stays as it is.
+        contour: draw only a line where the heat is half its peak, and leave every other pixel as it is.
 
     Returns:
         [H, W, 3] uint8 RGB.
     """
+    grey = np.repeat(image[..., None], 3, axis=2)
+    if contour:
+        return _draw_contour(grey, heatmap)
     strength = (alpha * np.clip(heatmap, 0, 1))[..., None]
-    grey = np.repeat(image[..., None], 3, axis=2).astype(np.float32)
     colours = draw_heatmap(heatmap).astype(np.float32)
-    return np.round(grey * (1 - strength) + colours * strength).astype(np.uint8)
+    return np.round(grey.astype(np.float32) * (1 - strength) + colours * strength).astype(np.uint8)
 
 
-def draw_figure(
-    image: NDArray[np.uint8], heatmap: NDArray[np.float32], alpha: float, caption: str
-) -> NDArray[np.uint8]:
-    """Radiograph, heatmap and overlay side by side under a caption; [h, w, 3] uint8 RGB."""
-    panels = [
-        ("Radiograph", np.repeat(image[..., None], 3, axis=2)),
-        ("Grad-CAM", draw_heatmap(heatmap)),
-        ("Overlay", draw_overlay(image, heatmap, alpha)),
-    ]
-    height, width = image.shape
-    shown = (max(1, round(width * _PANEL / height)), _PANEL)
-    top = 68
-    canvas = Image.new("RGB", (3 * shown[0] + 4 * _MARGIN, top + _PANEL + 22 + 2 * _MARGIN), color=_BACKGROUND)
+def _draw_contour(picture: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
+    if not heatmap.any():
+        return picture
+    hot = (heatmap >= heatmap.max() / 2).astype(np.uint8)
+    outlines, _ = cv2.findContours(hot, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    drawn = picture.copy()
+    colour = tuple(int(value) for value in draw_heatmap(np.array([[heatmap.max()]], dtype=np.float32))[0, 0])
+    cv2.drawContours(drawn, outlines, -1, colour, max(1, round(min(heatmap.shape) / 160)))
+    return drawn
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One picture of a figure.
+
+    Attributes:
+        title: above it.
+        picture: [H, W, 3] uint8 RGB.
+        scale: a bar beside it tells which colour is which heat.
+    """
+
+    title: str
+    picture: NDArray[np.uint8]
+    scale: bool = False
+
+
+def draw_figure(panels: Sequence[Panel], caption: str, notes: Sequence[str], panel: int = _PANEL) -> NDArray[np.uint8]:
+    """Pictures of one size side by side, a caption above and notes below; [h, w, 3] uint8 RGB.
+
+    Args:
+        panels: all of one height and width.
+        caption: a line.
+        notes: lines.
+        panel: height of a shown picture in pixels; its aspect stays.
+    """
+    height, width = panels[0].picture.shape[:2]
+    shown = (max(1, round(width * panel / height)), panel)
+    bars = [_SCALE_WIDTH if one.scale else 0 for one in panels]
+    top, text = 68, 18
+    size = (
+        max(sum(bars) + len(panels) * (shown[0] + _MARGIN) + _MARGIN, 480),
+        top + panel + _MARGIN + text * len(notes) + _MARGIN,
+    )
+    canvas = Image.new("RGB", size, color=_BACKGROUND)
     pen = ImageDraw.Draw(canvas)
     pen.text((_MARGIN, 10), caption, fill=_TEXT, font=ImageFont.load_default(18))
-    for index, (title, panel) in enumerate(panels):
-        left = _MARGIN + index * (shown[0] + _MARGIN)
-        pen.text((left, 44), title, fill=_FAINT_TEXT, font=ImageFont.load_default(14))
-        canvas.paste(Image.fromarray(panel).resize(shown, Image.Resampling.BILINEAR), (left, top))
-    note = "Supporting evidence for research; it does not replace clinical interpretation."
-    pen.text((_MARGIN, top + _PANEL + _MARGIN), note, fill=_FAINT_TEXT, font=ImageFont.load_default(13))
+    left = _MARGIN
+    for one, bar in zip(panels, bars, strict=True):
+        pen.text((left, 44), one.title, fill=_FAINT_TEXT, font=ImageFont.load_default(14))
+        canvas.paste(Image.fromarray(one.picture).resize(shown, Image.Resampling.BILINEAR), (left, top))
+        if bar:
+            _draw_scale(canvas, pen, left + shown[0] + 6, top, panel)
+        left += shown[0] + bar + _MARGIN
+    for line, note in enumerate(notes):
+        place = (_MARGIN, top + panel + _MARGIN + text * line)
+        pen.text(place, note, fill=_FAINT_TEXT, font=ImageFont.load_default(13))
     return np.asarray(canvas)
+
+
+def _draw_scale(canvas: Image.Image, pen: ImageDraw.ImageDraw, left: int, top: int, height: int) -> None:
+    ramp = np.repeat(np.linspace(1, 0, height, dtype=np.float32)[:, None], 12, axis=1)
+    canvas.paste(Image.fromarray(draw_heatmap(ramp)), (left, top))
+    for value in (0.0, 0.5, 1.0):
+        y = top + round((1 - value) * (height - 14))
+        pen.text((left + 16, y), f"{value:g}", fill=_FAINT_TEXT, font=ImageFont.load_default(12))
 
 
 def contact_sheet(

@@ -1,19 +1,21 @@
 """What another program calls: load a model once, then predict and explain from any thread."""
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrtool.choices import Method
 from cxrtool.data.batches import Radiograph, Reading, radiograph_batches, read_radiograph
 from cxrtool.data.images import preprocess
-from cxrtool.errors import CxrError
+from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.calibration import Scaling, calibrate_probabilities
-from cxrtool.explain.cam import Explanation, grad_cam, scale_map
+from cxrtool.explain.explanation import Explanation, heatmap_of
+from cxrtool.explain.methods import Map, MapSettings, all_columns, explain_batch
 from cxrtool.files import sha256_of_file
 from cxrtool.findings import FINDINGS, find_finding
 from cxrtool.inference.forward import Runtime, choose_runtime, logits_of, sigmoid
@@ -201,21 +203,44 @@ class Classifier:
             for column, label in enumerate(FINDINGS)
         )
 
-    def explain(self, path: str | Path, label: str) -> Explanation:
+    def explain(
+        self, path: str | Path, label: str, method: Method | str | None = None, stretch: bool = False
+    ) -> Explanation:
         """Where the model looked for one finding.
+
+        Args:
+            path: the radiograph.
+            label: the finding, whatever its case.
+            method: ``grad-cam``, ``layer-cam``, ... (`Method`); the default one unless given.
+            stretch: raise the map's peak to 1 instead of the probability.
 
         Raises:
             ImageError: the file cannot be read.
-            RequestError: the finding is unknown; the advice suggests the nearest.
+            RequestError: the finding or the method is unknown; the advice suggests the nearest.
         """
-        return next(iter(self._explanations([self._read(path)], find_finding(label))))
+        finding, settings = find_finding(label), MapSettings() if method is None else MapSettings(find_method(method))
+        radiograph = read_radiograph(Path(path), self.header.image_preprocessing)
+        return self._explained([radiograph], finding, settings, stretch)[0][0]
 
     def explain_many(
-        self, paths: Iterable[str | Path], label: str | None = None
+        self,
+        paths: Iterable[str | Path],
+        label: str | None = None,
+        settings: MapSettings | None = None,
+        every: bool = False,
+        stretch: bool = False,
     ) -> Iterator[tuple[Path, tuple[Explanation, ...] | CxrError]]:
         """Explanations per file, in order: of `label`, else of every positive finding, else of the most probable.
 
-        A file that cannot be read comes with its error.
+        Args:
+            paths: radiographs; read ahead, in batches, with flat memory.
+            label: one finding.
+            settings: method, layer and averaging.
+            every: all five findings, positive or not.
+            stretch: see `explain`.
+
+        Yields:
+            The file, with its explanations or the error that it met.
 
         Raises:
             RequestError: the finding is unknown.
@@ -223,45 +248,71 @@ class Classifier:
         finding = None if label is None else find_finding(label)
         for batch in radiograph_batches((Path(path) for path in paths), self.reading):
             good = [result for _, result in batch if isinstance(result, Radiograph)]
-            groups = iter(self._grouped(good, finding))
+            groups = iter(self._explained(good, finding, settings or MapSettings(), stretch, every) if good else ())
             for path, result in batch:
                 yield path, result if isinstance(result, CxrError) else next(groups)
 
-    def _read(self, path: str | Path) -> Radiograph:
-        return read_radiograph(Path(path), self.header.image_preprocessing)
+    def maps_of(self, pixels: NDArray[np.uint8], columns: Sequence[int], settings: MapSettings) -> list[dict[int, Map]]:
+        """Coarse maps of these findings, per image by position of the finding; pixels [B, 1, S, S] uint8."""
+        return explain_batch(self.network, self.runtime.tensor(pixels), all_columns(columns), settings)[1]
 
-    def _grouped(self, radiographs: Sequence[Radiograph], finding: str | None) -> list[tuple[Explanation, ...]]:
-        if not radiographs:
-            return []
+    def _explained(
+        self,
+        radiographs: Sequence[Radiograph],
+        finding: str | None,
+        settings: MapSettings,
+        stretch: bool,
+        every: bool = False,
+    ) -> list[tuple[Explanation, ...]]:
         pixels = np.stack([radiograph.pixels for radiograph in radiographs])[:, None]
-        columns = range(len(FINDINGS)) if finding is None else [FINDINGS.index(finding)]
-        logits, maps = grad_cam(self.network, self.runtime.tensor(pixels), columns)
-        probabilities = sigmoid(logits)
+
+        def wanted(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
+            if finding is not None or every:
+                columns = range(len(FINDINGS)) if finding is None else [FINDINGS.index(finding)]
+                return all_columns(columns)(logits)
+            return np.stack([_chosen(self._results(row)) for row in sigmoid(logits)])
+
+        logits, maps = explain_batch(self.network, self.runtime.tensor(pixels), wanted, settings)
         groups = []
-        for radiograph, row, coarse in zip(radiographs, probabilities, maps, strict=True):
+        for radiograph, row, found in zip(radiographs, sigmoid(logits), maps, strict=True):
             results = self._results(row)
-            chosen = _choose(results) if finding is None else [0]
+            height, width = radiograph.image.shape
             groups.append(
                 tuple(
-                    self._explanation(radiograph, results[columns[position]], coarse[position]) for position in chosen
+                    Explanation(
+                        path=radiograph.path,
+                        label=results[column].label,
+                        probability=results[column].probability,
+                        threshold=results[column].threshold,
+                        image=radiograph.image,
+                        heatmap=heatmap_of(coarse, height, width, results[column].probability, stretch),
+                        method=settings.title,
+                        stretched=stretch,
+                        known=self.header.known_localization(settings.title, results[column].label),
+                    )
+                    for column, coarse in sorted(found.items())
                 )
             )
         return groups
 
-    def _explanations(self, radiographs: Sequence[Radiograph], finding: str) -> Iterator[Explanation]:
-        return chain.from_iterable(self._grouped(radiographs, finding))
 
-    def _explanation(self, radiograph: Radiograph, result: FindingResult, coarse: NDArray[np.float32]) -> Explanation:
-        return Explanation(
-            path=radiograph.path,
-            label=result.label,
-            probability=result.probability,
-            threshold=result.threshold,
-            image=radiograph.image,
-            heatmap=scale_map(coarse, *radiograph.image.shape),
-        )
+def _chosen(results: Sequence[FindingResult]) -> NDArray[np.bool_]:
+    """Every positive finding, or the most probable one if none is; [5]."""
+    positive = np.array([result.positive for result in results])
+    if not positive.any():
+        positive[int(np.argmax([result.probability for result in results]))] = True
+    return positive
 
 
-def _choose(results: Sequence[FindingResult]) -> list[int]:
-    positives = [position for position, result in enumerate(results) if result.positive]
-    return positives or [int(np.argmax([result.probability for result in results]))]
+def find_method(name: str) -> Method:
+    """The method called `name`.
+
+    Raises:
+        RequestError: there is none; the advice names them and suggests the nearest.
+    """
+    try:
+        return Method(name)
+    except ValueError:
+        near = difflib.get_close_matches(name, list(Method), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise RequestError(f"method {name!r} is unknown", f"{hint}The methods are {', '.join(Method)}.") from None

@@ -85,6 +85,18 @@ class StoredCalibration(_Part):
         return scalings
 
 
+class StoredLocalization(_Part):
+    """How well a method's maps of this model point at findings: the mean over images, by finding."""
+
+    method: str
+    truth: str
+    split: str
+    sheet_sha256: str
+    images: dict[str, int]
+    hit_rate: dict[str, float]
+    iou: dict[str, float]
+
+
 class SplitDigest(_Part):
     """Which rows a model has seen."""
 
@@ -105,6 +117,7 @@ class BundleHeader(_Part):
         thresholds: a finding is positive at or above its own, on the raw scale; None before `cxr tune`.
         tuning: how they were chosen.
         calibration: of probabilities; None before `cxr calibrate`.
+        localization: how well maps point at findings, by method; empty before `cxr localize`.
         training: the run's resolved settings.
         data: the train and valid sheets, by digest.
         metrics: of the chosen epoch on valid.
@@ -121,6 +134,7 @@ class BundleHeader(_Part):
     thresholds: dict[str, float] | None = None
     tuning: Tuning | None = None
     calibration: StoredCalibration | None = None
+    localization: tuple[StoredLocalization, ...] = ()
     training: dict[str, Any]
     data: dict[str, SplitDigest]
     pos_weight: dict[str, float] | None
@@ -159,6 +173,17 @@ class BundleHeader(_Part):
         return {
             finding: Scaling(stored.slope, stored.intercept) for finding, stored in self.calibration.scalings.items()
         }
+
+    def known_localization(self, method: str, finding: str) -> str:
+        """A sentence on how often this method's peak lies in the finding; empty where that was not measured."""
+        for stored in self.localization:
+            if stored.method == method and finding in stored.hit_rate:
+                return (
+                    f"{finding} by {method}: the peak lay inside the finding in "
+                    f"{100 * stored.hit_rate[finding]:.0f} % of {stored.images[finding]} images "
+                    f"({stored.truth}, {stored.split})."
+                )
+        return ""
 
 
 def save_bundle(path: Path, weights: Mapping[str, Tensor], header: BundleHeader) -> BundleHeader:
@@ -349,6 +374,7 @@ __all__ = [
     "BundleHeader",
     "SplitDigest",
     "StoredCalibration",
+    "StoredLocalization",
     "StoredScaling",
     "Tuning",
     "change_header",

@@ -9,12 +9,21 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.models import DenseNet, DenseNet121_Weights
 
+from cxrtool.choices import Layer
 from cxrtool.data.images import Preprocessing
 from cxrtool.errors import ModelError, RequestError
 from cxrtool.findings import FINDINGS
 
 # torchvision's published file names its layers norm.1, conv.2; its modules are called norm1, conv2.
 _OLD_NAME = re.compile(r"^(.*denselayer\d+\.(?:norm|conv))\.([12]\..*)$")
+
+
+_FOLLOWING = {
+    Layer.DENSEBLOCK2: "transition2",
+    Layer.DENSEBLOCK3: "transition3",
+    Layer.DENSEBLOCK4: "norm5",
+}
+"""The module whose normalisation and ReLU follow a dense block."""
 
 
 class ChestNet(DenseNet):  # type: ignore[misc]  # torchvision ships no types
@@ -35,21 +44,39 @@ class ChestNet(DenseNet):  # type: ignore[misc]  # torchvision ships no types
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
 
-    def activations(self, pixels: Tensor) -> Tensor:
-        """The last dense block's output, after its normalisation and ReLU.
+    def activations(self, pixels: Tensor, layer: Layer = Layer.DENSEBLOCK4) -> Tensor:
+        """A dense block's output, after the normalisation and ReLU that follow it.
 
         Args:
             pixels: [B, 1, S, S], uint8 or float, in [0, 255].
+            layer: which block.
 
         Returns:
-            [B, 1024, S / 32, S / 32], at least 0: what the classifier averages, and what Grad-CAM weighs. The
-            ReLU is not in place: torchvision's overwrites what a hook on `features` has seen.
+            [B, 1024, S / 32, S / 32] after the last block, which is what the classifier averages; [B, 1024, S / 16,
+            S / 16] after the third, [B, 512, S / 8, S / 8] after the second. At least 0. The ReLU is not in place:
+            torchvision's overwrites what a hook on `features` has seen.
         """
         scaled = pixels.to(self.mean.dtype) / 255.0
-        normalised = (scaled - self.mean) / self.std
+        values = (scaled - self.mean) / self.std
         if self.features.conv0.weight.is_contiguous(memory_format=torch.channels_last):
-            normalised = normalised.contiguous(memory_format=torch.channels_last)
-        return functional.relu(self.features(normalised))
+            values = values.contiguous(memory_format=torch.channels_last)
+        for name, module in self.features.named_children():
+            if name == _FOLLOWING[layer]:
+                return functional.relu(getattr(module, "norm", module)(values))
+            values = module(values)
+        raise AssertionError(layer)  # every layer is followed by a module of the network
+
+    def logits_after(self, activations: Tensor, layer: Layer = Layer.DENSEBLOCK4) -> Tensor:
+        """Logits [B, 5] float32 of what `activations` gave for the same layer: the rest of the network."""
+        if layer is Layer.DENSEBLOCK4:
+            return self.head(activations)
+        modules = dict(self.features.named_children())
+        names = list(modules)
+        transition = modules[_FOLLOWING[layer]]
+        values = transition.pool(transition.conv(activations))
+        for name in names[names.index(_FOLLOWING[layer]) + 1 :]:
+            values = modules[name](values)
+        return self.head(functional.relu(values))
 
     def head(self, activations: Tensor) -> Tensor:
         """Logits [B, 5] float32 of `activations`; averaged and classified in float32 whatever they came in."""

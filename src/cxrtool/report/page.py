@@ -102,8 +102,8 @@ def write_report(content: ReportContent, out: Path) -> None:
 def _headline(content: ReportContent) -> list[tuple[str, str]]:
     evaluation, intervals = content.assessment.evaluation, content.assessment.intervals["mean"]
     return [
-        ("mean AUROC", interval_text(evaluation.mean_auroc, intervals["auroc"])),
-        ("mean AUPRC", interval_text(evaluation.mean_auprc, intervals["auprc"])),
+        ("mean AUROC", _unbroken(interval_text(evaluation.mean_auroc, intervals["auroc"]))),
+        ("mean AUPRC", _unbroken(interval_text(evaluation.mean_auprc, intervals["auprc"]))),
         ("split", f"{evaluation.split}, {evaluation.level} level"),
         ("studies", f"{evaluation.studies:,} of {content.assessment.patients:,} patients"),
         ("policy", content.header.policy),
@@ -114,6 +114,11 @@ def _headline(content: ReportContent) -> list[tuple[str, str]]:
             else "not tuned",
         ),
     ]
+
+
+def _unbroken(text: str) -> str:
+    """With hyphens at which no line ends."""
+    return text.replace("-", "\N{NON-BREAKING HYPHEN}")
 
 
 def _sections(content: ReportContent) -> Iterable[Section | None]:

@@ -1,0 +1,105 @@
+"""``cxr localize``"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cxrtool.cli import display
+from cxrtool.cli.models import chosen_model
+from cxrtool.cli.options import BOOTSTRAP, DATA, RUNTIME, JsonOption, settings_options
+from cxrtool.settings import ResolvedSettings
+
+if TYPE_CHECKING:
+    from cxrtool.inference.localize import LocalizeResult
+
+
+@settings_options(
+    "data.root",
+    "model",
+    "localize.split",
+    "localize.methods",
+    "localize.otsu",
+    "localize.positives_only",
+    "localize.limit",
+    "localize.faithfulness",
+    *BOOTSTRAP,
+    *DATA,
+    *RUNTIME,
+    "runtime.batch_size",
+)
+def localize(
+    resolved: ResolvedSettings,
+    masks: Annotated[
+        Path | None,
+        typer.Option("--masks", help="Folder of masks, or CheXlocalize's JSON. \\[default: masks in the data folder]"),
+    ] = None,
+    boxes: Annotated[
+        Path | None, typer.Option("--boxes", help="CSV of boxes: image, label, x, y, w, h in pixels.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder. \\[default: localize_<split> beside the model]")
+    ] = None,
+    maps_out: Annotated[
+        Path | None, typer.Option("--maps-out", help="Write the first method's maps in CheXlocalize's layout.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """How far heatmaps can be trusted: do they point at the finding?
+
+    Hit rate and overlap per finding with intervals over patients; the figures are stored in the bundle, and printed
+    under every picture that cxr explain makes by the same method.
+
+    \b
+    cxr localize --data phantoms --model runs/my-run
+    cxr localize --data CheXpert --masks gt_segmentations_test.json --methods grad-cam,layer-cam@denseblock3
+    cxr localize --data nih --boxes BBox_List_2017.csv --faithfulness 20
+    """
+    from cxrtool.inference.localize import localize_model
+
+    model = chosen_model(resolved)
+    with display.progress_bar() as progress:
+        result = localize_model(model, resolved.settings, masks, boxes, out, maps_out, progress)
+    for text in result.warnings:
+        display.warn(text)
+    if json_output:
+        display.print_json(result.to_dict())
+        return
+    _show(result)
+    display.say(f"files: {result.folder}/localization.json, localization.csv; figures stored in {model}")
+
+
+def _show(result: "LocalizeResult") -> None:
+    from cxrtool.evaluation.assessment import interval_text
+    from cxrtool.evaluation.localization import mean_of
+
+    for title, method in result.methods.items():
+        rows: list[list[object]] = [
+            [
+                finding,
+                one.images,
+                interval_text(one.hit_rate, one.hit_interval, 3),
+                interval_text(one.iou, one.iou_interval, 3),
+                "Otsu" if one.map_threshold is None else f"{one.map_threshold:.2f}",
+                one.border,
+            ]
+            for finding, one in method.figures.items()
+        ]
+        rows.append(["mean", "", mean_of(method.figures, "hit_rate"), mean_of(method.figures, "iou"), "", ""])
+        header = ["finding", "images", "hit rate", "mean IoU", "map cut at", "mass at the border"]
+        display.print_table(f"{title} on {result.split}, against {result.truth}", header, rows)
+    if any(method.sanity for method in result.methods.values()):
+        steps = list(next(iter(result.methods.values())).sanity)
+        display.print_table(
+            "faithfulness: likeness to the maps of a network randomised down to a layer (must fall); areas",
+            ["method", *steps, "insertion", "deletion", "images/s"],
+            [
+                [title, *one.sanity.values(), one.insertion, one.deletion, f"{one.images_per_second:.1f}"]
+                for title, one in result.methods.items()
+            ],
+        )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("localize")(localize)

@@ -1,0 +1,252 @@
+"""Where a finding really is: phantom masks, CheXlocalize's segmentations, or NIH's boxes."""
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.errors import RequestError
+from cxrtool.findings import FINDINGS
+
+Mask = NDArray[np.bool_]
+CHEXLOCALIZE_TASKS = (
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Lesion",
+    "Airspace Opacity",
+    "Edema",
+    "Consolidation",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Support Devices",
+)
+"""The findings of CheXlocalize; its evaluator asks for all of them in a file."""
+_NIH_NAMES = {"Effusion": "Pleural Effusion"}
+
+
+class Truth(Protocol):
+    """Where findings are, by image."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for tables and pictures."""
+
+    def mask(self, path: str, finding: str, height: int, width: int) -> Mask | None:
+        """[height, width] bool; None where the image has no truth of this finding."""
+
+
+@dataclass(frozen=True)
+class MaskTruth:
+    """A PNG per image and finding, as `cxr phantom` writes them.
+
+    Attributes:
+        folder: ``masks/``; below it each image's path without suffix.
+    """
+
+    folder: Path
+    name: str = "masks"
+
+    def mask(self, path: str, finding: str, height: int, width: int) -> Mask | None:
+        """See `Truth`."""
+        from PIL import Image
+
+        file = self.folder / Path(path).with_suffix("") / f"{finding.replace(' ', '_')}.png"
+        if not file.is_file():
+            return None
+        with Image.open(file) as image:
+            found: Mask = np.asarray(image.convert("L")) > 127
+        return _non_empty(_fitting(found, height, width, file))
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentationTruth:
+    """CheXlocalize's JSON: by image (``patient1_study1_view1_frontal``) and task, COCO's run lengths.
+
+    Attributes:
+        file: the JSON.
+        content: what it holds.
+    """
+
+    file: Path
+    content: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    name: str = "CheXlocalize segmentations"
+
+    def mask(self, path: str, finding: str, height: int, width: int) -> Mask | None:
+        """See `Truth`."""
+        item = self.content.get(chexlocalize_id(path), {}).get(finding)
+        if item is None:
+            return None
+        return _non_empty(_fitting(decode_rle(item["counts"], tuple(item["size"])), height, width, self.file))
+
+
+@dataclass(frozen=True, eq=False)
+class BoxTruth:
+    """Boxes in pixels of the original image, by file name, as in NIH's ``BBox_List_2017.csv``.
+
+    Attributes:
+        file: the CSV.
+        boxes: left, top, width and height, by file name and finding.
+    """
+
+    file: Path
+    boxes: Mapping[tuple[str, str], tuple[tuple[float, float, float, float], ...]]
+    name: str = "boxes"
+
+    def mask(self, path: str, finding: str, height: int, width: int) -> Mask | None:
+        """See `Truth`."""
+        found = self.boxes.get((Path(path).name, finding))
+        if not found:
+            return None
+        mask = np.zeros((height, width), dtype=np.bool_)
+        for left, top, wide, high in found:
+            if left + wide > width + 1 or top + high > height + 1:
+                raise RequestError(
+                    f"{self.file}: a box of {Path(path).name} reaches ({left + wide:g}, {top + high:g}), the image "
+                    f"is {width} x {height}",
+                    "Boxes are in pixels of the original; use the images they were drawn on.",
+                )
+            mask[round(top) : round(top + high), round(left) : round(left + wide)] = True
+        return _non_empty(mask)
+
+
+def load_truth(root: Path, masks: Path | None = None, boxes: Path | None = None) -> Truth:
+    """The truth that the user names, else the data folder's own ``masks/``.
+
+    Args:
+        root: the data folder.
+        masks: a folder of masks, or CheXlocalize's JSON.
+        boxes: a CSV of boxes.
+
+    Raises:
+        RequestError: there is none, both are given, or a file cannot be read.
+    """
+    if masks is not None and boxes is not None:
+        raise RequestError("--masks and --boxes exclude each other", "Give one.")
+    if boxes is not None:
+        return _read_boxes(boxes)
+    folder = masks or root / "masks"
+    if folder.suffix.lower() == ".json":
+        return _read_segmentations(folder)
+    if not folder.is_dir():
+        raise RequestError(f"there is no folder {folder}", "Give --masks DIR, --masks FILE.json or --boxes FILE.csv.")
+    return MaskTruth(folder)
+
+
+def _read_segmentations(path: Path) -> SegmentationTruth:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for tasks in content.values():
+            for item in tasks.values():
+                _ = item["counts"], item["size"]
+    except OSError as error:
+        raise RequestError(f"cannot read {path}: {error.strerror}", "Check --masks.") from None
+    except (ValueError, AttributeError, KeyError, TypeError):
+        raise RequestError(f"{path} is not as CheXlocalize's gt_segmentations.json", "Check --masks.") from None
+    return SegmentationTruth(path, content)
+
+
+def _read_boxes(path: Path) -> BoxTruth:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RequestError(f"cannot read {path}: {error}", "Check --boxes.") from None
+    found: dict[tuple[str, str], list[tuple[float, float, float, float]]] = {}
+    for line, row in enumerate(rows[1:], start=2):
+        if not any(row):
+            continue
+        try:
+            left, top, wide, high = (float(cell) for cell in row[2:6])
+        except ValueError:
+            raise RequestError(
+                f"{path} line {line} does not hold a box", "Columns are: image, label, x, y, w, h."
+            ) from None
+        label = _NIH_NAMES.get(row[1], row[1])
+        if label in FINDINGS:
+            found.setdefault((row[0], label), []).append((left, top, wide, high))
+    if not found:
+        raise RequestError(f"{path} holds no box of the five findings", f"They are {', '.join(FINDINGS)}.")
+    return BoxTruth(path, {key: tuple(boxes) for key, boxes in found.items()})
+
+
+def _fitting(mask: Mask, height: int, width: int, file: Path) -> Mask:
+    if mask.shape != (height, width):
+        raise RequestError(
+            f"{file}: a mask is {mask.shape[1]} x {mask.shape[0]}, its image {width} x {height}",
+            "Use the images that the masks were drawn on.",
+        )
+    return mask
+
+
+def _non_empty(mask: Mask) -> Mask | None:
+    return mask if mask.any() else None
+
+
+def chexlocalize_id(path: str) -> str:
+    """``patient64541_study1_view1_frontal`` of a CheXpert path."""
+    return "_".join(Path(path).with_suffix("").parts[-3:])
+
+
+def decode_rle(counts: str | bytes | list[int], size: tuple[int, ...]) -> Mask:
+    """COCO's run lengths as a mask.
+
+    Args:
+        counts: compressed text, or plain numbers; runs of 0 and 1 by turns, down the columns.
+        size: height and width.
+
+    Raises:
+        RequestError: the runs do not fill the mask.
+    """
+    runs = counts if isinstance(counts, list) else _decompress(counts)
+    height, width = size
+    if sum(runs) != height * width or any(run < 0 for run in runs):
+        raise RequestError(f"run lengths of {sum(runs)} pixels for a mask of {width} x {height}", "Check the file.")
+    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return flat.reshape((width, height)).T
+
+
+def encode_rle(mask: Mask) -> dict[str, object]:
+    """A mask as COCO's compressed run lengths, ``{"size": [height, width], "counts": text}``."""
+    flat = mask.T.reshape(-1)
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff(np.concatenate(([0], edges, [len(flat)]))).tolist()
+    if len(flat) and flat[0]:
+        runs = [0, *runs]
+    return {"size": list(mask.shape), "counts": _compress(runs)}
+
+
+def _decompress(counts: str | bytes) -> list[int]:
+    """COCO's text: five bits a letter, low ones first; from the third run on the difference to the one before last."""
+    text = counts.encode() if isinstance(counts, str) else counts
+    runs: list[int] = []
+    place = 0
+    while place < len(text):
+        value, shift, more = 0, 0, True
+        while more:
+            letter = text[place] - 48
+            value |= (letter & 0x1F) << shift
+            more = bool(letter & 0x20)
+            place, shift = place + 1, shift + 5
+            if not more and letter & 0x10:
+                value |= -1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+    return runs
+
+
+def _compress(runs: list[int]) -> str:
+    letters = []
+    for place, run in enumerate(runs):
+        value = run - runs[place - 2] if place > 2 else run
+        more = True
+        while more:
+            letter = value & 0x1F
+            value >>= 5
+            more = value != (-1 if letter & 0x10 else 0)
+            letters.append(chr((letter | (0x20 if more else 0)) + 48))
+    return "".join(letters)

@@ -1,0 +1,161 @@
+"""How well maps point at findings: hit rate and overlap with the truth, with intervals over patients.
+
+The protocol of CheXlocalize (Saporta et al. 2022, Nature Machine Intelligence 4:867): an image counts for a finding
+when its truth is not empty; a hit is a map whose highest pixel lies in the truth; the overlap is between the truth and
+the map cut at a threshold, Otsu's or one chosen on valid.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.evaluation.intervals import BootstrapSettings, Interval, PatientDraws, percentile_interval
+
+MAP_THRESHOLDS = np.round(np.arange(1, 20) / 20, 2)
+"""Shares of the map's range at which it may be cut."""
+
+
+def stretched(heatmap: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A map [H, W] brought to [0, 1] by its own range, as CheXlocalize cuts it; zero where it has none."""
+    low, high = float(heatmap.min()), float(heatmap.max())
+    if high <= low:
+        return np.zeros_like(heatmap)
+    scaled: NDArray[np.float32] = ((heatmap - low) / (high - low)).astype(np.float32)
+    return scaled
+
+
+def is_hit(heatmap: NDArray[np.float32], truth: NDArray[np.bool_]) -> bool:
+    """Whether the highest pixel lies in the truth; a map that is zero everywhere points nowhere and misses."""
+    if not heatmap.any():
+        return False
+    return bool(truth[np.unravel_index(int(heatmap.argmax()), heatmap.shape)])
+
+
+def otsu_threshold(heatmap: NDArray[np.float32]) -> float:
+    """Otsu's threshold (1979) of a map in [0, 1], over 256 levels: pixels above it are inside."""
+    levels = np.round(heatmap * 255).astype(np.uint8)
+    level, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_OTSU)
+    return (level + 0.5) / 255
+
+
+def intersection_over_union(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Overlap of two regions in [0, 1]; NaN where both are empty."""
+    union = int((first | second).sum())
+    return int((first & second).sum()) / union if union else float("nan")
+
+
+def overlaps(heatmap: NDArray[np.float32], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The overlap at each of `MAP_THRESHOLDS`, and last at Otsu's threshold, [T + 1]."""
+    scaled = stretched(heatmap)
+    cuts = [*MAP_THRESHOLDS, otsu_threshold(scaled)]
+    found = [intersection_over_union(scaled >= cut, truth) if scaled.any() else 0.0 for cut in cuts]
+    return np.array(found)
+
+
+def border_share(heatmap: NDArray[np.float32], margin: float = 0.05) -> float:
+    """Share of the map's mass within `margin` of the side from the image's border; NaN for a zero map.
+
+    A model that reads side markers or collimation shows itself here (CheXNet-Keras, issue 48).
+    """
+    total = float(heatmap.sum())
+    if total <= 0:
+        return float("nan")
+    rows, columns = (max(1, round(margin * side)) for side in heatmap.shape)
+    return 1 - float(heatmap[rows:-rows, columns:-columns].sum()) / total
+
+
+@dataclass(frozen=True, eq=False)
+class LocalizedImages:
+    """What was measured on the images with a truth of one finding.
+
+    Attributes:
+        patients: of each image.
+        hits: [N] bool.
+        overlaps: [N, T + 1], see `overlaps`.
+        border: [N], see `border_share`.
+    """
+
+    patients: tuple[str, ...]
+    hits: NDArray[np.bool_]
+    overlaps: NDArray[np.float64]
+    border: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LocalizationFigures:
+    """How well one method's maps point at one finding; None without images.
+
+    Attributes:
+        images: with a truth.
+        hit_rate: share of maps whose peak lies in it.
+        hit_interval: over draws of patients.
+        iou: mean overlap.
+        iou_interval: likewise.
+        map_threshold: where maps were cut, a share of their range; None for Otsu's, which differs by map.
+        border: mean share of a map's mass at the border.
+    """
+
+    images: int
+    hit_rate: float | None
+    hit_interval: Interval
+    iou: float | None
+    iou_interval: Interval
+    map_threshold: float | None
+    border: float | None
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values."""
+        return {
+            "images": self.images,
+            "hit_rate": self.hit_rate,
+            "hit_rate_interval": self.hit_interval.to_dict(),
+            "iou": self.iou,
+            "iou_interval": self.iou_interval.to_dict(),
+            "map_threshold": self.map_threshold,
+            "border": self.border,
+        }
+
+
+def choose_map_threshold(measured: LocalizedImages) -> float | None:
+    """The cut with the largest mean overlap, the lowest of equal ones; None without images."""
+    if not len(measured.hits):
+        return None
+    means = np.nanmean(measured.overlaps[:, : len(MAP_THRESHOLDS)], axis=0)
+    return float(MAP_THRESHOLDS[int(means.argmax())])
+
+
+def localization_figures(
+    measured: LocalizedImages, map_threshold: float | None, settings: BootstrapSettings
+) -> LocalizationFigures:
+    """Means over images with intervals over patients, maps cut at `map_threshold` or, where it is None, by Otsu."""
+    if not len(measured.hits):
+        nothing = Interval(None, None)
+        return LocalizationFigures(0, None, nothing, None, nothing, map_threshold, None)
+    column = len(MAP_THRESHOLDS) if map_threshold is None else int(np.flatnonzero(map_threshold == MAP_THRESHOLDS)[0])
+    ious = measured.overlaps[:, column]
+    hits = measured.hits.astype(np.float64)
+    draws = PatientDraws(measured.patients, settings)
+    return LocalizationFigures(
+        images=len(hits),
+        hit_rate=float(hits.mean()),
+        hit_interval=_interval(hits, draws),
+        iou=float(ious.mean()),
+        iou_interval=_interval(ious, draws),
+        map_threshold=map_threshold,
+        border=None if np.isnan(measured.border).all() else float(np.nanmean(measured.border)),
+    )
+
+
+def _interval(values: NDArray[np.float64], draws: PatientDraws) -> Interval:
+    sums = [(weights @ values, weights.sum(axis=1)) for weights in draws.chunks()]
+    means = np.concatenate([total / count for total, count in sums])
+    return percentile_interval(means, draws.settings.confidence)
+
+
+def mean_of(figures: Mapping[str, LocalizationFigures], name: str) -> float | None:
+    """The mean of ``hit_rate`` or ``iou`` over findings that have images."""
+    values: Sequence[float] = [value for one in figures.values() if (value := getattr(one, name)) is not None]
+    return float(np.mean(values)) if values else None

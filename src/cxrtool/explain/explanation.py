@@ -1,0 +1,162 @@
+"""What a method found in one radiograph, and its pictures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.explain.overlay import Panel, draw_figure, draw_heatmap, draw_overlay
+from cxrtool.files import write_png
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Where the network looked for one finding in one radiograph.
+
+    Attributes:
+        path: the radiograph's file.
+        label: the finding.
+        probability: in [0, 1].
+        threshold: positive at or above it.
+        image: [H, W] uint8, the radiograph as read.
+        heatmap: [H, W] float32 in [0, 1]. Its peak is the probability, so that a faint score has a faint map; 1 where
+            it was stretched; 0 everywhere where the method found nothing.
+        method: how the map was made, as people know it.
+        stretched: the peak was raised to 1.
+        known: what is known of such maps of this model and finding, a sentence; empty where nothing is.
+    """
+
+    path: Path
+    label: str
+    probability: float
+    threshold: float
+    image: NDArray[np.uint8]
+    heatmap: NDArray[np.float32]
+    method: str = "Grad-CAM"
+    stretched: bool = False
+    known: str = ""
+
+    @property
+    def positive(self) -> bool:
+        """Whether the probability reaches the threshold."""
+        return self.probability >= self.threshold
+
+    @property
+    def peak(self) -> tuple[int, int] | None:
+        """Column and row of the hottest pixel; None for a map that is zero everywhere."""
+        if not self.heatmap.any():
+            return None
+        row, column = np.unravel_index(int(self.heatmap.argmax()), self.heatmap.shape)
+        return int(column), int(row)
+
+    def box(self, threshold: float = 0.5) -> tuple[int, int, int, int] | None:
+        """The box around the region of the peak.
+
+        Args:
+            threshold: the region holds what reaches this share of the peak's heat, in (0, 1].
+
+        Returns:
+            Left, top, right and bottom in pixels, right and bottom just outside; None for a map that is zero.
+        """
+        peak = self.peak
+        if peak is None:
+            return None
+        hot = (self.heatmap >= threshold * self.heatmap.max()).astype(np.uint8)
+        _, parts = cv2.connectedComponents(hot)
+        rows, columns = np.nonzero(parts == parts[peak[1], peak[0]])
+        return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+
+    def overlay(self, alpha: float = 0.45, contour: bool = False) -> NDArray[np.uint8]:
+        """The heatmap over the radiograph, [H, W, 3] uint8 RGB; `alpha` in [0, 1] is its strength.
+
+        With `contour` only a line around half the peak's heat is drawn.
+        """
+        return draw_overlay(self.image, self.heatmap, alpha, contour)
+
+    @property
+    def caption(self) -> str:
+        """Finding, probability, threshold and decision in a line."""
+        return (
+            f"{self.label}: probability {self.probability:.3f}, threshold {self.threshold:.2f}, "
+            f"{'positive' if self.positive else 'negative'}"
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the picture must know, a line each."""
+        scale = (
+            "Stretched: 1 is this map's own peak, whatever its probability."
+            if self.stretched
+            else "The peak's heat is the probability: a faint score has a faint map."
+        )
+        found = () if self.heatmap.any() else ("The method found nothing: the map is zero everywhere.",)
+        known = self.known or "How often such maps point at the finding is not known for this model (see cxr localize)."
+        use = "Supporting evidence for research; it does not replace clinical interpretation."
+        return (*found, scale, known, use)
+
+    def figure(self, alpha: float = 0.45, contour: bool = False) -> NDArray[np.uint8]:
+        """Radiograph, heatmap with its scale, and overlay side by side under the caption; RGB uint8."""
+        grey = np.repeat(self.image[..., None], 3, axis=2)
+        panels = [
+            Panel("Radiograph", grey),
+            Panel(self.method, draw_heatmap(self.heatmap), scale=True),
+            Panel("Contour at half the peak" if contour else "Overlay", self.overlay(alpha, contour)),
+        ]
+        return draw_figure(panels, self.caption, self.notes)
+
+    def save(
+        self, folder: Path, name: str | None = None, alpha: float = 0.45, contour: bool = False
+    ) -> dict[str, Path]:
+        """Write heatmap, overlay and figure as PNG into `folder`; give back their paths by kind.
+
+        Raises:
+            CxrError: the folder cannot be written.
+        """
+        stem = f"{name or self.path.stem}_{self.label.replace(' ', '_')}"
+        pictures = {
+            "heatmap": draw_heatmap(self.heatmap),
+            "overlay": self.overlay(alpha, contour),
+            "figure": self.figure(alpha, contour),
+        }
+        paths = {kind: folder / f"{stem}_{kind}.png" for kind in pictures}
+        for kind, picture in pictures.items():
+            write_png(paths[kind], picture)
+        return paths
+
+
+def panel_of_findings(
+    explanations: tuple[Explanation, ...], alpha: float = 0.45, contour: bool = False
+) -> NDArray[np.uint8]:
+    """The overlays of one radiograph's findings side by side; RGB uint8."""
+    first = explanations[0]
+    panels = [
+        Panel(f"{one.label} {one.probability:.3f}{' *' if one.positive else ''}", one.overlay(alpha, contour))
+        for one in explanations
+    ]
+    notes = ("* at or above its threshold.", *first.notes[-3:-2], first.notes[-1])
+    return draw_figure(panels, f"{first.path.name}: {first.method}", notes, panel=256)
+
+
+def heatmap_of(
+    coarse: NDArray[np.float32], height: int, width: int, probability: float, stretch: bool = False
+) -> NDArray[np.float32]:
+    """A coarse map at the radiograph's size, in [0, 1].
+
+    Args:
+        coarse: [h, w], at least 0.
+        height: of the radiograph, pixels.
+        width: likewise.
+        probability: what the peak becomes.
+        stretch: make it 1 instead.
+
+    Returns:
+        [height, width] float32, bilinear; zero where the map is zero everywhere.
+    """
+    full = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+    peak = float(full.max())
+    if peak <= 0:
+        return np.zeros((height, width), dtype=np.float32)
+    scaled: NDArray[np.float32] = np.clip(full / peak, 0, 1).astype(np.float32)
+    return scaled if stretch else scaled * np.float32(probability)
