@@ -149,7 +149,13 @@ class ExplainSettings(_Section):
     """How maps are drawn."""
 
     alpha: Fraction = Field(default=0.45, description="strength of the heatmap over the radiograph")
-    method: Method = Field(default=Method.GRAD_CAM, description="how the map is made")
+    method: Method = Field(default=Method.LAYER_CAM, description="how the map is made")
+    smooth: float | None = Field(
+        default=None,
+        ge=0,
+        le=0.5,
+        description="width of a Gaussian over the map, a share of its side; the method's own",
+    )
     layer: Layer | None = Field(default=None, description="dense block of a CAM; the method's own unless given")
     flip: bool = Field(default=False, description="average with the map of the mirrored image")
     scales: str = Field(default="1", pattern=r"^\d+(\.\d+)?(,\d+(\.\d+)?)*$", description="average over these sizes")
@@ -162,7 +168,8 @@ class LocalizeSettings(_Section):
 
     split: str = Field(default="test", pattern="^(train|valid|test)$")
     methods: str = Field(
-        default=Method.GRAD_CAM.value, description="methods separated by commas; layer-cam@denseblock2 names a layer"
+        default=f"{Method.LAYER_CAM},{Method.GRAD_CAM}",
+        description="methods separated by commas; layer-cam@denseblock2 names a layer",
     )
     otsu: bool = Field(default=False, description="cut maps by Otsu's threshold instead of one chosen on valid")
     positives_only: bool = Field(default=False, description="only images that the model calls positive")

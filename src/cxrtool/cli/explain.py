@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cxrtool.settings import ExplainSettings
 
 
-MAPS = ("explain.method", "explain.layer", "explain.flip", "explain.scales")
+MAPS = ("explain.method", "explain.layer", "explain.flip", "explain.scales", "explain.smooth")
 """The settings that say how a map is made."""
 
 
@@ -106,7 +106,7 @@ def map_settings(wished: "ExplainSettings") -> "MapSettings":
     from cxrtool.explain.methods import MapSettings
 
     scales = tuple(float(part) for part in wished.scales.split(","))
-    return MapSettings(wished.method, wished.layer, wished.flip, scales)
+    return MapSettings(wished.method, wished.layer, wished.flip, scales, wished.smooth)
 
 
 def unique_names(paths: list[Path]) -> list[str]:

@@ -233,10 +233,10 @@ def affected_sides(severities: dict[str, float], rng: np.random.Generator) -> di
 
 
 def _raise_of(side: int, sides: dict[str, tuple[int, ...]], severities: dict[str, float]) -> float:
-    """How far volume loss lifts this side's diaphragm."""
+    """How far volume loss lifts this side's diaphragm; a plate costs little volume."""
     if side not in sides.get("Atelectasis", ()):
         return 0.0
-    return 0.04 + 0.06 * severities["Atelectasis"]
+    return 0.01 + 0.03 * severities["Atelectasis"]
 
 
 def _lung_outline(anatomy: Anatomy, side: int, lying: bool, lift: float) -> NDArray[np.float64]:

@@ -33,16 +33,18 @@ class MapSettings:
         layer: of the CAM family; None takes the method's own.
         flip: average with the map of the mirrored image.
         scales: average over images resized by these factors.
+        smooth: width of a Gaussian over the map, a share of its side; None takes the method's own, 0 none.
         channels: of Score-CAM, the strongest so many; 0 takes all.
         steps: of integrated gradients.
         samples: noisy copies in SmoothGrad; 1 adds no noise.
         patch: of occlusion, a share of the image's side.
     """
 
-    method: Method = Method.GRAD_CAM
+    method: Method = Method.LAYER_CAM
     layer: Layer | None = None
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
+    smooth: float | None = None
     channels: int = 32
     steps: int = 16
     samples: int = 2
@@ -54,11 +56,18 @@ class MapSettings:
         return self.layer or DEFAULT_LAYERS.get(self.method, Layer.DENSEBLOCK4)
 
     @property
+    def used_smooth(self) -> float:
+        """The Gaussian's width, or the method's own."""
+        return DEFAULT_SMOOTH.get(self.method, 0.0) if self.smooth is None else self.smooth
+
+    @property
     def title(self) -> str:
         """As pictures and tables name it."""
         name = TITLES[self.method]
         at = f" ({self.used_layer})" if self.method in _COMBINE or self.method is Method.SCORE_CAM else ""
-        more = [*(["flip"] if self.flip else []), *([f"scales {self.scales}"] if self.scales != (1.0,) else [])]
+        more = [f"smoothed {self.used_smooth:g}"] if self.used_smooth else []
+        more += ["flip"] if self.flip else []
+        more += [f"scales {self.scales}"] if self.scales != (1.0,) else []
         return name + at + (f", {', '.join(more)}" if more else "")
 
 
@@ -71,6 +80,8 @@ TITLES = {
     Method.OCCLUSION: "Occlusion",
 }
 _NOISE = 10.0  # grey levels, SmoothGrad's
+# Alone a cell's own gradient is spotty: smoothed, LayerCAM's peak lay in the finding more often (docs/explain.md).
+DEFAULT_SMOOTH = {Method.LAYER_CAM: 0.06}
 DEFAULT_LAYERS = {Method.LAYER_CAM: Layer.DENSEBLOCK3}
 
 
@@ -88,19 +99,18 @@ def explain_batch(
     Returns:
         logits: [B, 5] float32, of the images as they are.
         maps: per image, by position of the finding: [h, w] float32, at least 0, not scaled; coarse for the CAM family,
-            [S, S] otherwise and where maps are averaged.
+            [S, S] otherwise and where maps are averaged, a quarter of that where they are smoothed.
 
     Raises:
         RequestError: the network is in train mode, where its BatchNorm would move and images of a batch would mix.
     """
     if network.training:
         raise RequestError("the network is in train mode", "Call network.eval() first.")
-    own = _maps_of(network, pixels, wanted, settings)
-    if not settings.flip and settings.scales == (1.0,):
-        return own
-    logits, _ = own
-    chosen = wanted(logits)
+    logits, own = _maps_of(network, pixels, wanted, settings)
     size = pixels.shape[-1]
+    if not settings.flip and settings.scales == (1.0,):
+        return logits, [_smoothed(one, size, settings) for one in own]
+    chosen = wanted(logits)
     sums: list[dict[int, Map]] = [{} for _ in range(len(pixels))]
     sides = (False, True) if settings.flip else (False,)
     variants = [(scale, mirrored) for scale in settings.scales for mirrored in sides]
@@ -111,7 +121,19 @@ def explain_batch(
             for column, coarse in found.items():
                 full = _to_size(np.ascontiguousarray(coarse[:, ::-1]) if mirrored else coarse, size)
                 total[column] = total.get(column, np.float32(0)) + full / np.float32(len(variants))
-    return logits, sums
+    return logits, [_smoothed(one, size, settings) for one in sums]
+
+
+def _smoothed(maps: dict[int, Map], size: int, settings: MapSettings) -> dict[int, Map]:
+    if not settings.used_smooth:
+        return maps
+    side = max(size // 4, 1)  # finer than any CAM's cells, and a sixteenth of the image's cost
+    deviation = settings.used_smooth * side
+    return {column: _blur(_to_size(one, side), deviation) for column, one in maps.items()}
+
+
+def _blur(one: Map, deviation: float) -> Map:
+    return cv2.GaussianBlur(one, (0, 0), deviation).astype(np.float32, copy=False)
 
 
 def _maps_of(
@@ -232,7 +254,7 @@ def _smooth_integrated_gradients(network: ChestNet, pixels: Tensor, column: int,
         noise = deviation * torch.randn(pixels.shape, generator=generator).to(pixels.device)
         total += integrated_gradients(network, pixels + noise, column, settings.steps)
     positive = (total / settings.samples).relu().cpu().numpy()
-    blurred = [cv2.GaussianBlur(one, (0, 0), 0.02 * one.shape[0]) for one in positive]
+    blurred = [_blur(one, 0.02 * one.shape[0]) for one in positive]
     return torch.from_numpy(np.stack(blurred).astype(np.float32))
 
 

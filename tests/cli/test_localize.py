@@ -1,0 +1,107 @@
+"""``cxr localize`` on phantoms, whose truth is known, and what ``cxr explain`` then says."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+
+from conftest import Call
+from cxrtool import Classifier
+from cxrtool.data.truth import CHEXLOCALIZE_TASKS
+from cxrtool.findings import FINDINGS
+from cxrtool.model.bundle import read_header
+
+
+@pytest.fixture
+def run(run_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run_folder, tmp_path / "run"))
+
+
+def test_the_figures_are_those_of_the_maps_that_explain_gives(call: Call, phantoms: Path, run: Path) -> None:
+    done = call("localize", "--data", phantoms, "--model", run, "--draws", 50, "--methods", "layer-cam", "--json")
+    assert done.code == 0, done.stderr
+    (method,) = done.json["methods"].values()
+    classifier = Classifier.load(run)
+    for finding in FINDINGS:
+        hits = []
+        for file in sorted((phantoms / "masks" / "test").rglob(f"{finding.replace(' ', '_')}.png")):
+            truth = np.asarray(Image.open(file)) > 127
+            path = phantoms / "test" / file.parent.relative_to(phantoms / "masks" / "test").with_suffix(".jpg")
+            peak = classifier.explain(path, finding).peak
+            hits.append(peak is not None and bool(truth[peak[1], peak[0]]))
+        told = method["labels"][finding]
+        assert told["images"] == len(hits)
+        assert told["hit_rate"] == (pytest.approx(np.mean(hits)) if hits else None)
+
+
+def test_explain_prints_what_is_known(call: Call, phantoms: Path, run: Path) -> None:
+    image = next((phantoms / "test").rglob("*frontal.jpg"))
+    before = Classifier.load(run).explain(image, "Edema")
+    assert "not known" in " ".join(before.notes)
+    assert call("localize", "--data", phantoms, "--model", run, "--methods", "grad-cam,layer-cam").code == 0
+    stored = read_header(run / "model.safetensors").localization
+    assert [one.method for one in stored] == [
+        "Grad-CAM (denseblock4)", "LayerCAM (denseblock3), smoothed 0.06"
+    ]  # fmt: skip
+    finding = next(iter(stored[0].hit_rate))
+    after = Classifier.load(run).explain(image, finding, method="grad-cam")
+    assert f"% of {stored[0].images[finding]} images" in after.known
+    assert after.known in after.notes
+    call("localize", "--data", phantoms, "--model", run, "--otsu")
+    assert len(read_header(run / "model.safetensors").localization) == 2, "measured anew, not twice"
+
+
+def test_maps_in_chexlocalizes_layout(call: Call, phantoms: Path, run: Path, tmp_path: Path) -> None:
+    done = call("localize", "--data", phantoms, "--model", run, "--maps-out", "out", "--limit", 4)
+    assert done.code == 0, done.stderr
+    content = json.loads((tmp_path / "out" / "pred_segmentations.json").read_text())
+    for name, tasks in content.items():
+        assert set(tasks) == set(CHEXLOCALIZE_TASKS)
+        for task, item in tasks.items():
+            assert coco.decode(item).shape == (64, 64)
+            file = tmp_path / "out" / "maps" / f"{name}_{task}_map.pkl"
+            if file.exists():
+                stored = pickle.loads(file.read_bytes())
+                assert stored["cxr_dims"] == (64, 64)
+                assert stored["map"].ndim == 4
+            else:
+                assert not coco.decode(item).any()
+
+
+def test_faithfulness_is_told(call: Call, phantoms: Path, run: Path) -> None:
+    options = ["--faithfulness", 2, "--limit", 6, "--draws", 20, "--methods", "grad-cam"]
+    (method,) = call("localize", "--data", phantoms, "--model", run, *options, "--json").json["methods"].values()
+    assert set(method["sanity"]) >= {"classifier", "all"}
+    assert 0 <= method["deletion"] <= 1
+    assert 0 <= method["insertion"] <= 1
+    assert "randomised" in call("localize", "--data", phantoms, "--model", run, *options).stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--methods", "grad-cma"], "grad-cam"),
+        (["--methods", "grad-cam@denseblock9"], "denseblock3"),
+        (["--masks", "nowhere"], "nowhere"),
+        (["--boxes", "nowhere.csv"], "nowhere.csv"),
+    ],
+)
+def test_wrong_requests(call: Call, phantoms: Path, run: Path, options: list[str], told: str) -> None:
+    done = call("localize", "--data", phantoms, "--model", run, *options)
+    assert done.code == 2
+    assert told in done.stderr
+    assert not (run / "localize_test").exists()
+
+
+def test_the_panel_shows_all_five(call: Call, phantoms: Path, run: Path, tmp_path: Path) -> None:
+    image = next((phantoms / "test").rglob("*frontal.jpg"))
+    done = call("explain", image, "--model", run, "--panel", "--contour", "--method", "layer-cam", "--flip", "--json")
+    (row,) = done.json["explanations"]
+    assert [one["label"] for one in row["explanations"]] == list(FINDINGS)
+    with Image.open(tmp_path / row["panel"]) as picture:
+        assert picture.width > 5 * 200

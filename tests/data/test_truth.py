@@ -1,0 +1,98 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+from pycocotools import mask as coco
+
+from cxrtool.data.truth import chexlocalize_id, decode_rle, encode_rle, load_truth
+from cxrtool.errors import RequestError
+
+
+@given(arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 40))))
+def test_run_lengths_are_cocos(mask: np.ndarray) -> None:
+    ours = encode_rle(mask)
+    theirs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    assert ours == {"size": list(theirs["size"]), "counts": theirs["counts"].decode()}
+    np.testing.assert_array_equal(decode_rle(theirs["counts"], tuple(theirs["size"])), mask)
+    np.testing.assert_array_equal(decode_rle(str(ours["counts"]), mask.shape), mask)
+
+
+def test_a_large_mask_with_long_runs() -> None:
+    mask = np.zeros((2320, 2828), dtype=bool)
+    mask[300:1900, 700:1500] = True
+    theirs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    assert encode_rle(mask)["counts"] == theirs["counts"].decode()
+
+
+def test_run_lengths_that_do_not_fill_the_mask_are_refused() -> None:
+    with pytest.raises(RequestError, match="run lengths"):
+        decode_rle([3, 4], (2, 2))
+
+
+def test_chexlocalizes_json(tmp_path: Path) -> None:
+    mask = np.zeros((20, 30), dtype=bool)
+    mask[5:9, 10:20] = True
+    name = "patient64541_study1_view1_frontal"
+    assert chexlocalize_id("valid/patient64541/study1/view1_frontal.jpg") == name
+    tasks = {"Edema": encode_rle(mask), "Consolidation": encode_rle(np.zeros_like(mask))}
+    (tmp_path / "gt.json").write_text(json.dumps({name: tasks}))
+    truth = load_truth(tmp_path, masks=tmp_path / "gt.json")
+    found = truth.mask("valid/patient64541/study1/view1_frontal.jpg", "Edema", 20, 30)
+    np.testing.assert_array_equal(found, mask)
+    assert truth.mask("valid/patient64541/study1/view1_frontal.jpg", "Consolidation", 20, 30) is None
+    assert truth.mask("valid/patient64541/study1/view1_frontal.jpg", "Atelectasis", 20, 30) is None
+    assert truth.mask("valid/patient9/study1/view1_frontal.jpg", "Edema", 20, 30) is None
+    with pytest.raises(RequestError, match="a mask is 30 x 20"):
+        truth.mask("valid/patient64541/study1/view1_frontal.jpg", "Edema", 40, 30)
+
+
+def test_nihs_boxes(tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_text(
+        "Image Index,Finding Label,Bbox [x,y,w,h],,,,,\n"
+        "1.png,Effusion,10.2,20.7,5,6,,,\n1.png,Effusion,30,20,2,2,,,\n1.png,Mass,1,1,1,1,,,\n"
+    )
+    truth = load_truth(tmp_path, boxes=tmp_path / "b.csv")
+    mask = truth.mask("test/p/s/1.png", "Pleural Effusion", 50, 40)
+    assert mask is not None
+    assert mask[21:27, 10:15].all()
+    assert mask.sum() == 30 + 4
+    assert truth.mask("test/p/s/1.png", "Edema", 50, 40) is None
+    with pytest.raises(RequestError, match="the image is 20 x 20"):
+        truth.mask("1.png", "Pleural Effusion", 20, 20)
+
+
+def test_phantom_masks(tmp_path: Path) -> None:
+    folder = tmp_path / "masks" / "test/p1/study1/view1_frontal"
+    folder.mkdir(parents=True)
+    picture = np.zeros((8, 8), dtype=np.uint8)
+    picture[2:4] = 255
+    Image.fromarray(picture).save(folder / "Pleural_Effusion.png")
+    mask = load_truth(tmp_path).mask("test/p1/study1/view1_frontal.jpg", "Pleural Effusion", 8, 8)
+    np.testing.assert_array_equal(mask, picture > 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("b.csv", "Image,Label,x,y,w,h\n1.png,Edema,a,b,c,d\n", "line 2"),
+        ("b.csv", "Image,Label,x,y,w,h\n1.png,Mass,1,1,1,1\n", "no box"),
+        ("m.json", "[1, 2]", "gt_segmentations"),
+        ("m.json", "no json", "gt_segmentations"),
+    ],
+)
+def test_files_that_are_none_are_refused(tmp_path: Path, name: str, text: str, told: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RequestError, match=told):
+        load_truth(tmp_path, **{"boxes" if name == "b.csv" else "masks": tmp_path / name})
+
+
+def test_no_truth_or_two_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="there is no folder"):
+        load_truth(tmp_path)
+    with pytest.raises(RequestError, match="exclude"):
+        load_truth(tmp_path, tmp_path, tmp_path)
