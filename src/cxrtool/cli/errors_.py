@@ -24,7 +24,7 @@ def errors(
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """The surest mistakes: false positives and false negatives, as a table and a gallery with Grad-CAM.
+    """The surest mistakes: false positives and false negatives, as a table and a gallery of where the model looked.
 
     \b
     cxr errors --data CheXpert-v1.0-small --model runs/my-run

@@ -47,6 +47,8 @@ def info(
             "best epoch": str(header.metrics.get("epoch")),
             "thresholds": "tuned" if header.thresholds else "0.5 each (not tuned; see cxr tune)",
             "tuned on": f"{header.tuning.split}, {header.tuning.criterion}" if header.tuning else None,
+            "calibration": f"{header.calibration.method} on {header.calibration.split}" if header.calibration else None,
+            "maps measured": ", ".join(one.method for one in header.localization) or None,
             "weights sha256": header.weights_sha256,
             "versions": ", ".join(f"{name} {number}" for name, number in header.versions.items()),
             "use": header.intended_use,

@@ -8,7 +8,7 @@ import numpy as np
 
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.intervals import BootstrapSettings, Draws, Interval, bootstrap, percentile_interval
-from cxrtool.evaluation.metrics import evaluate
+from cxrtool.evaluation.metrics import evaluate, or_none
 from cxrtool.findings import FINDINGS
 from cxrtool.predictions import PredictionTable
 
@@ -279,9 +279,9 @@ def _figure(
 ) -> Figure:
     runs = values[finding][figure]
     return Figure(
-        value=_or_none(float(runs.mean())),
+        value=or_none(float(runs.mean())),
         interval=percentile_interval(draws[finding][figure], settings.confidence),
-        seed_deviation=_or_none(float(runs.std(ddof=1))) if len(runs) > 1 else None,
+        seed_deviation=or_none(float(runs.std(ddof=1))) if len(runs) > 1 else None,
     )
 
 
@@ -301,9 +301,9 @@ def _difference(
         second=second,
         finding=finding,
         figure=figure,
-        value=_or_none(value),
+        value=or_none(value),
         interval=percentile_interval(drawn, settings.confidence),
-        p_value=_or_none(p_value(drawn)),
+        p_value=or_none(p_value(drawn)),
         p_holm=None,
     )
 
@@ -335,7 +335,3 @@ def _corrected(raw: Sequence[Difference]) -> list[Difference]:
     defined = [item for item in raw if item.p_value is not None]
     corrected = dict(zip(map(id, defined), holm([item.p_value or 0.0 for item in defined]), strict=True))
     return [replace(item, p_holm=corrected.get(id(item))) for item in raw]
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else value

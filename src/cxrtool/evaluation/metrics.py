@@ -35,11 +35,11 @@ def auroc(targets: ArrayLike, scores: ArrayLike) -> float:
     negatives = len(positive) - positives
     if positives == 0 or negatives == 0:
         return float("nan")
-    ranks = _midranks(values)
+    ranks = midranks(values)
     return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def _midranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def midranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Ranks from 1, tied values sharing their mean."""
     _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
@@ -254,8 +254,8 @@ def _of_finding(table: PredictionTable, column: int, threshold: float | None) ->
     targets, probabilities = table.targets[counts, column], table.probabilities[counts, column]
     positives = int((targets > 0.5).sum())
     return FindingMetrics(
-        auroc=_or_none(auroc(targets, probabilities)),
-        auprc=_or_none(average_precision(targets, probabilities)),
+        auroc=or_none(auroc(targets, probabilities)),
+        auprc=or_none(average_precision(targets, probabilities)),
         positives=positives,
         negatives=len(targets) - positives,
         ignored=int((~counts).sum()),
@@ -269,11 +269,11 @@ def _at_threshold(
     counts = confusion(targets, probabilities, threshold)
     return ThresholdMetrics(
         threshold=threshold,
-        f1=_or_none(counts.f1),
-        precision=_or_none(counts.precision),
-        recall=_or_none(counts.recall),
-        specificity=_or_none(counts.specificity),
-        balanced_accuracy=_or_none(counts.balanced_accuracy),
+        f1=or_none(counts.f1),
+        precision=or_none(counts.precision),
+        recall=or_none(counts.recall),
+        specificity=or_none(counts.specificity),
+        balanced_accuracy=or_none(counts.balanced_accuracy),
         tp=counts.tp,
         fp=counts.fp,
         fn=counts.fn,
@@ -281,7 +281,8 @@ def _at_threshold(
     )
 
 
-def _or_none(value: float) -> float | None:
+def or_none(value: float) -> float | None:
+    """`value`, None for NaN, as every file and table has it."""
     return None if np.isnan(value) else value
 
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from cxrtool.choices import Criterion
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.intervals import BootstrapSettings, Interval, PatientDraws, percentile_interval
-from cxrtool.evaluation.metrics import Counts, confusion, ratio
+from cxrtool.evaluation.metrics import Counts, confusion, or_none, ratio
 from cxrtool.evaluation.thresholds import choose_threshold, curve_of_counts, threshold_curve
 from cxrtool.findings import FINDINGS
 from cxrtool.predictions import PredictionTable
@@ -83,7 +83,7 @@ def predictive_values(sensitivity: float, specificity: float, prevalence: float)
         raise RequestError(f"prevalence {prevalence:g} is not between 0 and 1", "Write it as 0.1.")
     hits, alarms = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
     rests, misses = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
-    return PredictiveValues(prevalence, _or_none(ratio(hits, hits + alarms)), _or_none(ratio(rests, rests + misses)))
+    return PredictiveValues(prevalence, or_none(ratio(hits, hits + alarms)), or_none(ratio(rests, rests + misses)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,12 +265,8 @@ def operating_points(
             if not np.isnan(rates.recall + rates.specificity):
                 values = predictive_values(rates.recall, rates.specificity, share)
         found[finding] = OperatingPoint(
-            {f"{rate:.2f}": _or_none(sensitivity_at_specificity(targets, scores, rate)) for rate in FIXED_RATES},
-            {f"{rate:.2f}": _or_none(specificity_at_sensitivity(targets, scores, rate)) for rate in FIXED_RATES},
+            {f"{rate:.2f}": or_none(sensitivity_at_specificity(targets, scores, rate)) for rate in FIXED_RATES},
+            {f"{rate:.2f}": or_none(specificity_at_sensitivity(targets, scores, rate)) for rate in FIXED_RATES},
             values,
         )
     return found
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else value

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cxrtool.evaluation.metrics import midranks
 from cxrtool.explain.methods import Map, MapSettings, all_columns, explain_batch
 from cxrtool.model.densenet import ChestNet
 
@@ -56,14 +56,8 @@ def rank_correlation(first: Map, second: Map) -> float:
     """Spearman's correlation of two maps' pixels; 0 where one of them is constant, as it then tells nothing."""
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
-    one, other = (_ranks(values.astype(np.float64).ravel()) for values in (first, second))
+    one, other = (midranks(values.astype(np.float64).ravel()) for values in (first, second))
     return float(np.corrcoef(one, other)[0, 1])
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[group]
 
 
 def sanity_curve(

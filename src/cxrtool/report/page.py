@@ -388,7 +388,7 @@ def _mistakes(content: ReportContent) -> Section:
         for place, one in enumerate(found.mistakes)
         if place in found.pictures
     ]
-    told = "The surest first, with Grad-CAM of the finding in question, on raw probabilities."
+    told = "The surest first, with the map of the finding in question, on raw probabilities."
     return Section(
         "mistakes", "Surest mistakes", (told,), [Table("Mistakes", header, rows, "mistakes", 3)], (), pictures
     )
