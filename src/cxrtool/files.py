@@ -115,7 +115,7 @@ def write_png(path: Path, picture: "NDArray[np.uint8]") -> None:
     from PIL import Image
 
     with replacing(path) as partial:
-        Image.fromarray(picture).save(partial, format="PNG")
+        Image.fromarray(picture).save(partial, format="PNG", compress_level=2)
 
 
 def sha256_of_file(path: Path) -> str:

@@ -149,14 +149,11 @@ class ExplainSettings(_Section):
     """How maps are drawn."""
 
     alpha: Fraction = Field(default=0.45, description="strength of the heatmap over the radiograph")
-    method: Method = Field(default=Method.LAYER_CAM, description="how the map is made")
-    smooth: float | None = Field(
-        default=None,
-        ge=0,
-        le=0.5,
-        description="width of a Gaussian over the map, a share of its side; the method's own",
+    method: Method = Field(default=Method.GRAD_CAM, description="how the map is made")
+    smooth: float = Field(
+        default=0.06, ge=0, le=0.5, description="width of a Gaussian over the map, a share of its side"
     )
-    layer: Layer | None = Field(default=None, description="dense block of a CAM; the method's own unless given")
+    layer: Layer = Field(default=Layer.DENSEBLOCK3, description="dense block of a CAM")
     flip: bool = Field(default=False, description="average with the map of the mirrored image")
     scales: str = Field(default="1", pattern=r"^\d+(\.\d+)?(,\d+(\.\d+)?)*$", description="average over these sizes")
     stretch: bool = Field(default=False, description="raise each map's peak to 1 instead of the probability")
@@ -168,7 +165,7 @@ class LocalizeSettings(_Section):
 
     split: str = Field(default="test", pattern="^(train|valid|test)$")
     methods: str = Field(
-        default=f"{Method.LAYER_CAM},{Method.GRAD_CAM}",
+        default=f"{Method.GRAD_CAM},{Method.LAYER_CAM}",
         description="methods separated by commas; layer-cam@denseblock2 names a layer",
     )
     otsu: bool = Field(default=False, description="cut maps by Otsu's threshold instead of one chosen on valid")

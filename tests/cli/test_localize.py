@@ -23,7 +23,7 @@ def run(run_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_the_figures_are_those_of_the_maps_that_explain_gives(call: Call, phantoms: Path, run: Path) -> None:
-    done = call("localize", "--data", phantoms, "--model", run, "--draws", 50, "--methods", "layer-cam", "--json")
+    done = call("localize", "--data", phantoms, "--model", run, "--draws", 50, "--methods", "grad-cam", "--json")
     assert done.code == 0, done.stderr
     (method,) = done.json["methods"].values()
     classifier = Classifier.load(run)
@@ -46,10 +46,10 @@ def test_explain_prints_what_is_known(call: Call, phantoms: Path, run: Path) -> 
     assert call("localize", "--data", phantoms, "--model", run, "--methods", "grad-cam,layer-cam").code == 0
     stored = read_header(run / "model.safetensors").localization
     assert [one.method for one in stored] == [
-        "Grad-CAM (denseblock4)", "LayerCAM (denseblock3), smoothed 0.06"
+        "Grad-CAM (denseblock3), smoothed 0.06", "LayerCAM (denseblock3), smoothed 0.06"
     ]  # fmt: skip
     finding = next(iter(stored[0].hit_rate))
-    after = Classifier.load(run).explain(image, finding, method="grad-cam")
+    after = Classifier.load(run).explain(image, finding)
     assert f"% of {stored[0].images[finding]} images" in after.known
     assert after.known in after.notes
     call("localize", "--data", phantoms, "--model", run, "--otsu")

@@ -74,7 +74,7 @@ def test_maps_agree_with_an_independent_implementation(
 
 def test_score_cam_agrees_with_an_independent_implementation(network: ChestNet) -> None:
     pixels = random_pixels(1, 64)
-    settings = MapSettings(Method.SCORE_CAM, Layer.DENSEBLOCK4, channels=0)
+    settings = MapSettings(Method.SCORE_CAM, Layer.DENSEBLOCK4, smooth=0, channels=0)
     _, maps = explain_batch(network, pixels, all_columns([1]), settings)
     model = _Halves(network, Layer.DENSEBLOCK4)
     with ScoreCAM(model=model, target_layers=[model.last]) as oracle, torch.no_grad():
@@ -88,7 +88,7 @@ def test_a_map_by_hand(network: ChestNet) -> None:
     with torch.no_grad():
         activations = network.activations(pixels)
     expected = torch.einsum("c,bchw->bhw", network.classifier.weight[2].detach(), activations).relu() / 16
-    _, maps = explain_batch(network, pixels, all_columns([2]), MapSettings(Method.GRAD_CAM))
+    _, maps = explain_batch(network, pixels, all_columns([2]), MapSettings(layer=Layer.DENSEBLOCK4, smooth=0))
     np.testing.assert_allclose(maps[0][2], expected[0], rtol=1e-4, atol=1e-7)
 
 
@@ -122,7 +122,7 @@ def test_occlusion_finds_the_only_patch_that_matters() -> None:
     corner = _Corner(Preprocessing(64)).eval()
     pixels = torch.zeros(1, 1, 64, 64)
     pixels[:, :, :16, 48:] = 200
-    _, maps = explain_batch(corner, pixels, all_columns([0]), MapSettings(Method.OCCLUSION))
+    _, maps = explain_batch(corner, pixels, all_columns([0]), MapSettings(Method.OCCLUSION, smooth=0))
     row, column = np.unravel_index(maps[0][0].argmax(), (64, 64))
     assert row < 20
     assert column > 44
@@ -151,7 +151,7 @@ def test_a_batch_gives_the_maps_of_its_images_alone(network: ChestNet, method: M
 
 
 def test_averaging_over_mirrors_mirrors_with_the_image(network: ChestNet) -> None:
-    settings = MapSettings(Method.GRAD_CAM, flip=True, scales=(0.75, 1.0))
+    settings = MapSettings(flip=True, scales=(0.75, 1.0))
     pixels = random_pixels(1)
     _, (straight,) = explain_batch(network, pixels, all_columns([1]), settings)
     _, (mirrored,) = explain_batch(network, pixels.flip(-1), all_columns([1]), settings)
@@ -230,8 +230,9 @@ def test_explain_gives_a_map_at_the_images_own_size(run_folder: Path, phantoms: 
     )
     assert explanation.heatmap.max() == (pytest.approx(explanation.probability) if explanation.heatmap.any() else 0)
     layer_cam = classifier.explain(tmp_path / "a.png", "Pleural Effusion", method="layer-cam", stretch=True)
-    assert layer_cam.method == explanation.method == "LayerCAM (denseblock3), smoothed 0.06"
-    np.testing.assert_allclose(layer_cam.heatmap * explanation.probability, explanation.heatmap, atol=1e-6)
+    assert explanation.method == "Grad-CAM (denseblock3), smoothed 0.06"
+    assert layer_cam.method == "LayerCAM (denseblock3), smoothed 0.06"
+    assert layer_cam.heatmap.max() in (0, 1)
     with pytest.raises(RequestError) as unknown:
         classifier.explain(tmp_path / "a.png", "Edema", method="gradcam")
     assert "grad-cam" in unknown.value.advice

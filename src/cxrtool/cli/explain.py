@@ -51,6 +51,8 @@ def explain(
     cxr explain folder --recursive --out maps --method layer-cam
     cxr explain image.jpg --panel --contour
     """
+    from cxrtool.data.reading import read_ahead
+
     finding = None if label is None else find_finding(label)
     paths = list(input_paths(inputs, recursive))
     names = unique_names(paths)
@@ -58,13 +60,21 @@ def explain(
     wished = resolved.settings.explain
     found = classifier.explain_many(paths, finding, map_settings(wished), panel, wished.stretch)
     rows: list[dict[str, Any]] = []
+
+    def save(named: "tuple[str, tuple[Path, tuple[Explanation, ...] | CxrError]]") -> dict[str, Any]:
+        name, (path, result) = named
+        if isinstance(result, CxrError):
+            return {"path": str(path), "error": str(result), "explanations": []}
+        return {"path": str(path), "error": None} | _saved(result, out, name, wished, panel)
+
+    # Pictures are drawn and packed by threads while the network makes the next maps.
+    workers = max(2, resolved.settings.runtime.workers)
     with display.progress_bar() as progress:
-        for done, (path, result) in enumerate(found, start=1):
-            if isinstance(result, CxrError):
-                rows.append({"path": str(path), "error": str(result), "explanations": []})
-            else:
-                rows.append({"path": str(path), "error": None} | _saved(result, out, names[done - 1], wished, panel))
-            progress(Progress("explain", done, len(paths)))
+        for _, row in read_ahead(zip(names, found, strict=True), save, workers, 4 * workers):
+            if isinstance(row, CxrError):
+                raise row
+            rows.append(row)
+            progress(Progress("explain", len(rows), len(paths)))
     _show(rows, out, json_output)
     if any(row["error"] for row in rows):
         raise typer.Exit(1)

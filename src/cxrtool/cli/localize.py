@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     "model",
     "localize.split",
     "localize.methods",
+    "explain.smooth",
     "localize.otsu",
     "localize.positives_only",
     "localize.limit",

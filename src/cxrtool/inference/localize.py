@@ -4,7 +4,7 @@ import logging
 import pickle
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +118,8 @@ class _Case:
         return heatmap_of(self.maps[column], height, width, 1.0)
 
 
-def parse_methods(text: str) -> tuple[MapSettings, ...]:
-    """``grad-cam,layer-cam@denseblock2`` as settings of maps.
+def parse_methods(text: str, smooth: float) -> tuple[MapSettings, ...]:
+    """``grad-cam,layer-cam@denseblock2`` as settings of maps, all smoothed alike.
 
     Raises:
         RequestError: a method or layer is unknown.
@@ -129,7 +129,8 @@ def parse_methods(text: str) -> tuple[MapSettings, ...]:
         name, _, layer = part.strip().partition("@")
         if layer and layer not in list(Layer):
             raise RequestError(f"layer {layer!r} is unknown", f"The layers are {', '.join(Layer)}.")
-        found.append(MapSettings(find_method(name), Layer(layer) if layer else None))
+        own = MapSettings(find_method(name), smooth=smooth)
+        found.append(replace(own, layer=Layer(layer)) if layer else own)
     return tuple(found)
 
 
@@ -162,7 +163,7 @@ def localize_model(
     classifier = Classifier.load(model, settings=settings.runtime, raw=True)
     results: dict[str, MethodResult] = {}
     warnings: list[str] = []
-    for place, method in enumerate(parse_methods(wished.methods)):
+    for place, method in enumerate(parse_methods(wished.methods, settings.explain.smooth)):
         cuts, told = _map_thresholds(classifier, settings, truth, method, progress)
         warnings += [text for text in told if text not in warnings]
         export = _Export(maps_out) if maps_out is not None and place == 0 else None
