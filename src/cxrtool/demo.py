@@ -22,7 +22,7 @@ from cxrtool.training.run import StopSignal
 
 PATIENTS = 480
 IMAGE_SIZE = 96
-EPOCHS = 4
+EPOCHS = 5
 _EXPLAINED = 6
 
 
