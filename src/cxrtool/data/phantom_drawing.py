@@ -17,6 +17,7 @@ Field = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 LATERAL_SIDES = (-1, 1)
 _SUBPIXEL = 4  # bits of a fraction in OpenCV's drawing
+_HEART_DENSITY = np.float32(0.3)  # of the longest way through a heart as wide as the thorax
 _COARSE_BLUR, _MIDDLE_BLUR = 0.01, 0.004
 _NORMAL_LEVELS = np.array([NormalDist().inv_cdf((level + 0.5) / 256) for level in range(256)], dtype=np.float32)
 
@@ -34,6 +35,7 @@ class Anatomy:
         dome: height of the diaphragm's dome above them.
         ribs: posterior pairs shown.
         tilt: of the heart, degrees.
+        shift: of the heart's middle to the patient's left, in heart widths.
     """
 
     female: bool
@@ -44,6 +46,7 @@ class Anatomy:
     dome: float
     ribs: int
     tilt: float
+    shift: float
 
 
 @dataclass(frozen=True)
@@ -84,13 +87,14 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     """A patient's build, from `rng`."""
     return Anatomy(
         female=bool(rng.random() < 0.45),
-        centre=float(rng.uniform(0.485, 0.515)),
-        half_thorax=float(rng.uniform(0.345, 0.395)),
+        centre=float(rng.uniform(0.47, 0.53)),
+        half_thorax=float(rng.uniform(0.315, 0.39)),
         apex=float(rng.uniform(0.10, 0.14)),
         base=float(rng.uniform(0.81, 0.87)),
         dome=float(rng.uniform(0.09, 0.13)),
         ribs=int(rng.integers(8, 10)),
         tilt=float(rng.uniform(28, 42)),
+        shift=float(rng.uniform(0.12, 0.21)),
     )
 
 
@@ -110,7 +114,7 @@ def draw_frontal(anatomy: Anatomy, case: Case, size: int, rng: np.random.Generat
     ratio = _cardiothoracic_ratio(severities.get("Cardiomegaly"), lying, rng)
     density = _soft_tissue(canvas, anatomy)
     lung_field = canvas.fill(list(lungs.values()), blur=0.006)
-    heart, heart_shape = _heart(canvas, anatomy, ratio, lungs)
+    heart, heart_shape, depth = _heart(canvas, anatomy, ratio, lungs)
     # Air is what darkens; the heart displaces it, and every finding is seen where there was air.
     air = lung_field * (1 - 0.82 * heart)
     clear = -0.40 + 0.02 * float(rng.standard_normal())
@@ -129,7 +133,7 @@ def draw_frontal(anatomy: Anatomy, case: Case, size: int, rng: np.random.Generat
     if "Cardiomegaly" in severities:
         masks["Cardiomegaly"] = heart_shape
     density += in_lungs * air
-    density += np.float32(0.05) * heart
+    density += depth
     if case.device:
         density += _DEVICES[case.device](canvas, anatomy)
     image = _expose(density, lying, rng)
@@ -198,6 +202,14 @@ class _Canvas:
                 )
             )
         return self.fill(outlines, blur, weight)
+
+    def ellipsoid(self, centre: tuple[float, float], axes: tuple[float, float], degrees: float) -> Field:
+        """How far a beam runs in an ellipsoid, 1 through its middle and 0 outside."""
+        turn = np.deg2rad(degrees)
+        right, down = self.x - np.float32(centre[0]), self.y - np.float32(centre[1])
+        along = right * np.float32(np.cos(turn) / axes[0]) + down * np.float32(np.sin(turn) / axes[0])
+        across = down * np.float32(np.cos(turn) / axes[1]) - right * np.float32(np.sin(turn) / axes[1])
+        return np.sqrt(np.clip(1 - along**2 - across**2, 0, None)).astype(np.float32, copy=False)
 
     def glow(self, x: float, y: float, spread_x: float, spread_y: float) -> Field:
         """A Gaussian hill."""
@@ -287,17 +299,24 @@ def _cardiothoracic_ratio(severity: float | None, lying: bool, rng: np.random.Ge
 
 def _heart(
     canvas: _Canvas, anatomy: Anatomy, ratio: float, lungs: dict[int, NDArray[np.float64]]
-) -> tuple[Field, Mask]:
-    """An ellipse tilted to the patient's left whose width is `ratio` times the thorax's: soft, and sharp."""
+) -> tuple[Field, Mask, Field]:
+    """An ellipsoid tilted to the patient's left whose width is `ratio` times the thorax's.
+
+    Returns:
+        Its outline softly and sharply, and its own shadow: what the beam crosses of it, longest in the middle. A heart
+        dilates forwards as it does sideways, so that a large one is dense too and not only wide.
+    """
     width = ratio * 2 * anatomy.half_thorax
     turn = np.deg2rad(anatomy.tilt)
     flatness = 0.78
     half = width / 2 / np.sqrt(np.cos(turn) ** 2 + (flatness * np.sin(turn)) ** 2)
     floor = min(outline[:, 1].max() for outline in lungs.values())
     half_height = half * np.sqrt(np.sin(turn) ** 2 + (flatness * np.cos(turn)) ** 2)
-    centre = (anatomy.centre + 0.17 * width, floor - 0.055 - half_height * 0.72)
+    centre = (anatomy.centre + anatomy.shift * width, floor - 0.055 - half_height * 0.72)
     shape = [(centre, (half, half * flatness), anatomy.tilt)]
-    return canvas.ellipses(shape, 0.008), canvas.ellipses(shape) > 0.5
+    outline = canvas.ellipses(shape, 0.008)
+    shadow = _HEART_DENSITY * np.float32(ratio) * canvas.ellipsoid(*shape[0])
+    return outline, canvas.ellipses(shape) > 0.5, shadow
 
 
 def _mediastinum(canvas: _Canvas, anatomy: Anatomy) -> Field:
@@ -419,8 +438,10 @@ def _edema(
     y = anatomy.apex + 0.37
     haze = np.zeros((canvas.size, canvas.size), dtype=np.float32)
     for side in sides:
-        spread = 0.085 + 0.035 * severity
-        haze += canvas.glow(anatomy.centre + side * 0.155, y + rng.uniform(-0.02, 0.02), spread, 1.45 * spread)
+        spread = anatomy.half_thorax * (0.23 + 0.095 * severity)
+        haze += canvas.glow(
+            anatomy.centre + side * 0.42 * anatomy.half_thorax, y + rng.uniform(-0.02, 0.02), spread, 1.45 * spread
+        )
     grain = cv2.resize(
         rng.uniform(0.75, 1.25, (24, 24)).astype(np.float32),
         (canvas.size, canvas.size),
