@@ -35,12 +35,22 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class Backend(StrEnum):
+    """What runs the network outside training; ``auto`` takes an export that lies beside the bundle, else torch."""
+
+    AUTO = "auto"
+    TORCH = "torch"
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+
+
 class Precision(StrEnum):
-    """What convolutions run in; ``auto`` takes bf16 where the hardware has units for it."""
+    """What convolutions run in; ``auto`` takes bf16 where it is faster and, for predict, close enough to fp32."""
 
     AUTO = "auto"
     FP32 = "fp32"
     BF16 = "bf16"
+    INT8 = "int8"
 
 
 class MatmulPrecision(StrEnum):

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from pydantic_settings.exceptions import SettingsError
 
 from cxrtool.choices import (
+    Backend,
     CalibrationMethod,
     Criterion,
     Device,
@@ -90,7 +91,10 @@ class RuntimeSettings(_Section):
     """The machine: these move speed, and results by rounding at most."""
 
     device: Device = Device.AUTO
-    precision: Precision = Field(default=Precision.AUTO, description="of training; eval and tune stay in fp32 on auto")
+    backend: Backend = Field(default=Backend.AUTO, description="what runs the network outside training")
+    precision: Precision = Field(
+        default=Precision.AUTO, description="of the network; eval, tune and calibrate stay in fp32 on auto"
+    )
     channels_last: bool = True
     workers: int = Field(default=2, ge=1, le=256, description="threads that read and decode ahead")
     batch_size: int = Field(default=16, ge=1, le=4096, description="images per forward pass outside training")

@@ -7,7 +7,7 @@ import typer
 
 from cxrtool.cli import display
 from cxrtool.cli.models import chosen_model
-from cxrtool.cli.options import BOOTSTRAP, DATA, RUNTIME, JsonOption, settings_options
+from cxrtool.cli.options import BOOTSTRAP, DATA, ENGINE, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
 
 
@@ -20,7 +20,7 @@ from cxrtool.settings import ResolvedSettings
     "eval.prevalence",
     *BOOTSTRAP,
     *DATA,
-    *RUNTIME,
+    *ENGINE,
     "runtime.batch_size",
 )
 def evaluate(
@@ -47,7 +47,7 @@ def evaluate(
     for text in result.assessment.warnings:
         display.warn(text)
     if json_output:
-        display.print_json(describe_evaluation(result.assessment, model, result.header, result.precision))
+        display.print_json(describe_evaluation(result.assessment, model, result.header, result.how))
         return
     display.show_assessment(result.assessment)
     display.say(f"files: {result.folder}/predictions.csv, metrics.json, metrics.csv, subgroups.csv")

@@ -105,3 +105,5 @@ BOOTSTRAP = ("eval.draws", "eval.draw_seed", "eval.confidence")
 """How patients are drawn for intervals."""
 RUNTIME = ("runtime.device", "runtime.precision", "runtime.channels_last", "runtime.workers")
 """The machine's settings that every command with a network has."""
+ENGINE = ("runtime.backend", *RUNTIME)
+"""And those of a command that runs it forwards only."""

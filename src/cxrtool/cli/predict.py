@@ -11,7 +11,7 @@ import typer
 
 from cxrtool.cli import display
 from cxrtool.cli.inputs import input_paths, load_classifier
-from cxrtool.cli.options import RUNTIME, JsonOption, settings_options
+from cxrtool.cli.options import ENGINE, JsonOption, settings_options
 from cxrtool.files import csv_row, replacing, to_json
 from cxrtool.findings import FINDINGS
 from cxrtool.progress import Progress
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Sink = Callable[["Prediction"], None]
 
 
-@settings_options("model", *RUNTIME, "runtime.batch_size")
+@settings_options("model", *ENGINE, "runtime.batch_size")
 def predict(
     resolved: ResolvedSettings,
     inputs: Annotated[list[Path], typer.Argument(help="Images, folders, or - for a list of paths on stdin.")],
@@ -105,7 +105,7 @@ def _json_sink(classifier: "Classifier") -> Iterator[Sink]:
         "sha256": classifier.sha256,
         "policy": classifier.header.policy,
         "image_size": classifier.header.image_preprocessing.image_size,
-        "precision": classifier.runtime.precision,
+        **classifier.engine.how.to_dict(),
         "calibrated": classifier.scalings is not None,
     }
     sys.stdout.write(f'{{\n"model": {to_json(model).strip()},\n"predictions": [')

@@ -18,7 +18,8 @@ from cxrtool.explain.explanation import Explanation, heatmap_of
 from cxrtool.explain.methods import Map, MapSettings, all_columns, explain_batch
 from cxrtool.files import sha256_of_file
 from cxrtool.findings import FINDINGS, find_finding
-from cxrtool.inference.forward import Runtime, choose_runtime, logits_of, sigmoid
+from cxrtool.inference.engines import Engine, open_engine
+from cxrtool.inference.forward import Runtime, choose_runtime, sigmoid
 from cxrtool.model.bundle import BundleHeader, load_bundle, resolve_model
 from cxrtool.model.densenet import ChestNet
 from cxrtool.settings import RuntimeSettings
@@ -100,7 +101,9 @@ class Classifier:
         header: what the bundle says of itself.
         thresholds: by finding, on the scale of the probabilities; the bundle's unless others were given.
         scalings: the bundle's calibration, None where it has none or raw probabilities were asked for.
-        runtime: device and precision.
+        network: with torch, for maps.
+        runtime: where maps are made.
+        engine: what predicts.
         workers: threads that read ahead in `predict_many`.
         batch_size: images per forward pass there.
     """
@@ -112,6 +115,7 @@ class Classifier:
     scalings: Mapping[str, Scaling] | None
     network: ChestNet
     runtime: Runtime
+    engine: Engine
     workers: int
     batch_size: int
     read_timeout: float
@@ -129,11 +133,12 @@ class Classifier:
         Args:
             model: a run folder or a bundle file.
             thresholds: by finding, instead of the bundle's; each in [0, 1], on the scale of the probabilities.
-            settings: device, precision, threads and batch size.
+            settings: backend, device, precision, threads and batch size.
             raw: give the network's own probabilities though the bundle holds a calibration.
 
         Raises:
             ModelError: it is missing, damaged, or no bundle of these five findings.
+            RequestError: the backend or the device is not here.
         """
         settings = settings or RuntimeSettings()
         path = resolve_model(Path(model), Path())
@@ -152,6 +157,7 @@ class Classifier:
             scalings=scalings,
             network=runtime.place(network),
             runtime=runtime,
+            engine=open_engine(path, network, header, settings, reported=False),
             workers=settings.workers,
             batch_size=settings.batch_size,
             read_timeout=settings.read_timeout,
@@ -189,7 +195,7 @@ class Classifier:
 
     def _predictions(self, radiographs: Sequence[Radiograph]) -> list[Prediction]:
         pixels = np.stack([radiograph.pixels for radiograph in radiographs])[:, None]
-        probabilities = sigmoid(logits_of(self.network, pixels, self.runtime))
+        probabilities = sigmoid(self.engine.logits(pixels))
         return [
             Prediction(radiograph.path, self._results(row))
             for radiograph, row in zip(radiographs, probabilities, strict=True)

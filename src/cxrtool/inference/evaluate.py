@@ -18,7 +18,8 @@ from cxrtool.evaluation.intervals import BootstrapSettings
 from cxrtool.evaluation.metrics import Evaluation, evaluate
 from cxrtool.files import write_csv, write_json
 from cxrtool.findings import EVALUATION_POLICY, FINDINGS, Blank, encode_labels
-from cxrtool.inference.forward import choose_runtime, manifest_logits, sigmoid
+from cxrtool.inference.engines import HowRun, manifest_logits, open_engine
+from cxrtool.inference.forward import sigmoid
 from cxrtool.model.bundle import BundleHeader, load_bundle, read_header
 from cxrtool.predictions import PredictionTable, to_study_level, write_predictions
 from cxrtool.progress import ProgressCallback, ignore_progress
@@ -38,14 +39,14 @@ class EvalResult:
         table: the predictions behind them.
         folder: where predictions.csv, metrics.json and metrics.csv lie.
         header: the model's.
-        precision: ``fp32`` or ``bf16``.
+        how: what ran it.
     """
 
     assessment: Assessment
     table: PredictionTable
     folder: Path
     header: BundleHeader
-    precision: str
+    how: HowRun
 
 
 def load_usable(data: DataSettings, split: str) -> Manifest:
@@ -126,11 +127,11 @@ def predict_split(
     split: str,
     progress: ProgressCallback = ignore_progress,
     columns: Sequence[str] = (),
-) -> tuple[PredictionTable, BundleHeader, str]:
-    """Run the model at `model` over a split in float32 unless asked otherwise; `columns` as in `table_of`.
+) -> tuple[PredictionTable, BundleHeader, HowRun]:
+    """Run the model at `model` over a split, with torch in float32 unless asked otherwise; `columns` as in `table_of`.
 
     Returns:
-        The image-level table, the model's header, and the precision that ran.
+        The image-level table, the model's header, and what ran it.
 
     Raises:
         RequestError: two splits share patients, and `settings.data.i_know` is not set.
@@ -140,16 +141,16 @@ def predict_split(
     manifest = load_usable(settings.data, split)
     refuse_shared_patients(settings.data)
     network, header = load_bundle(model)
-    runtime = choose_runtime(settings.runtime)
+    engine = open_engine(model, network, header, settings.runtime, reported=True)
     reading = Reading(
         header.image_preprocessing,
         settings.runtime.batch_size,
         settings.runtime.workers,
         settings.runtime.read_timeout,
     )
-    logits = manifest_logits(runtime.place(network), manifest, reading, runtime, progress, f"reading {split}")
+    logits = manifest_logits(engine, manifest, reading, progress, f"reading {split}")
     table = table_of(logits, manifest, settings.data.blank, header.weights_sha256, columns)
-    return table, header, runtime.precision
+    return table, header, engine.how
 
 
 def _warn_if_otherwise(header: BundleHeader, data: DataSettings) -> None:
@@ -172,15 +173,15 @@ def evaluate_model(
         CxrError: data or model cannot be used, an image cannot be read, or a file cannot be written.
     """
     wished = settings.eval
-    images, header, precision = predict_split(model, settings, wished.split, progress, attribute_names(wished.by))
+    images, header, how = predict_split(model, settings, wished.split, progress, attribute_names(wished.by))
     table = to_study_level(images) if wished.level is Level.STUDY else images
     assessment = assess_table(table, header, wished)
     folder = out or model.parent / f"eval_{wished.split}"
     write_predictions(folder / "predictions.csv", table)
-    write_json(folder / "metrics.json", describe_evaluation(assessment, model, header, precision))
+    write_json(folder / "metrics.json", describe_evaluation(assessment, model, header, how))
     _write_metrics_csv(folder / "metrics.csv", assessment)
     _write_subgroups_csv(folder / "subgroups.csv", assessment)
-    return EvalResult(assessment, table, folder, header, precision)
+    return EvalResult(assessment, table, folder, header, how)
 
 
 def assess_table(table: PredictionTable, header: BundleHeader, wished: EvalSettings) -> Assessment:
@@ -199,12 +200,12 @@ def bootstrap_settings(wished: EvalSettings) -> BootstrapSettings:
     return BootstrapSettings(wished.draws, wished.draw_seed, wished.confidence)
 
 
-def describe_evaluation(assessment: Assessment, model: Path, header: BundleHeader, precision: str) -> dict[str, object]:
+def describe_evaluation(assessment: Assessment, model: Path, header: BundleHeader, how: HowRun) -> dict[str, object]:
     """As ``cxr eval --json`` prints it and metrics.json keeps it."""
     return assessment.to_dict() | {
         "thresholds": header.thresholds,
         "tuned_on": header.tuning.split if header.tuning else None,
-        "precision": precision,
+        **how.to_dict(),
         "model": {
             "path": str(model),
             "weights_sha256": header.weights_sha256,

@@ -1,4 +1,4 @@
-"""The one forward pass without gradients: validation, eval and predict run it."""
+"""Where and how torch runs the network, and the sigmoid behind every backend."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from cxrtool.choices import Device, Precision
-from cxrtool.data.batches import Reading, manifest_batches, split_batches
-from cxrtool.data.manifest import Manifest
 from cxrtool.errors import RequestError
-from cxrtool.findings import FINDINGS
 from cxrtool.model.densenet import ChestNet
-from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import RuntimeSettings
 
 
@@ -79,22 +75,6 @@ def _good_at_bf16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def logits_of(network: ChestNet, pixels: NDArray[np.uint8], runtime: Runtime) -> NDArray[np.float32]:
-    """Logits of one batch.
-
-    Args:
-        network: in eval mode, placed by `runtime`.
-        pixels: [B, 1, S, S] uint8.
-        runtime: where and how.
-
-    Returns:
-        [B, 5] float32.
-    """
-    with torch.inference_mode(), torch.autocast(runtime.device.type, torch.bfloat16, enabled=runtime.bf16):
-        logits: NDArray[np.float32] = network(runtime.tensor(pixels)).float().cpu().numpy()
-    return logits
-
-
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Probabilities in [0, 1], float32, of float32 logits; the one place where they are made.
 
@@ -102,29 +82,3 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     would already be 1, and ranks would tie.
     """
     return np.exp(-np.logaddexp(np.float32(0), -logits.astype(np.float32)))
-
-
-def manifest_logits(
-    network: ChestNet,
-    manifest: Manifest,
-    reading: Reading,
-    runtime: Runtime,
-    progress: ProgressCallback = ignore_progress,
-    phase: str = "reading",
-) -> NDArray[np.float32]:
-    """Logits of every image of a manifest.
-
-    Returns:
-        [N, 5] float32, in the manifest's order.
-
-    Raises:
-        ImageError: an image cannot be read.
-    """
-    logits = np.empty((len(manifest), len(FINDINGS)), dtype=np.float32)
-    groups = split_batches(np.arange(len(manifest), dtype=np.int64), reading.batch_size)
-    done = 0
-    for batch in manifest_batches(manifest, groups, reading):
-        logits[batch.rows] = logits_of(network, batch.pixels, runtime)
-        done += len(batch.rows)
-        progress(Progress(phase, done, len(manifest)))
-    return logits

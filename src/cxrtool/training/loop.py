@@ -15,8 +15,9 @@ from cxrtool.data.batches import manifest_batches, split_batches
 from cxrtool.errors import CxrError, InterruptedWorkError, RequestError
 from cxrtool.evaluation.metrics import Evaluation
 from cxrtool.files import write_csv, write_json
+from cxrtool.inference.engines import TorchEngine, manifest_logits
 from cxrtool.inference.evaluate import evaluate_logits
-from cxrtool.inference.forward import Runtime, manifest_logits
+from cxrtool.inference.forward import Runtime
 from cxrtool.model.bundle import (
     BUNDLE_NAME,
     save_bundle,
@@ -207,7 +208,8 @@ def _validate(run: Run, network: ChestNet, epoch: int) -> tuple[Evaluation, floa
     """Metrics at study level and the unweighted loss on valid, in float32."""
     network.eval()
     runtime = Runtime(run.runtime.device, False, run.runtime.channels_last, run.runtime.pin_memory)
-    logits = manifest_logits(network, run.valid.manifest, run.reading, runtime, run.progress, f"epoch {epoch} valid")
+    engine = TorchEngine(network, runtime)
+    logits = manifest_logits(engine, run.valid.manifest, run.reading, run.progress, f"epoch {epoch} valid")
     loss = masked_bce(*(torch.from_numpy(array) for array in (logits, run.valid.targets, run.valid.mask)))
     return evaluate_logits(logits, run.valid.manifest, run.settings.data.blank), loss.item()
 

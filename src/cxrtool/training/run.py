@@ -14,7 +14,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from cxrtool.choices import SelectBy
+from cxrtool.choices import Precision, SelectBy
 from cxrtool.data.batches import Reading
 from cxrtool.data.images import Preprocessing
 from cxrtool.data.leaks import refuse_shared_patients
@@ -83,6 +83,8 @@ def prepare_run(settings: Settings, folder: Path, progress: ProgressCallback, st
         log.warning("%s has one class only in the train split; its weight is %g", FINDINGS[column], weights[column])
     if not train_split.mask.any():
         raise RequestError("no label of the train split counts", "Use another --policy or --blank.")
+    if settings.runtime.precision is Precision.INT8:
+        raise RequestError("training does not run in int8", "Use --precision auto, fp32 or bf16.")
     runtime = choose_runtime(settings.runtime, auto_bf16=True)
     reading = Reading(
         Preprocessing(image_size=settings.train.image_size),

@@ -1,0 +1,120 @@
+"""What turns pixels into logits: torch, or an export that another runtime reads."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cxrtool.choices import Backend, Precision
+from cxrtool.data.batches import Reading, manifest_batches, split_batches
+from cxrtool.data.manifest import Manifest
+from cxrtool.errors import RequestError
+from cxrtool.findings import FINDINGS
+from cxrtool.inference.forward import Runtime, choose_runtime
+from cxrtool.model.bundle import BundleHeader
+from cxrtool.model.densenet import ChestNet
+from cxrtool.progress import Progress, ProgressCallback, ignore_progress
+from cxrtool.settings import RuntimeSettings
+
+
+@dataclass(frozen=True)
+class HowRun:
+    """What results say of the engine behind them.
+
+    Attributes:
+        backend: ``torch``, ``onnx`` or ``openvino``.
+        precision: ``fp32``, ``bf16`` or ``int8``.
+    """
+
+    backend: str
+    precision: str
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values by name."""
+        return asdict(self)
+
+
+class Engine(Protocol):
+    """One network, ready to run; threads may share it."""
+
+    @property
+    def how(self) -> HowRun:
+        """Backend and precision."""
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits [B, 5] float32 of pixels [B, 1, S, S] uint8."""
+
+
+@dataclass(frozen=True)
+class TorchEngine:
+    """The network itself.
+
+    Attributes:
+        network: in eval mode, placed by `runtime`.
+        runtime: where and how.
+    """
+
+    network: ChestNet
+    runtime: Runtime
+
+    @property
+    def how(self) -> HowRun:
+        """torch, in fp32 or bf16."""
+        return HowRun(Backend.TORCH.value, self.runtime.precision)
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits [B, 5] float32 of pixels [B, 1, S, S] uint8."""
+        bf16 = torch.autocast(self.runtime.device.type, torch.bfloat16, enabled=self.runtime.bf16)
+        with torch.inference_mode(), bf16:
+            logits: NDArray[np.float32] = self.network(self.runtime.tensor(pixels)).float().cpu().numpy()
+        return logits
+
+
+def open_engine(
+    path: Path, network: ChestNet, header: BundleHeader, settings: RuntimeSettings, reported: bool
+) -> Engine:
+    """The engine that `settings` ask for.
+
+    Args:
+        path: the bundle's file.
+        network: of that bundle, as `load_bundle` gives it.
+        header: likewise.
+        settings: backend, device and precision.
+        reported: figures that are written down stay with torch in float32 on ``auto``.
+
+    Raises:
+        RequestError: what is asked for is not here.
+    """
+    if settings.precision is Precision.INT8 and settings.backend in (Backend.AUTO, Backend.TORCH):
+        raise RequestError("--precision int8 is not torch's", "Use --backend openvino, or onnx.")
+    runtime = choose_runtime(settings)
+    del path, header, reported
+    return TorchEngine(runtime.place(network), runtime)
+
+
+def manifest_logits(
+    engine: Engine,
+    manifest: Manifest,
+    reading: Reading,
+    progress: ProgressCallback = ignore_progress,
+    phase: str = "reading",
+) -> NDArray[np.float32]:
+    """Logits of every image of a manifest.
+
+    Returns:
+        [N, 5] float32, in the manifest's order.
+
+    Raises:
+        ImageError: an image cannot be read.
+    """
+    logits = np.empty((len(manifest), len(FINDINGS)), dtype=np.float32)
+    groups = split_batches(np.arange(len(manifest), dtype=np.int64), reading.batch_size)
+    done = 0
+    for batch in manifest_batches(manifest, groups, reading):
+        logits[batch.rows] = engine.logits(batch.pixels)
+        done += len(batch.rows)
+        progress(Progress(phase, done, len(manifest)))
+    return logits
