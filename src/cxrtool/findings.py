@@ -5,13 +5,9 @@ leaves it blank (not mentioned). The three policies for -1 are the paper's U-Ign
 """
 
 import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cxrtool.errors import RequestError
 
@@ -96,38 +92,5 @@ def _parse_policy(text: str) -> Policy:
         ) from None
 
 
-def encode_labels(
-    raw_labels: NDArray[np.float32], policy: UncertaintyPolicy, blank: Blank = Blank.NEGATIVE
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Turn CheXpert's labels into targets and a mask, per Irvin et al. 2019.
-
-    Args:
-        raw_labels: [N, 5] of 1, 0, -1 and NaN (blank).
-        policy: what -1 becomes.
-        blank: what NaN becomes.
-
-    Returns:
-        targets: [N, 5] float32, 0 or 1 everywhere; 0 where masked out, so that neither NaN nor -1 can
-            reach a loss.
-        mask: [N, 5] bool, False where the cell counts neither in a loss nor in a metric.
-    """
-    targets = np.nan_to_num(raw_labels, nan=0.0).astype(np.float32)
-    mask = np.ones(raw_labels.shape, dtype=np.bool_)
-    if blank is Blank.IGNORE:
-        mask &= ~np.isnan(raw_labels)
-    uncertain = raw_labels == UNCERTAIN
-    for column, chosen in enumerate(policy.per_finding):
-        rows = uncertain[:, column]
-        targets[rows, column] = 1.0 if chosen is Policy.U_ONES else 0.0
-        if chosen is Policy.U_IGNORE:
-            mask[rows, column] = False
-    return targets, mask
-
-
 EVALUATION_POLICY = UncertaintyPolicy((Policy.U_IGNORE,) * len(FINDINGS))
 """Uncertain cells are masked in evaluation whatever the training policy: it must not change the truth."""
-
-
-def by_finding(values: NDArray[np.floating]) -> Mapping[str, float]:
-    """Key five numbers by finding, as every file does."""
-    return {finding: float(value) for finding, value in zip(FINDINGS, values, strict=True)}

@@ -39,6 +39,28 @@ def test_the_same_seed_is_the_same_start_and_leaves_the_global_generator_alone()
     assert not torch.equal(first.features.conv0.weight, other.features.conv0.weight)
 
 
+def test_the_random_start_is_torchvisions() -> None:
+    own = build_network(Preprocessing(64), "none", seed=3).state_dict()
+    torch.manual_seed(3)
+    theirs = densenet121(weights=None, num_classes=5).state_dict()
+    assert list(own) == list(theirs)
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in own.items())
+
+
+def test_gradients_are_torchvisions() -> None:
+    own = build_network(Preprocessing(64), "none", seed=3).double().train()
+    theirs = densenet121(weights=None, num_classes=5).double().train()
+    theirs.load_state_dict(own.state_dict())
+    pixels = torch.randint(0, 256, (3, 1, 64, 64)).double()
+    rgb = ((pixels / 255).repeat(1, 3, 1, 1) - own.mean) / own.std
+    weights = torch.randn(3, 5, dtype=torch.float64)
+    (own.classifier(own.activations(pixels).mean((2, 3))) * weights).sum().backward()
+    (theirs(rgb) * weights).sum().backward()
+    expected = dict(theirs.named_parameters())
+    for name, parameter in own.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name].grad, rtol=1e-7, atol=1e-9)
+
+
 def imagenet_file(folder: Path) -> dict[str, torch.Tensor]:
     """What torchvision publishes: its real file name, its old layer names (norm.1), 1,000 classes."""
     state = densenet121(weights=None).state_dict()

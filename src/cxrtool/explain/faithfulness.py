@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,7 +30,7 @@ def randomised(network: ChestNet, upto: str, seed: int = 0) -> ChestNet:
         seed: of the draws.
     """
     changed: ChestNet = copy.deepcopy(network)
-    parts = [
+    parts: list[list[Any]] = [
         [changed.classifier],
         [changed.features.denseblock4, changed.features.norm5],
         [changed.features.transition3, changed.features.denseblock3],

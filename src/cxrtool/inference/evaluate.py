@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Level
 from cxrtool.data.batches import Reading
+from cxrtool.data.labels import encode_labels
 from cxrtool.data.leaks import refuse_shared_patients
 from cxrtool.data.manifest import Manifest, load_manifest, missing_images, sheet_column
 from cxrtool.errors import RequestError
@@ -17,7 +18,7 @@ from cxrtool.evaluation.assessment import Assessment, AssessmentSettings, assess
 from cxrtool.evaluation.intervals import BootstrapSettings
 from cxrtool.evaluation.metrics import Evaluation, evaluate
 from cxrtool.files import write_csv, write_json
-from cxrtool.findings import EVALUATION_POLICY, FINDINGS, Blank, encode_labels
+from cxrtool.findings import EVALUATION_POLICY, FINDINGS, Blank
 from cxrtool.inference.engines import HowRun, manifest_logits, open_engine
 from cxrtool.inference.forward import sigmoid
 from cxrtool.model.bundle import BundleHeader, load_bundle, read_header

@@ -273,14 +273,15 @@ def load_bundle(path: Path) -> tuple[ChestNet, BundleHeader]:
             is not the header's.
     """
     header = read_header(path)
-    network = ChestNet(header.image_preprocessing)
+    with torch.device("meta"):  # shapes only: a random start would cost half a second and be overwritten
+        network = ChestNet(header.image_preprocessing)
     weights = read_weights(path, network)
     if digest_of_weights(weights) != header.weights_sha256:
         raise ModelError(f"model {path} is damaged: its weights do not match their digest", "Copy it again.")
     bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise ModelError(f"model {path} has weights that are not finite ({bad[0]})", "Train it again.")
-    network.load_state_dict(weights)
+    network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(False), header
 
 

@@ -1,22 +1,26 @@
 """DenseNet121 (Huang et al. 2017, arXiv:1608.06993) for five findings; it returns logits, always."""
 
 import re
+from collections import OrderedDict
 from pathlib import Path
 from urllib.error import URLError
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import DenseNet, DenseNet121_Weights
 
 from cxrtool.choices import Layer
 from cxrtool.data.images import Preprocessing
 from cxrtool.errors import ModelError, RequestError
 from cxrtool.findings import FINDINGS
 
+GROWTH = 32
+"""Channels that each layer of a block adds."""
+LAYERS = (6, 12, 24, 16)
+"""Layers of the four dense blocks; 121 counts their convolutions, the first, the transitions' and the classifier."""
+
 # torchvision's published file names its layers norm.1, conv.2; its modules are called norm1, conv2.
 _OLD_NAME = re.compile(r"^(.*denselayer\d+\.(?:norm|conv))\.([12]\..*)$")
-
 
 _FOLLOWING = {
     Layer.DENSEBLOCK2: "transition2",
@@ -26,11 +30,64 @@ _FOLLOWING = {
 """The module whose normalisation and ReLU follow a dense block."""
 
 
-class ChestNet(DenseNet):  # type: ignore[misc]  # torchvision ships no types
-    """torchvision's DenseNet121 with one logit per finding, taking grey pixels as they are read.
+class DenseLayer(nn.Module):
+    """Normalise, narrow to 4 x growth channels, normalise, and add `GROWTH` new ones."""
 
-    Its parameters have torchvision's names. Normalisation is part of the network, so a batch travels to the device
-    as uint8, a twelfth of the bytes of a normalised float RGB batch, and no caller can forget it.
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(channels, 4 * GROWTH, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(4 * GROWTH)
+        self.conv2 = nn.Conv2d(4 * GROWTH, GROWTH, 3, padding=1, bias=False)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[B, C, H, W] to the new channels, [B, GROWTH, H, W]."""
+        narrow = self.conv1(functional.relu(self.norm1(values), inplace=True))
+        new: Tensor = self.conv2(functional.relu(self.norm2(narrow), inplace=True))
+        return new
+
+
+class DenseBlock(nn.Module):
+    """Layers that each see the block's input and all channels added before them."""
+
+    def __init__(self, channels: int, layers: int) -> None:
+        super().__init__()
+        for number in range(layers):
+            self.add_module(f"denselayer{number + 1}", DenseLayer(channels + number * GROWTH))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, C + layers x GROWTH, H, W]."""
+        for layer in self.children():
+            values = torch.cat((values, layer(values)), 1)
+        return values
+
+
+class Transition(nn.Module):
+    """Between two blocks: half the channels, half the height and width."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+        self.conv = nn.Conv2d(channels, channels // 2, 1, bias=False)
+        self.pool = nn.AvgPool2d(2, stride=2)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, C / 2, H / 2, W / 2]."""
+        return self.after_norm(functional.relu(self.norm(values), inplace=True))
+
+    def after_norm(self, activations: Tensor) -> Tensor:
+        """The rest of `forward`, from what was normalised and rectified."""
+        halved: Tensor = self.pool(self.conv(activations))
+        return halved
+
+
+class ChestNet(nn.Module):
+    """DenseNet121 with one logit per finding, taking grey pixels as they are read.
+
+    Its parameters have torchvision's names and, for one seed, torchvision's random start; it is written out here
+    because importing torchvision takes as long as importing torch, and because maps need the network in two parts.
+    Normalisation is part of it, so a batch travels to the device as uint8, a twelfth of the bytes of a normalised float
+    RGB batch, and no caller can forget it.
 
     Args:
         preprocessing: gives mean and standard deviation per channel, of pixels scaled to [0, 1].
@@ -40,9 +97,31 @@ class ChestNet(DenseNet):  # type: ignore[misc]  # torchvision ships no types
     std: Tensor
 
     def __init__(self, preprocessing: Preprocessing) -> None:
-        super().__init__(32, (6, 12, 24, 16), 64, num_classes=len(FINDINGS))
-        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
+        super().__init__()
+        self.features = nn.Sequential(
+            OrderedDict(
+                conv0=nn.Conv2d(3, 2 * GROWTH, 7, stride=2, padding=3, bias=False),
+                norm0=nn.BatchNorm2d(2 * GROWTH),
+                relu0=nn.ReLU(inplace=True),
+                pool0=nn.MaxPool2d(3, stride=2, padding=1),
+            )
+        )
+        channels = 2 * GROWTH
+        for number, layers in enumerate(LAYERS, start=1):
+            self.features.add_module(f"denseblock{number}", DenseBlock(channels, layers))
+            channels += GROWTH * layers
+            if number < len(LAYERS):
+                self.features.add_module(f"transition{number}", Transition(channels))
+                channels //= 2
+        self.features.add_module("norm5", nn.BatchNorm2d(channels))
+        self.classifier = nn.Linear(channels, len(FINDINGS))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+        nn.init.zeros_(self.classifier.bias)
+        # On the CPU even where the parameters are only shapes (`load_bundle`): these two are in no file.
+        for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
+            self.register_buffer(name, torch.tensor(values, device="cpu").view(1, 3, 1, 1), persistent=False)
 
     def activations(self, pixels: Tensor, layer: Layer = Layer.DENSEBLOCK4) -> Tensor:
         """A dense block's output, after the normalisation and ReLU that follow it.
@@ -53,18 +132,22 @@ class ChestNet(DenseNet):  # type: ignore[misc]  # torchvision ships no types
 
         Returns:
             [B, 1024, S / 32, S / 32] after the last block, which is what the classifier averages; [B, 1024, S / 16,
-            S / 16] after the third, [B, 512, S / 8, S / 8] after the second. At least 0. The ReLU is not in place:
-            torchvision's overwrites what a hook on `features` has seen.
+            S / 16] after the third, [B, 512, S / 8, S / 8] after the second. At least 0.
         """
-        scaled = pixels.to(self.mean.dtype) / 255.0
-        values = (scaled - self.mean) / self.std
-        if self.features.conv0.weight.is_contiguous(memory_format=torch.channels_last):
-            values = values.contiguous(memory_format=torch.channels_last)
+        values = self._normalised(pixels)
         for name, module in self.features.named_children():
             if name == _FOLLOWING[layer]:
-                return functional.relu(getattr(module, "norm", module)(values))
+                norm = module.norm if isinstance(module, Transition) else module
+                return functional.relu(norm(values))
             values = module(values)
         raise AssertionError(layer)  # every layer is followed by a module of the network
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        scaled = pixels.to(self.mean.dtype) / 255.0
+        values = (scaled - self.mean) / self.std
+        if next(self.parameters()).is_contiguous(memory_format=torch.channels_last):
+            values = values.contiguous(memory_format=torch.channels_last)
+        return values
 
     def logits_after(self, activations: Tensor, layer: Layer = Layer.DENSEBLOCK4) -> Tensor:
         """Logits [B, 5] float32 of what `activations` gave for the same layer: the rest of the network."""
@@ -73,7 +156,8 @@ class ChestNet(DenseNet):  # type: ignore[misc]  # torchvision ships no types
         modules = dict(self.features.named_children())
         names = list(modules)
         transition = modules[_FOLLOWING[layer]]
-        values = transition.pool(transition.conv(activations))
+        assert isinstance(transition, Transition)
+        values = transition.after_norm(activations)
         for name in names[names.index(_FOLLOWING[layer]) + 1 :]:
             values = modules[name](values)
         return self.head(functional.relu(values))
@@ -114,6 +198,8 @@ def build_network(preprocessing: Preprocessing, init: str, seed: int) -> ChestNe
 
 
 def _imagenet_weights() -> dict[str, Tensor]:
+    from torchvision.models import DenseNet121_Weights
+
     weights = DenseNet121_Weights.IMAGENET1K_V1
     try:
         # weights_only is said aloud: torchvision's own default would run a pickle put in the file's place.

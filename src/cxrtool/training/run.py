@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from cxrtool.choices import Precision, SelectBy
 from cxrtool.data.batches import Reading
 from cxrtool.data.images import Preprocessing
+from cxrtool.data.labels import by_finding, encode_labels
 from cxrtool.data.leaks import refuse_shared_patients
 from cxrtool.data.manifest import Manifest
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.metrics import Evaluation
 from cxrtool.files import write_json, write_text
-from cxrtool.findings import EVALUATION_POLICY, FINDINGS, by_finding, encode_labels
+from cxrtool.findings import EVALUATION_POLICY, FINDINGS
 from cxrtool.inference.evaluate import load_usable
 from cxrtool.inference.forward import Runtime, choose_runtime
 from cxrtool.model.bundle import BundleHeader, SplitDigest, current_versions, now

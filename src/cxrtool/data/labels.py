@@ -1,0 +1,44 @@
+"""Raw labels as targets and a mask, and five numbers by finding.
+
+Apart from `cxrtool.findings`, which `cxr --help` reads and which therefore does without numpy.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.findings import FINDINGS, UNCERTAIN, Blank, Policy, UncertaintyPolicy
+
+
+def encode_labels(
+    raw_labels: NDArray[np.float32], policy: UncertaintyPolicy, blank: Blank = Blank.NEGATIVE
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Turn CheXpert's labels into targets and a mask, per Irvin et al. 2019.
+
+    Args:
+        raw_labels: [N, 5] of 1, 0, -1 and NaN (blank).
+        policy: what -1 becomes.
+        blank: what NaN becomes.
+
+    Returns:
+        targets: [N, 5] float32, 0 or 1 everywhere; 0 where masked out, so that neither NaN nor -1 can
+            reach a loss.
+        mask: [N, 5] bool, False where the cell counts neither in a loss nor in a metric.
+    """
+    targets = np.nan_to_num(raw_labels, nan=0.0).astype(np.float32)
+    mask = np.ones(raw_labels.shape, dtype=np.bool_)
+    if blank is Blank.IGNORE:
+        mask &= ~np.isnan(raw_labels)
+    uncertain = raw_labels == UNCERTAIN
+    for column, chosen in enumerate(policy.per_finding):
+        rows = uncertain[:, column]
+        targets[rows, column] = 1.0 if chosen is Policy.U_ONES else 0.0
+        if chosen is Policy.U_IGNORE:
+            mask[rows, column] = False
+    return targets, mask
+
+
+def by_finding(values: NDArray[np.floating]) -> Mapping[str, float]:
+    """Key five numbers by finding, as every file does."""
+    return {finding: float(value) for finding, value in zip(FINDINGS, values, strict=True)}
