@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ import hypothesis
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest runs one process a core; more threads would only wait
+
+# What the package measures of this machine once is not looked up in the user's own cache.
+os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / f"cxrtool-tests-{os.getuid()}")
 
 # No test depends on how busy the machine is.
 hypothesis.settings.register_profile("cxrtool", deadline=None)

@@ -10,7 +10,7 @@ from torchvision.models import DenseNet121_Weights, densenet121
 
 from cxrtool.data.images import Preprocessing
 from cxrtool.errors import ModelError, RequestError
-from cxrtool.model.densenet import ChestNet, build_network
+from cxrtool.model.densenet import ChestNet, build_network, inference_copy
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,23 @@ def test_gradients_are_torchvisions() -> None:
     expected = dict(theirs.named_parameters())
     for name, parameter in own.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name].grad, rtol=1e-7, atol=1e-9)
+
+
+def test_the_inference_copy_is_the_same_function_and_leaves_the_network_alone() -> None:
+    network = build_network(Preprocessing(64), "none", seed=3)
+    pixels = torch.randint(0, 256, (4, 1, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        for _ in range(3):
+            network(pixels)  # in train mode: statistics that folding must take over
+    network.eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    for layout in (torch.contiguous_format, torch.channels_last):
+        placed = network.to(memory_format=layout)
+        with torch.inference_mode():
+            torch.testing.assert_close(inference_copy(placed)(pixels), network(pixels), rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    left = [m for m in inference_copy(network).modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert len(left) == 121 - 59
 
 
 def imagenet_file(folder: Path) -> dict[str, torch.Tensor]:

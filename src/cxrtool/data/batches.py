@@ -9,15 +9,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.data.augment import augment, sample_rng
 from cxrtool.data.images import Preprocessing, preprocess, read
-from cxrtool.data.manifest import Manifest
 from cxrtool.data.reading import read_ahead
 from cxrtool.errors import CxrError
+
+if TYPE_CHECKING:  # pandas comes with it, which predict does not need
+    from cxrtool.data.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def radiograph_batches(paths: Iterable[Path], reading: Reading) -> Iterator[list
 
 
 def manifest_batches(
-    manifest: Manifest,
+    manifest: "Manifest",
     groups: Sequence[NDArray[np.int64]],
     reading: Reading,
     augment_seed: tuple[int, int] | None = None,
@@ -122,7 +125,7 @@ def manifest_batches(
 
 
 def _loader(
-    manifest: Manifest, preprocessing: Preprocessing, augment_seed: tuple[int, int] | None
+    manifest: "Manifest", preprocessing: Preprocessing, augment_seed: tuple[int, int] | None
 ) -> Callable[[int], NDArray[np.uint8]]:
     def load(row: int) -> NDArray[np.uint8]:
         pixels = read_radiograph(manifest.file(row), preprocessing, manifest.root).pixels

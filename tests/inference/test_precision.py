@@ -1,0 +1,103 @@
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cxrtool.choices import Device, Precision
+from cxrtool.data.images import Preprocessing
+from cxrtool.inference import engines, precision
+from cxrtool.inference.engines import open_engine
+from cxrtool.inference.forward import sigmoid
+from cxrtool.model.bundle import load_bundle
+from cxrtool.settings import RuntimeSettings
+
+CPU = RuntimeSettings(device=Device.CPU)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "cxrtool" / "precision.json"
+
+
+def test_the_probe_is_measured_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [precision.bf16_pays(torch.device("cpu"))]
+    (ratio,) = json.loads(cache.read_text()).values()
+    monkeypatch.setattr(precision, "_speed_ratio", lambda: pytest.fail("measured again"))
+    answers.append(precision.bf16_pays(torch.device("cpu")))
+    assert answers == [ratio >= precision.WORTHWHILE] * 2
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"bf16 pays": "yes"}'])
+def test_a_damaged_cache_is_measured_anew(cache: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    cache.parent.mkdir(parents=True)
+    cache.write_text(content)
+    monkeypatch.setattr(precision, "_speed_ratio", lambda: 3.0)
+    assert precision.bf16_pays(torch.device("cpu"))
+
+
+def test_without_a_place_to_write_the_probe_still_answers(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.parent.parent.mkdir(parents=True)
+    cache.parent.write_text("a file where a folder should be")
+    monkeypatch.setattr(precision, "_speed_ratio", lambda: 0.1)
+    assert not precision.bf16_pays(torch.device("cpu"))
+
+
+def test_the_images_of_the_check_are_always_the_same() -> None:
+    first, again = (precision.check_images(Preprocessing(image_size)) for image_size in (96, 96))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == (8, 1, 96, 96)
+    assert first.dtype == np.uint8
+    assert len({image.tobytes() for image in first}) == 8
+    assert precision.check_images(Preprocessing(32)).shape == (8, 1, 32, 32)
+
+
+def fast_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "bf16_pays", lambda _device: True)
+
+
+def test_auto_takes_bf16_for_predict_where_probabilities_hardly_move(
+    run_folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast_bf16(monkeypatch)
+    path = run_folder / "model.safetensors"
+    network, header = load_bundle(path)
+    pixels = precision.check_images(header.image_preprocessing)
+    with torch.inference_mode():
+        exact = torch.sigmoid(network(torch.from_numpy(pixels))).numpy()
+        with torch.autocast("cpu", torch.bfloat16):
+            moved = torch.sigmoid(network(torch.from_numpy(pixels)).float()).numpy()
+    truly = float(np.abs(exact - moved).max())
+    assert 0 < truly < precision.CLOSE_ENOUGH
+    engine = open_engine(path, network, header, CPU, reported=False)
+    assert engine.how.precision == "bf16"
+    (kept,) = json.loads(cache.read_text()).values()
+    # The network that predicts has its BatchNorms folded, so it rounds at other places.
+    assert kept == pytest.approx(truly, abs=0.01)
+    assert np.abs(sigmoid(engine.logits(pixels)) - exact).max() <= precision.CLOSE_ENOUGH
+
+
+def test_a_model_that_bf16_moves_stays_in_fp32_and_says_so(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fast_bf16(monkeypatch)
+    network, header = load_bundle(run_folder / "model.safetensors")
+    # Logits that are far apart, around 0: a rounding of the features turns probabilities over.
+    network.classifier.weight.data *= 1000
+    pixels = torch.from_numpy(precision.check_images(header.image_preprocessing))
+    network.classifier.bias.data -= network(pixels).mean(0)
+    with caplog.at_level(logging.WARNING):
+        engine = open_engine(run_folder, network, header, CPU, reported=False)
+    assert engine.how.precision == "fp32"
+    assert "bf16 moves this model's probabilities by up to" in caplog.text
+
+
+def test_reported_figures_stay_in_fp32_unless_asked(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast_bf16(monkeypatch)
+    network, header = load_bundle(run_folder / "model.safetensors")
+    asked = CPU.model_copy(update={"precision": Precision.BF16})
+    for settings, expected in ((CPU, "fp32"), (asked, "bf16")):
+        assert open_engine(run_folder, network, header, settings, reported=True).how.precision == expected
