@@ -29,7 +29,7 @@ class Radiograph:
 
     Attributes:
         path: its file.
-        image: [H, W] uint8 as `read` gives it.
+        image: [H, W] uint8 as `read` gives it, at its own size where that was asked for.
         pixels: [S, S] uint8 as `preprocess` gives it.
     """
 
@@ -60,22 +60,26 @@ class Reading:
         batch_size: images in a batch.
         workers: threads.
         timeout: seconds after which a read counts as hung.
+        whole: keep images at their own size, for pictures.
     """
 
     preprocessing: Preprocessing
     batch_size: int
     workers: int = 2
     timeout: float | None = None
+    whole: bool = False
 
 
-def read_radiograph(path: Path, preprocessing: Preprocessing, root: Path | None = None) -> Radiograph:
-    """Read and preprocess one file.
+def read_radiograph(
+    path: Path, preprocessing: Preprocessing, root: Path | None = None, whole: bool = False
+) -> Radiograph:
+    """Read and preprocess one file; with `whole` its image is kept at its own size, and the pixels are the same.
 
     Raises:
         ImageError: it cannot be read, or a link leads out of `root`.
     """
-    image = read(path, root)
-    return Radiograph(path, image, preprocess(image, preprocessing))
+    image = read(path, root, preprocessing.image_size)
+    return Radiograph(path, read(path, root) if whole else image, preprocess(image, preprocessing))
 
 
 def radiograph_batches(paths: Iterable[Path], reading: Reading) -> Iterator[list[tuple[Path, Radiograph | CxrError]]]:
@@ -83,7 +87,7 @@ def radiograph_batches(paths: Iterable[Path], reading: Reading) -> Iterator[list
 
     At most a few batches are in memory, however many paths there are.
     """
-    load = partial(read_radiograph, preprocessing=reading.preprocessing)
+    load = partial(read_radiograph, preprocessing=reading.preprocessing, whole=reading.whole)
     waiting: list[tuple[Path, Radiograph | CxrError]] = []
     ahead = max(2 * reading.batch_size, 2 * reading.workers)
     for path, result in read_ahead(paths, load, reading.workers, ahead, reading.timeout):

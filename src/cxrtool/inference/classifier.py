@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -225,7 +225,7 @@ class Classifier:
             RequestError: the finding or the method is unknown; the advice suggests the nearest.
         """
         finding, settings = find_finding(label), MapSettings() if method is None else MapSettings(find_method(method))
-        radiograph = read_radiograph(Path(path), self.header.image_preprocessing)
+        radiograph = read_radiograph(Path(path), self.header.image_preprocessing, whole=True)
         return self._explained([radiograph], finding, settings, stretch)[0][0]
 
     def explain_many(
@@ -252,7 +252,8 @@ class Classifier:
             RequestError: the finding is unknown.
         """
         finding = None if label is None else find_finding(label)
-        for batch in radiograph_batches((Path(path) for path in paths), self.reading):
+        reading = replace(self.reading, whole=True)
+        for batch in radiograph_batches((Path(path) for path in paths), reading):
             good = [result for _, result in batch if isinstance(result, Radiograph)]
             groups = iter(self._explained(good, finding, settings or MapSettings(), stretch, every) if good else ())
             for path, result in batch:

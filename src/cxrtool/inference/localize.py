@@ -273,7 +273,7 @@ def _cases(
     progress: ProgressCallback,
 ) -> Iterator[_Case]:
     """The images that have a truth, with maps of the findings it shows."""
-    reading: Reading = classifier.reading
+    reading: Reading = replace(classifier.reading, whole=True)
     total = min(len(manifest), wished.limit or len(manifest))
     files = [manifest.file(row) for row in range(total)]
     row = 0
