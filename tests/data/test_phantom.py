@@ -385,6 +385,18 @@ def test_a_severe_finding_shows_more_than_a_subtle_one(finding: str) -> None:
     assert added[1] > 1.3 * added[0]
 
 
+def test_an_effusion_is_outlined_down_to_the_angle_over_the_hidden_dome() -> None:
+    for seed in range(6):
+        _, drawn = draw(seed, {"Pleural Effusion": 0.5}, size=128)
+        mask = drawn.masks["Pleural Effusion"]
+        lowest = np.flatnonzero(mask.any(axis=1)).max()
+        for column in np.flatnonzero(mask.any(axis=0)):
+            rows = np.flatnonzero(mask[:, column])
+            assert len(rows) == rows[-1] - rows[0] + 1  # no hole
+            assert rows[-1] >= lowest - 4  # one level; the patient's right side ends a little higher
+        assert cv2.connectedComponents(mask.astype(np.uint8))[0] - 1 in (1, 2)
+
+
 def test_an_effusions_upper_border_is_a_meniscus() -> None:
     """Highest at the chest wall, falling towards the heart, and concave: steeper the nearer to the wall."""
     for seed in range(8):

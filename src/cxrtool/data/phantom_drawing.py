@@ -130,6 +130,8 @@ def draw_frontal(anatomy: Anatomy, case: Case, size: int, rng: np.random.Generat
             shadow, mask = painter(canvas, anatomy, lungs, sides.get(finding, (1,)), severities[finding], rng)
             in_lungs += shadow
             masks[finding] = mask & inner
+    if "Pleural Effusion" in masks:
+        masks["Pleural Effusion"] = _to_base(masks["Pleural Effusion"], lungs, size)
     if "Cardiomegaly" in severities:
         masks["Cardiomegaly"] = heart_shape
     density += in_lungs * air
@@ -424,6 +426,29 @@ def _effusion(
             np.clip(0.5 + (canvas.y - level) / (2 * edge), 0, 1) * (np.sign(canvas.x - anatomy.centre) == side),
         )
     return np.float32(0.36) * shadow, shadow > 0.5
+
+
+def _to_base(mask: Mask, lungs: dict[int, NDArray[np.float64]], size: int) -> Mask:
+    """Fluid as a reader outlines it: from the meniscus down to the angle's level.
+
+    The fluid lies around the dome and hides its border, so that nobody could leave the dome out. What shows between
+    heart and spine, apart from the rest, is left out.
+    """
+    filled = np.zeros_like(mask)
+    for outline in lungs.values():
+        left, right = sorted((float(outline[:, 0].min()), float(outline[:, 0].max())))
+        columns = slice(max(round(left * size), 0), round(right * size) + 1)
+        bottom = round(float(outline[:, 1].max()) * size)
+        side = np.logical_or.accumulate(mask[:bottom, columns], axis=0)
+        filled[:bottom, columns] |= _largest_part(side)
+    return filled
+
+
+def _largest_part(mask: Mask) -> Mask:
+    _, parts, figures, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    areas = figures[1:, cv2.CC_STAT_AREA]
+    largest: Mask = parts == (1 + int(areas.argmax()) if len(areas) else -1)
+    return largest
 
 
 def _edema(
