@@ -11,6 +11,7 @@ from typing import NoReturn
 import typer
 
 from cxrtool.cli import (
+    bench,
     calibrate,
     check_data,
     compare,
@@ -58,6 +59,7 @@ COMMANDS = (
     localize,
     info,
     config,
+    bench,
 )
 for module in COMMANDS:
     module.register(app)

@@ -1,0 +1,358 @@
+"""This machine's speed, each row against the plain way in the same run, the two by turns."""
+
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from cxrtool.benchmarks.plain import plain_manifest, plain_network, plain_predict, plain_training_rate
+from cxrtool.choices import Backend, Precision, Views
+from cxrtool.data.images import Preprocessing, list_images
+from cxrtool.data.labels import encode_labels
+from cxrtool.data.manifest import SPLITS, load_manifest
+from cxrtool.data.phantom import COLUMNS, write_phantom
+from cxrtool.errors import RequestError
+from cxrtool.files import write_csv
+from cxrtool.findings import EVALUATION_POLICY, FINDINGS, Blank
+from cxrtool.inference.classifier import Classifier
+from cxrtool.inference.precision import bf16_pays
+from cxrtool.model.bundle import BundleHeader, current_versions, load_bundle, now, read_header, save_bundle
+from cxrtool.model.densenet import build_network
+from cxrtool.progress import Progress, ProgressCallback, ignore_progress
+from cxrtool.settings import RuntimeSettings, load_settings
+from cxrtool.training.loop import train
+
+SHEET_ROWS = 223_414
+"""Rows of CheXpert's train.csv."""
+PARTS = ("predict", "train", "cold", "help", "manifest", "memory")
+_PATIENTS = 60
+_PLAIN_IMAGES = 12
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing that users wait for.
+
+    Attributes:
+        name: what it is.
+        unit: ``images/s`` (more is better), ``s`` or ``MiB`` (less is better).
+        ours: one figure per repeat.
+        plain: what it is compared with, likewise.
+        against: what `plain` is.
+    """
+
+    name: str
+    unit: str
+    ours: tuple[float, ...]
+    plain: tuple[float, ...]
+    against: str = "the plain way"
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """ours / plain, per repeat: above 1 is faster for images/s, below 1 for seconds and memory."""
+        return tuple(one / other for one, other in zip(self.ours, self.plain, strict=True))
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, the ratios' median, minimum and maximum among them."""
+        low, middle, high = min(self.ratios), median(self.ratios), max(self.ratios)
+        return asdict(self) | {"ratio": {"median": middle, "min": low, "max": high}}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """All rows and the machine they were measured on."""
+
+    rows: tuple[Row, ...]
+    image_size: int
+    machine: dict[str, object] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values."""
+        return {"machine": self.machine, "image_size": self.image_size, "rows": [row.to_dict() for row in self.rows]}
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """What is measured.
+
+    Attributes:
+        parts: some of `PARTS`.
+        repeats: of each figure.
+        image_size: pixels.
+        batch_size: of training.
+        model: a bundle; a network that was never trained unless given, which is as fast.
+        memory_images: the larger of the two folders whose memory is compared.
+    """
+
+    parts: tuple[str, ...] = PARTS
+    repeats: int = 5
+    image_size: int = 320
+    batch_size: int = 16
+    model: Path | None = None
+    memory_images: int = 10_000
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What the measurements share: drawn radiographs and a bundle."""
+
+    settings: BenchmarkSettings
+    data: Path
+    images: tuple[Path, ...]
+    model: Path
+    progress: ProgressCallback
+
+    def row(
+        self,
+        name: str,
+        unit: str,
+        ours: Callable[[], float],
+        plain: Callable[[], float],
+        against: str = "the plain way",
+    ) -> Row:
+        """Both by turns, after one turn that is not counted."""
+        pairs = []
+        for turn in range(self.settings.repeats + 1):
+            self.progress(Progress(name, turn, self.settings.repeats + 1))
+            pairs.append((ours(), plain()))
+        self.progress(Progress(name, self.settings.repeats + 1, self.settings.repeats + 1))
+        return Row(name, unit, tuple(one for one, _ in pairs[1:]), tuple(other for _, other in pairs[1:]), against)
+
+
+def run_benchmark(settings: BenchmarkSettings, progress: ProgressCallback = ignore_progress) -> Benchmark:
+    """Measure the parts that are asked for; minutes on two cores.
+
+    Raises:
+        RequestError: a part is unknown.
+    """
+    unknown = sorted(set(settings.parts) - set(PARTS))
+    if unknown:
+        raise RequestError(f"benchmark part {unknown[0]!r} is unknown", f"The parts are {', '.join(PARTS)}.")
+    measures: dict[str, Callable[[_Scene], Iterator[Row]]] = {
+        "predict": _predict_rows,
+        "train": _train_rows,
+        "cold": _cold_rows,
+        "help": _help_rows,
+        "manifest": _manifest_rows,
+        "memory": _memory_rows,
+    }
+    with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder:
+        scene = _set_scene(Path(folder), settings, progress)
+        rows = [row for part in PARTS if part in settings.parts for row in measures[part](scene)]
+    return Benchmark(tuple(rows), settings.image_size, _machine())
+
+
+def _machine() -> dict[str, object]:
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "bf16_pays": bf16_pays(torch.device("cuda" if gpu else "cpu")),
+        "python": platform.python_version(),
+        "versions": current_versions(),
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _set_scene(folder: Path, settings: BenchmarkSettings, progress: ProgressCallback) -> _Scene:
+    data = folder / "phantoms"
+    drawn = Progress("drawing", 0, _PATIENTS)
+    write_phantom(data, _PATIENTS, settings.image_size, 0, lambda done, _: progress(replace(drawn, done=done)))
+    model = settings.model or untrained_bundle(folder / "model.safetensors", settings.image_size)
+    images = list_images([data / split for split in SPLITS], recursive=True)
+    return _Scene(settings, data, tuple(path for path in images if "frontal" in path.name), model, progress)
+
+
+def untrained_bundle(path: Path, image_size: int) -> Path:
+    """A bundle with a random start: good for timing and for nothing else."""
+    preprocessing = Preprocessing(image_size)
+    header = BundleHeader(
+        findings=FINDINGS,
+        preprocessing=preprocessing.to_dict(),
+        policy="u-ignore",
+        blank=Blank.NEGATIVE,
+        views=Views.FRONTAL.value,
+        training={},
+        data={},
+        pos_weight=None,
+        metrics={},
+        versions=current_versions(),
+        run="benchmark",
+        created=now(),
+    )
+    save_bundle(path, build_network(preprocessing, "none", 0).state_dict(), header)
+    return path
+
+
+def _predict_rows(scene: _Scene) -> Iterator[Row]:
+    """Folder to probabilities, from the second batch on, so that starting costs nothing."""
+    network = load_bundle(scene.model)[0]
+    size = _image_size(scene.model)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    plain = plain_network(network).to(device)
+
+    def plain_rate() -> float:
+        began = time.perf_counter()
+        plain_predict(plain, scene.images[:_PLAIN_IMAGES], size, device)
+        return _PLAIN_IMAGES / (time.perf_counter() - began)
+
+    wished = [RuntimeSettings(backend=Backend.TORCH, precision=Precision.FP32)]
+    if bf16_pays(torch.device(device)):
+        wished.append(RuntimeSettings(backend=Backend.TORCH, precision=Precision.BF16))
+    for runtime in wished:
+        classifier = Classifier.load(scene.model, settings=runtime)
+        name = f"predict a folder, {classifier.engine.how.backend} {classifier.engine.how.precision}"
+        yield scene.row(name, "images/s", partial(_folder_rate, classifier, scene), plain_rate)
+
+
+def _image_size(model: Path) -> int:
+    return read_header(model).image_preprocessing.image_size
+
+
+def _folder_rate(classifier: Classifier, scene: _Scene) -> float:
+    predictions = classifier.predict_many(scene.images)
+    first = classifier.batch_size
+    for _ in islice(predictions, first):
+        pass
+    began = time.perf_counter()
+    rest = sum(1 for _ in predictions)
+    return rest / (time.perf_counter() - began)
+
+
+def _train_rows(scene: _Scene) -> Iterator[Row]:
+    """Steps of training, from the first report on; the same images, batch and size on both sides."""
+    settings = scene.settings
+    manifest = load_manifest(scene.data, "train")
+    targets, _ = encode_labels(manifest.raw_labels, EVALUATION_POLICY)
+    paths = [manifest.file(row) for row in range(len(manifest))]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    given: dict[str, object] = {
+        "data.root": scene.data,
+        "train.init": "none",
+        "train.epochs": 1,
+        "train.image_size": settings.image_size,
+        "train.batch_size": settings.batch_size,
+    }
+
+    def ours() -> float:
+        marks: list[tuple[float, int]] = []
+
+        def note(progress: Progress) -> None:
+            if progress.phase == "epoch 1/1":
+                marks.append((time.perf_counter(), progress.done))
+
+        with tempfile.TemporaryDirectory() as out:
+            train(load_settings(given, environ={}), out=Path(out) / "run", progress=note)
+        (began, first), (ended, last) = marks[0], marks[-1]
+        return (last - first) / (ended - began)
+
+    def plain() -> float:
+        workers = 8 if device == "cuda" else 2
+        return plain_training_rate(paths, targets, settings.image_size, settings.batch_size, workers, device)
+
+    yield scene.row("train", "images/s", ours, plain)
+
+
+def _cold_rows(scene: _Scene) -> Iterator[Row]:
+    """From the shell's prompt to the five probabilities of one image."""
+    size = _image_size(scene.model)
+    plain = (
+        "import torch, torchvision\n"
+        "network = torchvision.models.densenet121(weights=None, num_classes=5).eval()\n"
+        f"with torch.no_grad(): network(torch.zeros(1, 3, {size}, {size}))"
+    )
+    ours = ["-m", "cxrtool", "predict", str(scene.images[0]), "--model", str(scene.model)]
+    against = "import torch, torchvision and one forward pass"
+    yield _process_row(scene, "predict one image, cold", ours, ["-c", plain], against)
+
+
+def _help_rows(scene: _Scene) -> Iterator[Row]:
+    yield _process_row(scene, "cxr --help", ["-m", "cxrtool", "--help"], ["-c", "import torch"], "import torch")
+
+
+def _process_row(scene: _Scene, name: str, ours: list[str], plain: list[str], against: str) -> Row:
+    return scene.row(name, "s", partial(_process_seconds, ours), partial(_process_seconds, plain), against)
+
+
+def _process_seconds(arguments: list[str]) -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def write_sheet(path: Path, rows: int) -> None:
+    """A train.csv of CheXpert's shape: two images a study, a sixth of them lateral, labels blank, 1, 0 and -1."""
+    rng = np.random.default_rng(0)
+    values = np.array(["", "1.0", "0.0", "-1.0"], dtype=object)
+    labels = values[rng.choice(4, (rows, len(COLUMNS) - 5), p=[0.6, 0.25, 0.1, 0.05])]
+    lateral = rng.random(rows) < 0.145
+    lines = []
+    for row in range(rows):
+        view = "lateral" if lateral[row] else "frontal"
+        place = f"CheXpert-v1.0-small/train/patient{row // 4 + 1:05d}/study{row // 2 % 2 + 1}"
+        seen = [f"{place}/view{row % 2 + 1}_{view}.jpg", "Female", 60, view.capitalize(), "" if lateral[row] else "AP"]
+        lines.append([*seen, *labels[row]])
+    write_csv(path, COLUMNS, lines)
+
+
+def _manifest_rows(scene: _Scene) -> Iterator[Row]:
+    folder = scene.data.parent / "sheet"
+    (folder / "train").mkdir(parents=True)
+    write_sheet(folder / "train.csv", SHEET_ROWS)
+
+    def ours() -> float:
+        began = time.perf_counter()
+        load_manifest(folder, "train")
+        return time.perf_counter() - began
+
+    def plain() -> float:
+        began = time.perf_counter()
+        plain_manifest(folder / "train.csv")
+        return time.perf_counter() - began
+
+    yield scene.row(f"manifest of {SHEET_ROWS:,} rows", "s", ours, plain, against="iterrows")
+
+
+_MEMORY_SCRIPT = """
+import json, resource, sys
+from pathlib import Path
+from cxrtool import Classifier
+classifier = Classifier.load(sys.argv[1])
+count = sum(1 for _ in classifier.predict_many(sorted(Path(sys.argv[2]).iterdir())[: int(sys.argv[3])]))
+print(json.dumps([count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+"""
+
+
+def _memory_rows(scene: _Scene) -> Iterator[Row]:
+    """Peak memory of a large folder against one of 500 images, with a network of 64 px so that it takes a minute."""
+    small = untrained_bundle(scene.data.parent / "small.safetensors", 64)
+    folder = scene.data.parent / "many"
+    folder.mkdir()
+    count = scene.settings.memory_images
+    for number in range(count):
+        (folder / f"{number:06d}.jpg").hardlink_to(scene.images[number % len(scene.images)])
+
+    def peak(images: int) -> float:
+        command = [sys.executable, "-c", _MEMORY_SCRIPT, str(small), str(folder), str(images)]
+        done, mebibytes = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        assert done == images
+        return float(mebibytes)
+
+    name = f"memory of {count:,} images"
+    scene.progress(Progress(name, 0, 2))
+    few = peak(500)
+    scene.progress(Progress(name, 1, 2))
+    yield Row(name, "MiB", (peak(count),), (few,), against="500 images")
