@@ -98,6 +98,13 @@ def test_wrong_requests(call: Call, phantoms: Path, run: Path, options: list[str
     assert not (run / "localize_test").exists()
 
 
+def test_a_panel_of_one_finding_is_refused(call: Call, phantoms: Path, run: Path) -> None:
+    image = next((phantoms / "test").rglob("*frontal.jpg"))
+    done = call("explain", image, "--model", run, "--panel", "--label", "Edema")
+    assert done.code == 2
+    assert "Leave out --label" in done.stderr
+
+
 def test_the_panel_shows_all_five(call: Call, phantoms: Path, run: Path, tmp_path: Path) -> None:
     image = next((phantoms / "test").rglob("*frontal.jpg"))
     done = call("explain", image, "--model", run, "--panel", "--contour", "--method", "layer-cam", "--flip", "--json")

@@ -10,7 +10,7 @@ import typer
 from cxrtool.cli import display
 from cxrtool.cli.inputs import input_paths, load_classifier
 from cxrtool.cli.options import RUNTIME, JsonOption, settings_options
-from cxrtool.errors import CxrError
+from cxrtool.errors import CxrError, RequestError
 from cxrtool.findings import find_finding
 from cxrtool.progress import Progress
 from cxrtool.settings import ResolvedSettings
@@ -53,6 +53,8 @@ def explain(
     """
     from cxrtool.data.reading import read_ahead
 
+    if panel and label is not None:
+        raise RequestError("--panel shows all five findings", "Leave out --label, or --panel.")
     finding = None if label is None else find_finding(label)
     paths = list(input_paths(inputs, recursive))
     names = unique_names(paths)

@@ -135,7 +135,8 @@ def panel_of_findings(
         Panel(f"{one.label} {one.probability:.3f}{' *' if one.positive else ''}", one.overlay(alpha, contour))
         for one in explanations
     ]
-    notes = ("* at or above its threshold.", *first.notes[-3:-2], first.notes[-1])
+    known = [one.known for one in explanations if one.known] or [first.notes[-2]]
+    notes = ("* at or above its threshold.", first.notes[-3], *known, first.notes[-1])
     return draw_figure(panels, f"{first.path.name}: {first.method}", notes, panel=256)
 
 

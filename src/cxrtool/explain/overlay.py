@@ -1,5 +1,6 @@
 """Pictures of a heatmap: alone, over the radiograph, and side by side with a caption."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -90,8 +91,9 @@ def draw_figure(panels: Sequence[Panel], caption: str, notes: Sequence[str], pan
     shown = (max(1, round(width * panel / height)), panel)
     bars = [_SCALE_WIDTH if one.scale else 0 for one in panels]
     top, text = 68, 18
+    written = max(_font(18).getlength(caption), *(_font(13).getlength(note) for note in notes))
     size = (
-        max(sum(bars) + len(panels) * (shown[0] + _MARGIN) + _MARGIN, 480),
+        max(sum(bars) + len(panels) * (shown[0] + _MARGIN), math.ceil(written) + _MARGIN) + _MARGIN,
         top + panel + _MARGIN + text * len(notes) + _MARGIN,
     )
     canvas = Image.new("RGB", size, color=_BACKGROUND)
