@@ -296,7 +296,7 @@ def _process_seconds(arguments: list[str]) -> float:
 def write_sheet(path: Path, rows: int) -> None:
     """A train.csv of CheXpert's shape: two images a study, a sixth of them lateral, labels blank, 1, 0 and -1."""
     rng = np.random.default_rng(0)
-    values = np.array(["", "1.0", "0.0", "-1.0"], dtype=object)
+    values = np.array(["", 1.0, 0.0, -1.0], dtype=object)
     labels = values[rng.choice(4, (rows, len(COLUMNS) - 5), p=[0.6, 0.25, 0.1, 0.05])]
     lateral = rng.random(rows) < 0.145
     lines = []

@@ -1,0 +1,96 @@
+"""Cost against size: images predicted, studies evaluated, rows of the manifest; writes a plot and prints the figures.
+
+python benchmarks/growth.py [PLOT.png]
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from bootstrap import synthetic_table
+
+from cxrtool.benchmarks.measure import untrained_bundle, write_sheet
+from cxrtool.data.manifest import load_manifest
+from cxrtool.data.phantom import write_phantom
+from cxrtool.evaluation.intervals import BootstrapSettings, bootstrap
+from cxrtool.findings import FINDINGS
+from cxrtool.inference.classifier import Classifier
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+IMAGES, STUDIES, ROWS = (100, 1_000, 10_000), (200, 2_000, 20_000), (2_234, 22_341, 223_414)
+IMAGE_SIZE = 64  # the network is most of the time at 320 px, and costs the same for every image
+DRAWS = 1_000
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Of the better of two calls: the first may load what the second finds loaded."""
+    times = []
+    for _ in range(2):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def image_costs(folder: Path) -> list[float]:
+    """Folder to probabilities, at 64 px."""
+    write_phantom(folder / "phantoms", 20, 320, 0, lambda *_: None)
+    drawn = sorted((folder / "phantoms").glob("*/*/*/*frontal.jpg"))
+    many = folder / "many"
+    many.mkdir()
+    for number in range(max(IMAGES)):
+        (many / f"{number:06d}.jpg").hardlink_to(drawn[number % len(drawn)])
+    classifier = Classifier.load(untrained_bundle(folder / "model.safetensors", IMAGE_SIZE))
+    paths = sorted(many.iterdir())
+    return [seconds(lambda: list(classifier.predict_many(paths[:count]))) for count in IMAGES]  # noqa: B023
+
+
+def study_costs() -> list[float]:
+    """Every figure of every finding with its interval, 1,000 draws of patients."""
+    thresholds = dict.fromkeys(FINDINGS, 0.5)
+    tables = [synthetic_table(studies) for studies in STUDIES]
+    return [seconds(lambda: bootstrap(one, BootstrapSettings(DRAWS), thresholds)) for one in tables]  # noqa: B023
+
+
+def row_costs(folder: Path) -> list[float]:
+    """Sheet to manifest."""
+    costs = []
+    for rows in ROWS:
+        place = folder / str(rows)
+        (place / "train").mkdir(parents=True)
+        write_sheet(place / "train.csv", rows)
+        costs.append(seconds(lambda: load_manifest(place, "train")))  # noqa: B023
+    return costs
+
+
+def main() -> None:
+    """Measure the three and draw them on logarithmic axes, where a straight line of slope 1 is linear growth."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        measured = [
+            (f"images predicted ({IMAGE_SIZE} px)", IMAGES, image_costs(folder)),
+            (f"studies evaluated ({DRAWS:,} draws)", STUDIES, study_costs()),
+            ("rows of a sheet to a manifest", ROWS, row_costs(folder)),
+        ]
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
+    for one, (what, sizes, costs) in zip(axes, measured, strict=True):
+        slope = float(np.polyfit(np.log(sizes[1:]), np.log(costs[1:]), 1)[0])
+        print(f"{what}: " + ", ".join(f"{size:,}: {cost:.2f} s" for size, cost in zip(sizes, costs, strict=True)))
+        print(f"  the last tenfold costs {costs[-1] / costs[-2]:.1f} times as much (slope {slope:.2f})")
+        one.loglog(sizes, costs, "o-", color="#0f766e")
+        one.loglog(sizes, np.array(sizes) / sizes[-1] * costs[-1], ":", color="#a1a1aa", label="linear")
+        one.set(title=what, xlabel="size", ylabel="seconds")
+        one.legend(frameon=False)
+        one.spines[["top", "right"]].set_visible(False)
+    if len(sys.argv) > 1:
+        figure.savefig(sys.argv[1], dpi=110)
+
+
+if __name__ == "__main__":
+    main()
