@@ -1,10 +1,14 @@
+import os
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
 from cxrtool.errors import RequestError
-from cxrtool.settings import load_settings
+from cxrtool.settings import automatic_workers, load_settings
 
 
 def write(path: Path, text: str) -> Path:
@@ -32,6 +36,45 @@ def test_the_seeds_defaults_are_ours() -> None:
     assert (train.policy, train.init, train.optimizer, train.pos_weight_clip) == ("u-ignore", "imagenet", "adam", 8)
 
 
+def test_reading_threads_follow_the_processors_that_the_process_has() -> None:
+    assert load_settings(environ={}).settings.runtime.workers == "auto"
+    script = "from cxrtool.settings import RuntimeSettings as R; print(R().reading_threads)"
+    before, counts = os.sched_getaffinity(0), []
+    for processors in ({min(before)}, before):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            check=True,
+            preexec_fn=partial(os.sched_setaffinity, 0, processors),
+        )
+        counts.append(int(done.stdout))
+    assert counts == [2, min(max(len(before), 2), 16)]
+    assert [automatic_workers(count) for count in (1, 2, 3, 12, 16, 64)] == [2, 2, 3, 12, 16, 16]
+
+
+@pytest.mark.parametrize(
+    ("environment", "config"),
+    [({"CXR_RUNTIME__WORKERS": "5"}, ""), ({}, "runtime: {workers: 5}"), ({}, "runtime: {workers: '5'}")],
+)
+def test_a_number_of_workers_is_taken_as_it_is(tmp_path: Path, environment: dict[str, str], config: str) -> None:
+    runtime = load_settings(config=write(tmp_path / "c.yaml", config), environ=environment).settings.runtime
+    assert (runtime.workers, runtime.reading_threads) == (5, 5)
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ({}, False),
+        ({"data.cache": True}, True),
+        ({"data.cache_dir": "d"}, True),
+        ({"data.cache_dir": "d", "data.cache": False}, False),
+    ],
+)
+def test_a_place_for_the_cache_asks_for_it(given: dict[str, object], used: bool) -> None:
+    assert load_settings(given, environ={}).settings.data.uses_cache is used
+
+
 def test_resolved_settings_read_back(tmp_path: Path) -> None:
     resolved = load_settings({"train.policy": "u-ones,Edema=u-zeros", "data.root": "d"}, environ={})
     config = write(tmp_path / "settings.yaml", resolved.to_yaml())
@@ -50,6 +93,10 @@ def test_resolved_settings_read_back(tmp_path: Path) -> None:
         ("train: {lr: .nan}", ["train.lr", "finite"]),
         ("train: {image_size: 16}", ["train.image_size", "16", "32"]),
         ("train: {policy: u-maybe}", ["train.policy", "u-maybe", "u-ignore"]),
+        ("runtime: {workers: 0}", ["runtime.workers", "0", "auto", "256"]),
+        ("runtime: {workers: many}", ["runtime.workers", "many", "auto"]),
+        ("runtime: {workers: true}", ["runtime.workers", "True", "auto"]),
+        ("runtime: {workers: 2.5}", ["runtime.workers", "2.5", "auto"]),
         ("data: {views: top}", ["data.views", "top", "frontal"]),
         ("tune: {criterion: recall}", ["tune", "target"]),
         ("train: 3", ["train"]),

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -37,6 +37,25 @@ ENV_PREFIX = "CXR_"
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
+MOST_WORKERS = 256
+
+
+def usable_processors() -> int:
+    """Processors that this process may run on: of a share of a machine, the share."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
+
+
+def automatic_workers(processors: int) -> int:
+    """Reading threads for so many processors: 2, for a disk that is slow to answer, to 16.
+
+    What is not decoding holds Python's lock, so that threads beyond a few give nothing.
+    """
+    return min(max(processors, 2), 16)
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -52,6 +71,15 @@ class DataSettings(_Section):
         default=False,
         description="go on where test data would choose something or a patient is in two splits; it is recorded",
     )
+    cache: bool | None = Field(
+        default=None, description="keep decoded pixels on disk and read those; so it is where a cache_dir is given"
+    )
+    cache_dir: Path | None = Field(default=None, description="where pixels are kept; DATA/.cxr-cache unless given")
+
+    @property
+    def uses_cache(self) -> bool:
+        """Whether images are read through the pixel cache."""
+        return self.cache_dir is not None if self.cache is None else self.cache
 
 
 class TrainSettings(_Section):
@@ -96,12 +124,33 @@ class RuntimeSettings(_Section):
         default=Precision.AUTO, description="of the network; eval, tune and calibrate stay in fp32 on auto"
     )
     channels_last: bool = True
-    workers: int = Field(default=2, ge=1, le=256, description="threads that read and decode ahead")
+    workers: int | Literal["auto"] = Field(
+        default="auto",
+        description="threads that read and decode ahead, 1 to 256; auto is one for each processor of this process",
+    )
     batch_size: int = Field(default=16, ge=1, le=4096, description="images per forward pass outside training")
     pin_memory: bool = Field(default=True, description="page-locked batches for a GPU")
     matmul_precision: MatmulPrecision = MatmulPrecision.HIGHEST
     cudnn_benchmark: bool = False
     read_timeout: float = Field(default=120.0, gt=0, description="seconds after which a read counts as hung")
+
+    @field_validator("workers", mode="plain")
+    @classmethod
+    def _workers_count(cls, value: object) -> int | str:
+        if value == "auto":
+            return "auto"
+        try:
+            count = int(value) if isinstance(value, str) else value
+        except ValueError:
+            count = None
+        if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_WORKERS:
+            raise ValueError(f"use auto or a number from 1 to {MOST_WORKERS}")
+        return count
+
+    @property
+    def reading_threads(self) -> int:
+        """Threads that read ahead: `workers`, or on ``auto`` those that `usable_processors` allow for."""
+        return automatic_workers(usable_processors()) if self.workers == "auto" else self.workers
 
 
 class EvalSettings(_Section):

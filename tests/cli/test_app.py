@@ -11,7 +11,7 @@ import pytest
 
 from conftest import Call, Cxr
 
-COMMANDS = ["demo", "phantom", "check-data", "train", "eval", "tune", "predict", "explain", "info", "config"]
+COMMANDS = ["demo", "phantom", "check-data", "cache", "train", "eval", "tune", "predict", "explain", "info", "config"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

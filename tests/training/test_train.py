@@ -13,8 +13,9 @@ import torch
 import yaml
 
 from conftest import Cxr
-from cxrtool.errors import InterruptedWorkError, RequestError
+from cxrtool.errors import ImageError, InterruptedWorkError, RequestError
 from cxrtool.model.bundle import load_bundle
+from cxrtool.progress import Progress
 from cxrtool.settings import ResolvedSettings, load_settings
 from cxrtool.training.loop import train
 
@@ -63,6 +64,43 @@ def test_a_resumed_run_ends_with_the_weights_of_one_never_stopped(phantoms: Path
     assert [row.epoch for row in result.history] == [1, 2]
     for name in ("last.safetensors", "model.safetensors"):
         assert equal(tmp_path / "whole" / name, tmp_path / "parts" / name)
+
+
+def test_a_cache_changes_no_bit_and_a_run_goes_on_with_it_or_without(phantoms: Path, tmp_path: Path) -> None:
+    train(small(phantoms), tmp_path / "without")
+    place = tmp_path / "pixels"
+    train(small(phantoms, train__epochs=1, data__cache_dir=place), tmp_path / "mixed")
+    held = {path.parent.name for path in place.rglob("pixels-*.npy")}
+    assert held == {"train-frontal-32px", "valid-frontal-32px"}
+    train(small(phantoms), resume=tmp_path / "mixed")
+    for name in ("last.safetensors", "model.safetensors"):
+        assert equal(tmp_path / "without" / name, tmp_path / "mixed" / name)
+    train(small(phantoms, train__epochs=1), tmp_path / "other")
+    train(small(phantoms, data__cache_dir=place), resume=tmp_path / "other")
+    assert equal(tmp_path / "without/last.safetensors", tmp_path / "other/last.safetensors")
+
+
+def test_an_unreadable_image_ends_training_alike_and_with_a_cache_before_the_first_epoch(
+    phantoms: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(phantoms, tmp_path / "data"))
+    bad = sorted((data / "train").rglob("*frontal.jpg"))[4]
+    bad.write_bytes(bad.read_bytes()[:500])
+    told = []
+    for run, cache in (("a", None), ("b", True)):
+        shown: list[Progress] = []
+        with pytest.raises(ImageError) as caught:
+            train(small(data, data__cache=cache), tmp_path / run, progress=shown.append)
+        told.append((caught.value.message, caught.value.advice, caught.value.exit_code))
+    assert told[0] == told[1]
+    assert str(bad) in told[0][0]
+    assert not any(step.phase.startswith("epoch") for step in shown)
+
+
+def test_what_is_refused_is_refused_before_a_cache_is_built(phantoms: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no such file"):
+        train(small(phantoms, train__init="none.safetensors", data__cache_dir=tmp_path / "pixels"), tmp_path / "run")
+    assert not (tmp_path / "pixels").exists()
 
 
 def test_a_run_keeps_what_the_seed_kept(run_folder: Path) -> None:

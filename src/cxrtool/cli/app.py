@@ -12,6 +12,7 @@ import typer
 
 from cxrtool.cli import (
     bench,
+    cache,
     calibrate,
     check_data,
     compare,
@@ -47,6 +48,7 @@ COMMANDS = (
     demo,
     phantom,
     check_data,
+    cache,
     train,
     tune,
     calibrate,

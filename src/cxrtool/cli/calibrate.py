@@ -7,11 +7,13 @@ import typer
 
 from cxrtool.cli import display
 from cxrtool.cli.models import chosen_model
-from cxrtool.cli.options import DATA, ENGINE, JsonOption, settings_options
+from cxrtool.cli.options import CACHE, DATA, ENGINE, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
 
 
-@settings_options("data.root", "model", "calibrate.split", "calibrate.method", *DATA, *ENGINE, "runtime.batch_size")
+@settings_options(
+    "data.root", "model", "calibrate.split", "calibrate.method", *DATA, *CACHE, *ENGINE, "runtime.batch_size"
+)
 def calibrate(
     resolved: ResolvedSettings,
     predictions: Annotated[

@@ -70,7 +70,7 @@ def explain(
         return {"path": str(path), "error": None} | _saved(result, out, name, wished, panel)
 
     # Pictures are drawn and packed by threads while the network makes the next maps.
-    workers = max(2, resolved.settings.runtime.workers)
+    workers = max(2, resolved.settings.runtime.reading_threads)
     with display.progress_bar() as progress:
         for _, row in read_ahead(zip(names, found, strict=True), save, workers, 4 * workers):
             if isinstance(row, CxrError):

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -83,6 +83,8 @@ def _option(key: str, name: str) -> inspect.Parameter:
 
 
 def _plain_type(annotation: Any) -> type:
+    if any(get_origin(part) is Literal for part in get_args(annotation)):
+        return str  # a number or a word: the settings tell them apart
     options = [part for part in get_args(annotation) if part is not type(None)]
     if options:
         return _plain_type(options[0])
@@ -101,6 +103,8 @@ def _help(key: str, field: FieldInfo) -> str:
 
 DATA = ("data.views", "data.blank", "data.max_missing", "data.i_know")
 """The data's settings that every command with a split has."""
+CACHE = ("data.cache", "data.cache_dir")
+"""And those of a command that needs only the pixels that the network sees."""
 BOOTSTRAP = ("eval.draws", "eval.draw_seed", "eval.confidence")
 """How patients are drawn for intervals."""
 RUNTIME = ("runtime.device", "runtime.precision", "runtime.channels_last", "runtime.workers")

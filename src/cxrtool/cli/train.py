@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxrtool.cli import display
-from cxrtool.cli.options import RUNTIME, JsonOption, given_on_command_line, settings_options
+from cxrtool.cli.options import CACHE, RUNTIME, JsonOption, given_on_command_line, settings_options
 from cxrtool.cli.signals import graceful_stop
 from cxrtool.errors import RequestError
 from cxrtool.settings import ResolvedSettings, load_settings
@@ -34,6 +34,7 @@ TRAINING = (
     "data.blank",
     "data.max_missing",
     "data.i_know",
+    *CACHE,
     *RUNTIME,
     "runtime.pin_memory",
     "runtime.matmul_precision",

@@ -7,7 +7,7 @@ import typer
 
 from cxrtool.cli import display
 from cxrtool.cli.models import chosen_model
-from cxrtool.cli.options import BOOTSTRAP, DATA, ENGINE, JsonOption, settings_options
+from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
 
 
@@ -22,6 +22,7 @@ from cxrtool.settings import ResolvedSettings
     "tune.step",
     *BOOTSTRAP,
     *DATA,
+    *CACHE,
     *ENGINE,
     "runtime.batch_size",
 )

@@ -19,7 +19,8 @@ from cxrtool.data.images import Preprocessing, preprocess, read
 from cxrtool.data.reading import read_ahead
 from cxrtool.errors import CxrError
 
-if TYPE_CHECKING:  # pandas comes with it, which predict does not need
+if TYPE_CHECKING:  # pandas comes with them, which predict does not need
+    from cxrtool.data.cache import PixelCache
     from cxrtool.data.manifest import Manifest
 
 
@@ -104,6 +105,7 @@ def manifest_batches(
     groups: Sequence[NDArray[np.int64]],
     reading: Reading,
     augment_seed: tuple[int, int] | None = None,
+    cache: "PixelCache | None" = None,
 ) -> Iterator[Batch]:
     """The rows of each group as one batch, in the order given.
 
@@ -112,11 +114,12 @@ def manifest_batches(
         groups: row numbers, a batch each; see `split_batches`.
         reading: preprocessing and threads; its batch size is not used.
         augment_seed: (seed, epoch) to augment each image from (seed, epoch, row); None leaves images as they are.
+        cache: of this manifest and preprocessing; what it holds is read from there, the same to the bit.
 
     Raises:
         ImageError: an image cannot be read.
     """
-    load = _loader(manifest, reading.preprocessing, augment_seed)
+    load = _loader(manifest, reading.preprocessing, augment_seed, cache)
     rows = [int(row) for group in groups for row in group]
     largest = max((len(group) for group in groups), default=1)
     results = read_ahead(rows, load, reading.workers, 2 * largest, reading.timeout)
@@ -129,10 +132,15 @@ def manifest_batches(
 
 
 def _loader(
-    manifest: "Manifest", preprocessing: Preprocessing, augment_seed: tuple[int, int] | None
+    manifest: "Manifest",
+    preprocessing: Preprocessing,
+    augment_seed: tuple[int, int] | None,
+    cache: "PixelCache | None",
 ) -> Callable[[int], NDArray[np.uint8]]:
     def load(row: int) -> NDArray[np.uint8]:
-        pixels = read_radiograph(manifest.file(row), preprocessing, manifest.root).pixels
+        pixels = None if cache is None else cache.read(row)
+        if pixels is None:
+            pixels = read_radiograph(manifest.file(row), preprocessing, manifest.root).pixels
         return pixels if augment_seed is None else augment(pixels, sample_rng(*augment_seed, row))
 
     return load

@@ -14,12 +14,15 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
+from PIL import __version__ as PIL_VERSION
 
 from cxrtool.errors import ImageError, RequestError
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+PIXELS_VERSION = 1
+"""Raised whenever `read` or `preprocess` gives other pixels than before, so that no cache of the old ones is used."""
 LARGEST_PIXELS = 64_000_000
 """Four times a large digital radiograph; refused from the header, before memory is taken."""
 LARGEST_BYTES = 256 * 2**20
@@ -127,6 +130,12 @@ def preprocess(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArra
     if image.shape == size:
         return image
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+
+
+def reader() -> str:
+    """What pixels depend on besides the file and the `Preprocessing`: our version, and the decoder's."""
+    turbo = features.version_feature("libjpeg_turbo")
+    return f"version {PIXELS_VERSION}, Pillow {PIL_VERSION}, libjpeg-turbo {turbo or 'absent'}"
 
 
 def list_images(inputs: Sequence[Path], recursive: bool = False) -> list[Path]:

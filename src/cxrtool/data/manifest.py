@@ -4,6 +4,7 @@ CheXpert-small (Irvin et al. 2019): train.csv has 223,414 rows, 191,027 of them 
 (uncertain) or blank (not mentioned). valid.csv and the test sheet were labelled by radiologists.
 """
 
+import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,9 @@ from cxrtool.choices import Views
 from cxrtool.data.sheets import Sheet, read_sheet
 from cxrtool.errors import RequestError, SheetError
 from cxrtool.findings import FINDINGS
+from cxrtool.settings import DataSettings
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
 SHEET_NAMES = {
@@ -26,6 +30,7 @@ SHEET_NAMES = {
 }
 _VIEW, _PROJECTION = "Frontal/Lateral", "AP/PA"
 _OPTIONAL = ("Sex", "Age", _VIEW, _PROJECTION)
+_EXAMPLES = 3
 
 Texts = NDArray[np.object_]
 
@@ -295,3 +300,32 @@ def _list_folder(root: Path, real_root: str, folder: str) -> tuple[bool, frozens
 def _leads_into(path: Path, real_root: str) -> bool:
     real = os.path.realpath(path)
     return real == real_root or real.startswith(real_root.rstrip(os.sep) + os.sep)
+
+
+def load_usable(data: DataSettings, split: str) -> Manifest:
+    """The rows of a split whose images are there.
+
+    Missing ones are counted and named in a warning.
+
+    Raises:
+        SheetError: the sheet cannot be used.
+        RequestError: no data folder is given, more rows than `data.max_missing` lack their image, or none is left.
+    """
+    if data.root is None:
+        raise RequestError("no data is given", "Name the folder with --data.")
+    manifest = load_manifest(data.root, split, data.views)
+    missing = missing_images(manifest)
+    count = int(missing.rows.sum())
+    if count:
+        examples = ", ".join(str(path) for path in manifest.paths[missing.rows][:_EXAMPLES])
+        told = f"{count} of {len(manifest)} rows of {manifest.sheet.name} have no usable image ({examples}, ...)"
+        if count > data.max_missing * len(manifest):
+            raise RequestError(
+                told,
+                f"Allowed is a share of {data.max_missing:g}: see `cxr check-data`, or raise --max-missing.",
+            )
+        log.warning("%s; they are left out", told)
+        manifest = manifest.select(~missing.rows)
+    if len(manifest) == 0:
+        raise RequestError(f"{manifest.sheet.name} has no {data.views} image", "Try --views all.")
+    return manifest

@@ -158,7 +158,7 @@ class Classifier:
             network=runtime.place(network),
             runtime=runtime,
             engine=open_engine(path, network, header, settings, reported=False),
-            workers=settings.workers,
+            workers=settings.reading_threads,
             batch_size=settings.batch_size,
             read_timeout=settings.read_timeout,
         )

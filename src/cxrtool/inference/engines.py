@@ -27,6 +27,7 @@ from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import RuntimeSettings
 
 if TYPE_CHECKING:
+    from cxrtool.data.cache import PixelCache
     from cxrtool.data.manifest import Manifest
 
 
@@ -137,8 +138,9 @@ def manifest_logits(
     reading: Reading,
     progress: ProgressCallback = ignore_progress,
     phase: str = "reading",
+    cache: "PixelCache | None" = None,
 ) -> NDArray[np.float32]:
-    """Logits of every image of a manifest.
+    """Logits of every image of a manifest, read from `cache` where one is given.
 
     Returns:
         [N, 5] float32, in the manifest's order.
@@ -149,7 +151,7 @@ def manifest_logits(
     logits = np.empty((len(manifest), len(FINDINGS)), dtype=np.float32)
     groups = split_batches(np.arange(len(manifest), dtype=np.int64), reading.batch_size)
     done = 0
-    for batch in manifest_batches(manifest, groups, reading):
+    for batch in manifest_batches(manifest, groups, reading, cache=cache):
         logits[batch.rows] = engine.logits(batch.pixels)
         done += len(batch.rows)
         progress(Progress(phase, done, len(manifest)))

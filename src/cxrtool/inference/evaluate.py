@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Level
 from cxrtool.data.batches import Reading
+from cxrtool.data.cache import open_cache
 from cxrtool.data.labels import encode_labels
 from cxrtool.data.leaks import refuse_shared_patients
-from cxrtool.data.manifest import Manifest, load_manifest, missing_images, sheet_column
-from cxrtool.errors import RequestError
+from cxrtool.data.manifest import Manifest, load_usable, sheet_column
 from cxrtool.evaluation.assessment import Assessment, AssessmentSettings, assess, attribute_names
 from cxrtool.evaluation.intervals import BootstrapSettings
 from cxrtool.evaluation.metrics import Evaluation, evaluate
@@ -27,8 +27,6 @@ from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.settings import DataSettings, EvalSettings, Settings
 
 log = logging.getLogger(__name__)
-
-_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -48,35 +46,6 @@ class EvalResult:
     folder: Path
     header: BundleHeader
     how: HowRun
-
-
-def load_usable(data: DataSettings, split: str) -> Manifest:
-    """The rows of a split whose images are there.
-
-    Missing ones are counted and named in a warning.
-
-    Raises:
-        SheetError: the sheet cannot be used.
-        RequestError: no data folder is given, more rows than `data.max_missing` lack their image, or none is left.
-    """
-    if data.root is None:
-        raise RequestError("no data is given", "Name the folder with --data.")
-    manifest = load_manifest(data.root, split, data.views)
-    missing = missing_images(manifest)
-    count = int(missing.rows.sum())
-    if count:
-        examples = ", ".join(str(path) for path in manifest.paths[missing.rows][:_EXAMPLES])
-        told = f"{count} of {len(manifest)} rows of {manifest.sheet.name} have no usable image ({examples}, ...)"
-        if count > data.max_missing * len(manifest):
-            raise RequestError(
-                told,
-                f"Allowed is a share of {data.max_missing:g}: see `cxr check-data`, or raise --max-missing.",
-            )
-        log.warning("%s; they are left out", told)
-        manifest = manifest.select(~missing.rows)
-    if len(manifest) == 0:
-        raise RequestError(f"{manifest.sheet.name} has no {data.views} image", "Try --views all.")
-    return manifest
 
 
 def table_of(
@@ -146,10 +115,11 @@ def predict_split(
     reading = Reading(
         header.image_preprocessing,
         settings.runtime.batch_size,
-        settings.runtime.workers,
+        settings.runtime.reading_threads,
         settings.runtime.read_timeout,
     )
-    logits = manifest_logits(engine, manifest, reading, progress, f"reading {split}")
+    cache = open_cache(manifest, settings.data, reading, progress).cache if settings.data.uses_cache else None
+    logits = manifest_logits(engine, manifest, reading, progress, f"reading {split}", cache)
     table = table_of(logits, manifest, settings.data.blank, header.weights_sha256, columns)
     return table, header, engine.how
 

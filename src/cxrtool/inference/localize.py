@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Layer
 from cxrtool.data.batches import Radiograph, Reading, radiograph_batches
-from cxrtool.data.manifest import Manifest, available_splits
+from cxrtool.data.manifest import Manifest, available_splits, load_usable
 from cxrtool.data.truth import CHEXLOCALIZE_TASKS, Truth, chexlocalize_id, encode_rle, load_truth
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.localization import (
@@ -34,7 +34,7 @@ from cxrtool.explain.methods import Map, MapSettings, explain_batch
 from cxrtool.files import write_bytes, write_csv, write_json
 from cxrtool.findings import FINDINGS
 from cxrtool.inference.classifier import Classifier, find_method
-from cxrtool.inference.evaluate import bootstrap_settings, load_usable
+from cxrtool.inference.evaluate import bootstrap_settings
 from cxrtool.inference.forward import sigmoid
 from cxrtool.model.bundle import StoredLocalization, change_header, read_header
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress

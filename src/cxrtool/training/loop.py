@@ -36,6 +36,7 @@ from cxrtool.training.run import (
     prepare_run,
     refuse_changes,
     run_name,
+    with_caches,
 )
 from cxrtool.training.state import (
     STATE_NAME,
@@ -111,6 +112,7 @@ def train(
     if saved is not None:
         state, tensors = saved
         restore(tensors, network, optimizer)
+    run = with_caches(run)  # last, as it may take minutes: what can be refused has been
     with locked(folder):
         describe_run(run, resolved, network)
         if saved is None:
@@ -161,7 +163,7 @@ def _train_epoch(
     steps, done, began, reported = 0, 0, time.perf_counter(), 0.0
     network.train()
     augment_seed = (settings.seed, epoch) if settings.augment else None
-    for batch in manifest_batches(run.train.manifest, groups, run.reading, augment_seed):
+    for batch in manifest_batches(run.train.manifest, groups, run.reading, augment_seed, run.train.cache):
         targets = torch.from_numpy(run.train.targets[batch.rows]).to(device)
         mask = torch.from_numpy(run.train.mask[batch.rows]).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=run.runtime.bf16):
@@ -209,7 +211,8 @@ def _validate(run: Run, network: ChestNet, epoch: int) -> tuple[Evaluation, floa
     network.eval()
     runtime = Runtime(run.runtime.device, False, run.runtime.channels_last, run.runtime.pin_memory)
     engine = TorchEngine(network, runtime)
-    logits = manifest_logits(engine, run.valid.manifest, run.reading, run.progress, f"epoch {epoch} valid")
+    phase = f"epoch {epoch} valid"
+    logits = manifest_logits(engine, run.valid.manifest, run.reading, run.progress, phase, run.valid.cache)
     loss = masked_bce(*(torch.from_numpy(array) for array in (logits, run.valid.targets, run.valid.mask)))
     return evaluate_logits(logits, run.valid.manifest, run.settings.data.blank), loss.item()
 

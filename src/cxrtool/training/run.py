@@ -4,7 +4,7 @@ import fcntl
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,16 @@ import yaml
 from numpy.typing import NDArray
 
 from cxrtool.choices import Precision, SelectBy
-from cxrtool.data.batches import Reading
+from cxrtool.data.batches import Reading, manifest_batches, split_batches
+from cxrtool.data.cache import PixelCache, open_cache
 from cxrtool.data.images import Preprocessing
 from cxrtool.data.labels import by_finding, encode_labels
 from cxrtool.data.leaks import refuse_shared_patients
-from cxrtool.data.manifest import Manifest
+from cxrtool.data.manifest import Manifest, load_usable
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.metrics import Evaluation
 from cxrtool.files import write_json, write_text
 from cxrtool.findings import EVALUATION_POLICY, FINDINGS
-from cxrtool.inference.evaluate import load_usable
 from cxrtool.inference.forward import Runtime, choose_runtime
 from cxrtool.model.bundle import BundleHeader, SplitDigest, current_versions, now
 from cxrtool.model.densenet import ChestNet
@@ -45,6 +45,7 @@ class Split:
     manifest: Manifest
     targets: NDArray[np.float32]
     mask: NDArray[np.bool_]
+    cache: PixelCache | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def prepare_run(settings: Settings, folder: Path, progress: ProgressCallback, st
     reading = Reading(
         Preprocessing(image_size=settings.train.image_size),
         settings.runtime.batch_size,
-        settings.runtime.workers,
+        settings.runtime.reading_threads,
         settings.runtime.read_timeout,
     )
     return Run(
@@ -106,6 +107,25 @@ def prepare_run(settings: Settings, folder: Path, progress: ProgressCallback, st
         progress=progress,
         stop=stop,
     )
+
+
+def with_caches(run: Run) -> Run:
+    """`run` with its splits' pixel caches, built where need be; as it is where the settings want none.
+
+    Not part of the fingerprint: pixels are the same to the bit, so a run may be resumed with or without.
+    """
+    if not run.settings.data.uses_cache:
+        return run
+    return replace(run, train=_with_cache(run, run.train), valid=_with_cache(run, run.valid))
+
+
+def _with_cache(run: Run, split: Split) -> Split:
+    found = open_cache(split.manifest, run.settings.data, run.reading, run.progress, run.stop)
+    # An epoch would stop at what cannot be read: it is read now, so that it stops before the first.
+    unread = split_batches(found.cache.not_held, run.reading.batch_size)
+    for _ in manifest_batches(split.manifest, unread, run.reading):
+        pass
+    return replace(split, cache=found.cache)
 
 
 def _load_split(settings: Settings, split: str) -> Split:
