@@ -36,19 +36,20 @@ def replacing(path: Path) -> Iterator[Path]:
         # Not tempfile: its 0600 would hide results from the group.
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     try:
         yield partial
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _cannot_write(path: Path, error: OSError) -> CxrError:
+def cannot_write(path: Path, error: OSError) -> CxrError:
+    """What to say when `path` could not be written."""
     return CxrError(f"cannot write {path}: {error.strerror or error}", "Check the folder's rights and free space.")
 
 

@@ -133,6 +133,11 @@ class RuntimeSettings(_Section):
     matmul_precision: MatmulPrecision = MatmulPrecision.HIGHEST
     cudnn_benchmark: bool = False
     read_timeout: float = Field(default=120.0, gt=0, description="seconds after which a read counts as hung")
+    strict: bool = Field(default=False, description="an image that is warned of counts as not readable")
+    window: str | None = Field(
+        default=None,
+        description="of a DICOM: 2 is the file's second, 600/1200 centre and width; its first unless given",
+    )
 
     @field_validator("workers", mode="plain")
     @classmethod

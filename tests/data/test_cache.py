@@ -85,9 +85,9 @@ def test_batches_are_the_same_with_and_without_and_need_no_file(data: Path, seed
 def test_a_second_call_decodes_only_a_few_to_compare(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(data, split="train")
     read: list[Path] = []
-    plain_read = cache_module.read_radiograph
+    plain_read = cache_module.read_pixels
     monkeypatch.setattr(
-        cache_module, "read_radiograph", lambda path, *rest: (read.append(path), plain_read(path, *rest))[1]
+        cache_module, "read_pixels", lambda path, *rest: (read.append(path), plain_read(path, *rest))[1]
     )
     result = opened(data, split="train")
     assert result.state == "valid"
@@ -235,14 +235,14 @@ def test_an_unreadable_image_is_treated_as_without_a_cache(data: Path) -> None:
 
 
 def test_what_could_not_be_opened_for_a_moment_is_held_later(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bad, plain_read = images(data)[2], cache_module.read_radiograph
+    bad, plain_read = images(data)[2], cache_module.read_pixels
 
     def refuse(path: Path, *rest: Any) -> Any:
         if path == bad:
             raise ImageError(f"{path}: no permission")
         return plain_read(path, *rest)
 
-    monkeypatch.setattr(cache_module, "read_radiograph", refuse)
+    monkeypatch.setattr(cache_module, "read_pixels", refuse)
     assert len(opened(data).cache.not_held) == 1
     monkeypatch.undo()  # rights change neither size nor time
     result = opened(data)
@@ -317,12 +317,12 @@ from cxrtool.data.images import Preprocessing
 from cxrtool.data.manifest import load_usable
 from cxrtool.settings import DataSettings
 
-plain_read = cache_module.read_radiograph
+plain_read = cache_module.read_pixels
 def read(path, *rest):
     with open(sys.argv[2], "a") as file:
         file.write("x")
     return plain_read(path, *rest)
-cache_module.read_radiograph = read
+cache_module.read_pixels = read
 settings = DataSettings(root=Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxrtool.data.batches import read_radiograph
+from cxrtool.data.batches import Reading, read_radiograph
 from cxrtool.data.images import Preprocessing, list_images, preprocess, read
 from cxrtool.errors import ImageError, RequestError
 
@@ -106,7 +106,7 @@ def test_24_a_link_out_of_the_root_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     link = tmp_path / "data" / "link.jpg"
     link.symlink_to(tmp_path / "secret.jpg")
-    assert read(link).shape == (96, 80)
+    assert read(link).pixels.shape == (96, 80)
     with pytest.raises(ImageError, match="leads out of"):
         read(link, tmp_path / "data")
     with pytest.raises(ImageError, match="leads out of"):
@@ -115,7 +115,7 @@ def test_24_a_link_out_of_the_root_is_refused(tmp_path: Path) -> None:
 
 def saved(path: Path, content: bytes) -> NDArray[np.uint8]:
     path.write_bytes(content)
-    return read(path)
+    return read(path).pixels
 
 
 def test_every_format_gives_the_same_grey_pixels(tmp_path: Path) -> None:
@@ -159,14 +159,14 @@ def test_a_large_jpeg_is_decoded_smaller_to_the_same_pixels(tmp_path: Path, mode
     Image.fromarray(noisy).convert(mode).save(path, quality=92)
     with Image.open(path) as image:
         plain = np.asarray(image.convert("L").resize((320, 320), Image.Resampling.BILINEAR)).astype(float)
-    radiograph, shown = (read_radiograph(path, Preprocessing(320), whole=whole) for whole in (False, True))
+    radiograph, shown = (read_radiograph(path, Reading(Preprocessing(320), 1, whole=whole)) for whole in (False, True))
     assert radiograph.image.shape == (1300, 1000)
     assert shown.image.shape == (2600, 2000)
     np.testing.assert_array_equal(radiograph.pixels, shown.pixels)
     assert np.abs(radiograph.pixels - plain).mean() < 0.3
     small = Image.fromarray(noisy).resize((900, 1100))
     small.save(path, quality=92)
-    assert read(path, enough=320).shape == (1100, 900)  # half of it would be below twice what is needed
+    assert read(path, enough=320).pixels.shape == (1100, 900)  # half of it would be below twice what is needed
 
 
 @given(st.integers(0, 255), st.integers(32, 90), st.integers(32, 90), st.integers(32, 96))
@@ -203,6 +203,6 @@ def test_no_bytes_raise_anything_but_an_image_error(
     path = tmp_path_factory.getbasetemp() / "fuzzed.jpg"
     path.write_bytes(bytes(content[: data.draw(st.integers(1, len(content)))]))
     with contextlib.suppress(ImageError):
-        image = read(path)
+        image = read(path).pixels
         assert image.dtype == np.uint8
         assert image.ndim == 2

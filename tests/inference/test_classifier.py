@@ -24,7 +24,7 @@ def classifier(run_folder: Path) -> Classifier:
 
 
 def test_a_prediction_is_the_networks_by_hand(classifier: Classifier, images: list[Path]) -> None:
-    pixels = preprocess(read(images[0]), Preprocessing(32))
+    pixels = preprocess(read(images[0]).pixels, Preprocessing(32))
     with torch.no_grad():
         expected = torch.sigmoid(classifier.network(torch.tensor(pixels)[None, None]))[0].numpy()
     prediction = classifier.predict(images[0])

@@ -224,7 +224,7 @@ def _image_size(model: Path) -> int:
 
 def _folder_rate(classifier: Classifier, scene: _Scene) -> float:
     predictions = classifier.predict_many(scene.images)
-    first = classifier.batch_size
+    first = classifier.reading.batch_size
     for _ in islice(predictions, first):
         pass
     began = time.perf_counter()

@@ -9,7 +9,7 @@ import typer
 
 from cxrtool.cli import display
 from cxrtool.cli.inputs import input_paths, load_classifier
-from cxrtool.cli.options import RUNTIME, JsonOption, settings_options
+from cxrtool.cli.options import READING, RUNTIME, JsonOption, settings_options
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.findings import find_finding
 from cxrtool.progress import Progress
@@ -25,7 +25,9 @@ MAPS = ("explain.method", "explain.layer", "explain.flip", "explain.scales", "ex
 """The settings that say how a map is made."""
 
 
-@settings_options("model", *MAPS, "explain.alpha", "explain.stretch", "explain.contour", *RUNTIME, "runtime.batch_size")
+@settings_options(
+    "model", *MAPS, "explain.alpha", "explain.stretch", "explain.contour", *RUNTIME, *READING, "runtime.batch_size"
+)
 def explain(
     resolved: ResolvedSettings,
     inputs: Annotated[list[Path], typer.Argument(help="Images, folders, or - for a list of paths on stdin.")],
@@ -66,7 +68,7 @@ def explain(
     def save(named: "tuple[str, tuple[Path, tuple[Explanation, ...] | CxrError]]") -> dict[str, Any]:
         name, (path, result) = named
         if isinstance(result, CxrError):
-            return {"path": str(path), "error": str(result), "explanations": []}
+            return {"path": str(path), "error": str(result), "warnings": [], "explanations": []}
         return {"path": str(path), "error": None} | _saved(result, out, name, wished, panel)
 
     # Pictures are drawn and packed by threads while the network makes the next maps.
@@ -102,7 +104,8 @@ def _saved(
                 "files": {kind: str(path) for kind, path in files.items()},
             }
         )
-    saved: dict[str, Any] = {"explanations": rows}
+    warnings = [{"code": warning.code, "message": warning.message} for warning in explanations[0].warnings]
+    saved: dict[str, Any] = {"warnings": warnings, "explanations": rows}
     if panel:
         from cxrtool.explain.explanation import panel_of_findings
         from cxrtool.files import write_png
@@ -142,7 +145,9 @@ def _show(rows: list[dict[str, Any]], out: Path, json_output: bool) -> None:
         return
     for row in rows:
         if row["error"]:
-            display.say(f"{row['path']}: error: {row['error']}")
+            display.say(display.printable(f"{row['path']}: error: {row['error']}"))
+        for warning in row["warnings"]:
+            display.say(display.printable(f"{row['path']}: beware, {warning['code']}: {warning['message']}"))
         for item in row["explanations"]:
             mark = "positive" if item["positive"] else "negative"
             display.say(

@@ -105,6 +105,8 @@ DATA = ("data.views", "data.blank", "data.max_missing", "data.i_know")
 """The data's settings that every command with a split has."""
 CACHE = ("data.cache", "data.cache_dir")
 """And those of a command that needs only the pixels that the network sees."""
+READING = ("runtime.strict", "runtime.window")
+"""How single radiographs are taken."""
 BOOTSTRAP = ("eval.draws", "eval.draw_seed", "eval.confidence")
 """How patients are drawn for intervals."""
 RUNTIME = ("runtime.device", "runtime.precision", "runtime.channels_last", "runtime.workers")

@@ -1,8 +1,11 @@
 """``cxr predict``"""
 
+import hashlib
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,19 +14,21 @@ import typer
 
 from cxrtool.cli import display
 from cxrtool.cli.inputs import input_paths, load_classifier
-from cxrtool.cli.options import ENGINE, JsonOption, settings_options
-from cxrtool.files import csv_row, replacing, to_json
+from cxrtool.cli.options import ENGINE, READING, JsonOption, settings_options
+from cxrtool.errors import RequestError
+from cxrtool.files import to_json
 from cxrtool.findings import FINDINGS
 from cxrtool.progress import Progress
 from cxrtool.settings import ResolvedSettings
 
 if TYPE_CHECKING:
     from cxrtool.inference.classifier import Classifier, Prediction
+    from cxrtool.inference.prediction_table import TableIdentity
 
 Sink = Callable[["Prediction"], None]
 
 
-@settings_options("model", *ENGINE, "runtime.batch_size")
+@settings_options("model", *ENGINE, *READING, "runtime.batch_size")
 def predict(
     resolved: ResolvedSettings,
     inputs: Annotated[list[Path], typer.Argument(help="Images, folders, or - for a list of paths on stdin.")],
@@ -36,32 +41,60 @@ def predict(
         bool, typer.Option("--raw", help="The network's own probabilities, though the bundle is calibrated.")
     ] = False,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write a table with one row per image.")] = None,
+    resume_csv: Annotated[
+        bool, typer.Option("--resume-csv", help="Go on with the table that a stopped run of the same began.")
+    ] = False,
+    hash_paths: Annotated[
+        bool, typer.Option("--hash-paths", help="Put a digest (SHA-256, 16 digits) where a path would stand.")
+    ] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Read the five findings of radiographs.
 
-    An image that cannot be read gets a row with its error; the others are done, and the exit code is 1.
+    An image that cannot be read gets a row with its error; the others are done, and the exit code is 1. One that
+    looks like no frontal radiograph gets a warning, or with --strict an error.
 
     \b
     cxr predict image.jpg
     cxr predict folder --recursive --csv predictions.csv
+    cxr predict archive -r --csv predictions.csv --resume-csv
     find . -name '*.jpg' | cxr predict - --json > predictions.json
     """
+    if resume_csv and csv is None:
+        raise RequestError("--resume-csv needs --csv", "Name the table to go on with.")
+    from cxrtool.inference.prediction_table import open_table
+
     # Inputs are listed as they are needed, but a folder without images is refused before the model is loaded.
     paths = _started(input_paths(inputs, recursive))
     classifier = load_classifier(resolved, thresholds, raw)
-    failed = total = 0
+    name_of = path_digest if hash_paths else printable_path
+    failed = total = warned = 0
     with ExitStack() as stack:
         progress = stack.enter_context(display.progress_bar())
-        sinks = [stack.enter_context(sink) for sink in _sinks(classifier, csv, json_output)]
-        for prediction in classifier.predict_many(paths):
+        sinks: list[Sink] = []
+        if csv is not None:
+            identity = _identity(classifier, resolved, raw, hash_paths)
+            table = stack.enter_context(open_table(csv, paths, identity, name_of, resume_csv))
+            paths, total, failed = table.paths, table.done, table.failed
+            sinks.append(table.write)
+            if resume_csv:
+                display.hint(f"{total} rows were there")
+        if json_output:
+            sinks.append(stack.enter_context(_json_sink(classifier, name_of)))
+        if not sinks:
+            sinks.append(stack.enter_context(_people_sink(name_of)))
+        for found in classifier.predict_many(paths):
+            prediction = without_path(found, name_of) if hash_paths else found
             total += 1
             failed += prediction.error is not None
+            warned += bool(prediction.warnings)
             for sink in sinks:
                 sink(prediction)
             progress(Progress("predict", total, None))
     if csv is not None and not json_output:
         display.say(f"{total} images, {failed} of them not readable: {csv}")
+    if warned:
+        display.hint(f"{warned} images have warnings; see their rows")
     if failed:
         display.hint(f"{failed} of {total} images could not be read")
         raise typer.Exit(1)
@@ -72,33 +105,44 @@ def _started(paths: Iterator[Path]) -> Iterator[Path]:
     return chain([] if first is None else [first], paths)
 
 
-def _sinks(classifier: "Classifier", csv: Path | None, json_output: bool) -> list[AbstractContextManager[Sink]]:
-    sinks: list[AbstractContextManager[Sink]] = []
-    if csv is not None:
-        sinks.append(_csv_sink(csv))
-    if json_output:
-        sinks.append(_json_sink(classifier))
-    if not sinks:
-        sinks.append(_people_sink())
-    return sinks
+def printable_path(path: Path) -> str:
+    """A path as text without control characters, so that it fits into a line."""
+    return display.printable(str(path))
+
+
+def path_digest(path: Path) -> str:
+    """The first 16 hex digits of the SHA-256 of the path as it was given."""
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+
+
+def without_path(prediction: "Prediction", name_of: Callable[[Path], str]) -> "Prediction":
+    """The same with the path taken out of the error too."""
+    if prediction.error is None:
+        return prediction
+    from cxrtool.data.images import shown
+
+    return replace(prediction, error=prediction.error.replace(shown(prediction.path), name_of(prediction.path)))
+
+
+def _identity(classifier: "Classifier", resolved: ResolvedSettings, raw: bool, hash_paths: bool) -> "TableIdentity":
+    from cxrtool.inference.prediction_table import TableIdentity
+
+    runtime, how = resolved.settings.runtime, classifier.engine.how
+    return TableIdentity(
+        model_sha256=classifier.sha256,
+        thresholds=dict(classifier.thresholds),
+        backend=str(how.backend),
+        precision=str(how.precision),
+        raw=raw,
+        batch_size=runtime.batch_size,
+        strict=runtime.strict,
+        window=runtime.window,
+        hash_paths=hash_paths,
+    )
 
 
 @contextmanager
-def _csv_sink(path: Path) -> Iterator[Sink]:
-    """Rows are written as they come and appear under `path` when all are there."""
-    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        file.write(csv_row(["path", *FINDINGS, "positive", "error"]))
-
-        def write(prediction: "Prediction") -> None:
-            numbers = [prediction.probabilities.get(finding) for finding in FINDINGS]
-            row = [str(prediction.path), *numbers, ";".join(prediction.positives), prediction.error]
-            file.write(csv_row(row))
-
-        yield write
-
-
-@contextmanager
-def _json_sink(classifier: "Classifier") -> Iterator[Sink]:
+def _json_sink(classifier: "Classifier", name_of: Callable[[Path], str]) -> Iterator[Sink]:
     """One document, written piece by piece so that a million images need no more memory than one."""
     model = {
         "path": str(classifier.path),
@@ -113,7 +157,7 @@ def _json_sink(classifier: "Classifier") -> Iterator[Sink]:
 
     def write(prediction: "Prediction") -> None:
         nonlocal separator
-        sys.stdout.write(separator + to_json(prediction.to_dict()).strip())
+        sys.stdout.write(separator + to_json(prediction.to_dict() | {"path": name_of(prediction.path)}).strip())
         separator = ",\n"
 
     yield write
@@ -121,19 +165,21 @@ def _json_sink(classifier: "Classifier") -> Iterator[Sink]:
 
 
 @contextmanager
-def _people_sink() -> Iterator[Sink]:
-    """Probabilities in columns, a star at each positive finding."""
+def _people_sink(name_of: Callable[[Path], str]) -> Iterator[Sink]:
+    """Probabilities in columns, a star at each positive finding, and below them what to beware of."""
     width = 46
     display.say(f"{'image':<{width}}" + "".join(f"{_short(finding):>15}" for finding in FINDINGS))
 
     def write(prediction: "Prediction") -> None:
-        name = display.printable(str(prediction.path))
+        name = name_of(prediction.path)
         shown = name if len(name) < width else "…" + name[-(width - 2) :]
         if prediction.error is not None:
-            display.say(f"{shown:<{width}}  error: {prediction.error}")
+            display.say(f"{shown:<{width}}  error: {display.printable(prediction.error)}")
             return
         cells = [f"{r.probability:.3f}{'*' if r.positive else ' '}" for r in prediction.findings]
         display.say(f"{shown:<{width}}" + "".join(f"{cell:>15}" for cell in cells))
+        for warning in prediction.warnings:
+            display.say(f"  beware, {warning.code}: {warning.message}")
 
     yield write
     display.say("* at or above the finding's threshold. Research software, not a medical device.")

@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.data.augment import augment, sample_rng
-from cxrtool.data.images import Preprocessing, preprocess, read
+from cxrtool.data.dicom import Window
+from cxrtool.data.images import Preprocessing, preprocess, read, shown
 from cxrtool.data.reading import read_ahead
-from cxrtool.errors import CxrError
+from cxrtool.data.screening import ImageWarning, screen
+from cxrtool.errors import CxrError, ImageError
 
 if TYPE_CHECKING:  # pandas comes with them, which predict does not need
     from cxrtool.data.cache import PixelCache
@@ -32,11 +34,13 @@ class Radiograph:
         path: its file.
         image: [H, W] uint8 as `read` gives it, at its own size where that was asked for.
         pixels: [S, S] uint8 as `preprocess` gives it.
+        warnings: what to beware of, see `cxrtool.data.screening`.
     """
 
     path: Path
     image: NDArray[np.uint8]
     pixels: NDArray[np.uint8]
+    warnings: tuple[ImageWarning, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Reading:
         workers: threads.
         timeout: seconds after which a read counts as hung.
         whole: keep images at their own size, for pictures.
+        strict: a warning is an error.
+        window: of DICOM files.
     """
 
     preprocessing: Preprocessing
@@ -69,18 +75,40 @@ class Reading:
     workers: int = 2
     timeout: float | None = None
     whole: bool = False
+    strict: bool = False
+    window: Window | None = None
 
 
-def read_radiograph(
-    path: Path, preprocessing: Preprocessing, root: Path | None = None, whole: bool = False
-) -> Radiograph:
-    """Read and preprocess one file; with `whole` its image is kept at its own size, and the pixels are the same.
+def read_radiograph(path: Path, reading: Reading, root: Path | None = None) -> Radiograph:
+    """Read, preprocess and screen one file.
+
+    Args:
+        path: the file.
+        reading: preprocessing, and whether to keep the image at its own size (the pixels are the same), to refuse
+            what is warned of, and which window of a DICOM to take.
+        root: when given, a path or link that leads out of this folder is refused.
+
+    Raises:
+        ImageError: it cannot be read, a link leads out of `root`, or it is warned of and `reading` is strict.
+    """
+    decoded = read(path, root, reading.preprocessing.image_size, reading.window)
+    pixels = preprocess(decoded.pixels, reading.preprocessing)
+    warnings = screen(path, decoded, pixels)
+    if reading.strict and warnings:
+        told = "; ".join(f"{warning.code}: {warning.message}" for warning in warnings)
+        raise ImageError(f"{shown(path)}: {told}", "Without --strict it is read, with the warning beside it.")
+    at_its_size = len(decoded.pixels) == decoded.size[0] or not reading.whole
+    image = decoded.pixels if at_its_size else read(path, root, 0, reading.window).pixels
+    return Radiograph(path, image, pixels, warnings)
+
+
+def read_pixels(path: Path, preprocessing: Preprocessing, root: Path | None = None) -> NDArray[np.uint8]:
+    """[S, S] uint8 of one file, as `read_radiograph` has them, without looking for warnings.
 
     Raises:
         ImageError: it cannot be read, or a link leads out of `root`.
     """
-    image = read(path, root, preprocessing.image_size)
-    return Radiograph(path, read(path, root) if whole else image, preprocess(image, preprocessing))
+    return preprocess(read(path, root, preprocessing.image_size).pixels, preprocessing)
 
 
 def radiograph_batches(paths: Iterable[Path], reading: Reading) -> Iterator[list[tuple[Path, Radiograph | CxrError]]]:
@@ -88,7 +116,7 @@ def radiograph_batches(paths: Iterable[Path], reading: Reading) -> Iterator[list
 
     At most a few batches are in memory, however many paths there are.
     """
-    load = partial(read_radiograph, preprocessing=reading.preprocessing, whole=reading.whole)
+    load = partial(read_radiograph, reading=reading)
     waiting: list[tuple[Path, Radiograph | CxrError]] = []
     ahead = max(2 * reading.batch_size, 2 * reading.workers)
     for path, result in read_ahead(paths, load, reading.workers, ahead, reading.timeout):
@@ -140,7 +168,7 @@ def _loader(
     def load(row: int) -> NDArray[np.uint8]:
         pixels = None if cache is None else cache.read(row)
         if pixels is None:
-            pixels = read_radiograph(manifest.file(row), preprocessing, manifest.root).pixels
+            pixels = read_pixels(manifest.file(row), preprocessing, manifest.root)
         return pixels if augment_seed is None else augment(pixels, sample_rng(*augment_seed, row))
 
     return load

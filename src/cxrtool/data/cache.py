@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cxrtool.data.batches import Reading, read_radiograph
+from cxrtool.data.batches import Reading, read_pixels
 from cxrtool.data.images import Preprocessing, reader
 from cxrtool.data.manifest import Manifest
 from cxrtool.data.reading import read_ahead
@@ -270,7 +270,7 @@ class _Job:
     stop: StopSignal
 
     def load(self, row: int) -> NDArray[np.uint8]:
-        return read_radiograph(self.manifest.file(row), self.preprocessing, self.manifest.root).pixels
+        return read_pixels(self.manifest.file(row), self.preprocessing, self.manifest.root)
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -1,6 +1,5 @@
 """What is in a data set and what is wrong with it."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -11,11 +10,12 @@ import numpy as np
 from PIL import Image
 
 from cxrtool.choices import Views
-from cxrtool.data.images import read
+from cxrtool.data.images import read, starts_as_dicom
 from cxrtool.data.leaks import shared_patients
 from cxrtool.data.manifest import Manifest, available_splits, load_manifest, missing_images
 from cxrtool.data.reading import read_ahead
 from cxrtool.errors import CxrError
+from cxrtool.files import sha256_of_file
 from cxrtool.findings import FINDINGS, UNCERTAIN
 
 _EXAMPLES = 5
@@ -160,8 +160,11 @@ def _facts(row: int, manifest: Manifest, full: bool) -> _ImageFacts:
     digest = ""
     if full:
         read(path, manifest.root)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = sha256_of_file(path)
     try:
+        if starts_as_dicom(path):
+            height, width = read(path, manifest.root).size
+            return _ImageFacts(f"{width} x {height}", "DICOM", digest)
         with Image.open(path) as image:
             return _ImageFacts(f"{image.width} x {image.height}", image.mode, digest)
     except (OSError, Image.DecompressionBombError) as error:

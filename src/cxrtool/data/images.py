@@ -10,17 +10,22 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, features
 from PIL import __version__ as PIL_VERSION
 
+from cxrtool.data.dicom import is_dicom
+from cxrtool.data.screening import COLOUR_SPREAD, Decoded, ImageWarning
 from cxrtool.errors import ImageError, RequestError
 
+if TYPE_CHECKING:
+    from cxrtool.data.dicom import Window
+
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".dcm", ".dicom"})
 PIXELS_VERSION = 1
 """Raised whenever `read` or `preprocess` gives other pixels than before, so that no cache of the old ones is used."""
 LARGEST_PIXELS = 64_000_000
@@ -30,6 +35,8 @@ SMALLEST_SIDE = 32
 LARGEST_ASPECT = 4.0
 
 _JPEG_END = b"\xff\xd9"
+_TRANSPARENT = ("LA", "PA", "RGBA", "La", "RGBa")
+_MODES = {"CMYK": "in printing colours (CMYK)", "P": "in palette colours", "PA": "in palette colours"}
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 
 
@@ -86,11 +93,12 @@ def _three(value: object) -> tuple[float, float, float]:
     return first, second, third
 
 
-def read(path: Path, root: Path | None = None, enough: int = 0) -> NDArray[np.uint8]:
-    """One radiograph as grey pixels.
+def read(path: Path, root: Path | None = None, enough: int = 0, window: "Window | None" = None) -> Decoded:
+    """One radiograph as grey pixels, with what is to beware of in its file.
 
     The format goes by content, not by name. Orientation from EXIF is applied once; colour becomes luma (ITU-R 601);
-    more than 8 bits are scaled by the range found in the file; transparency lies on black.
+    more than 8 bits are scaled by the range found in the file; transparency lies on black. A DICOM goes through its
+    own rescale and window, see `cxrtool.data.dicom`.
 
     Args:
         path: the file.
@@ -98,9 +106,7 @@ def read(path: Path, root: Path | None = None, enough: int = 0) -> NDArray[np.ui
         enough: pixels a side that the caller needs. A JPEG four times as large is decoded at a half, a quarter or an
             eighth (by its DCT, which averages), never below twice this; what `preprocess` then makes of it differs by
             0.14 grey levels on average (measured, 2500 x 3000 to 320). 0 decodes everything at its own size.
-
-    Returns:
-        [H, W] uint8, 0 black.
+        window: of a DICOM.
 
     Raises:
         ImageError: it is missing, not a regular file, not an image of an allowed format, cut, damaged, too large, too
@@ -108,9 +114,11 @@ def read(path: Path, root: Path | None = None, enough: int = 0) -> NDArray[np.ui
     """
     content = _read_bytes(path, root)
     try:
-        return _decode(path, content, enough)
+        return _decode_dicom(path, content, window) if is_dicom(content[:132]) else _decode(path, content, enough)
     except ImageError:
         raise
+    except MemoryError:
+        raise _refuse(path, "does not fit into the memory") from None
     except Exception as error:  # noqa: BLE001 - Pillow's plugins raise anything (SyntaxError, struct.error) on bad bytes
         raise _refuse(path, f"cannot be decoded ({type(error).__name__}: {error})") from None
 
@@ -147,7 +155,9 @@ def list_images(inputs: Sequence[Path], recursive: bool = False) -> list[Path]:
     for given in inputs:
         if given.is_dir():
             entries = given.rglob("*") if recursive else given.iterdir()
-            found += sorted(path for path in entries if _looks_like_image(path.relative_to(given)))
+            found += sorted(
+                path for path in entries if _looks_like_image(path.relative_to(given)) or _is_bare_dicom(path)
+            )
         else:
             found.append(given)
     return found
@@ -155,6 +165,26 @@ def list_images(inputs: Sequence[Path], recursive: bool = False) -> list[Path]:
 
 def _looks_like_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
+
+
+def _is_bare_dicom(path: Path) -> bool:
+    """A DICOM under a name such as IM000001 or 1.2.840.113619: as scanners and archives write them."""
+    if path.name.startswith(".") or (path.suffix and not path.suffix[1:].isdigit()):
+        return False
+    try:
+        return path.is_file() and starts_as_dicom(path)
+    except OSError:
+        return False
+
+
+def starts_as_dicom(path: Path) -> bool:
+    """Whether the file's first bytes are a DICOM's.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    with path.open("rb") as file:
+        return is_dicom(file.read(132))
 
 
 def _read_bytes(path: Path, root: Path | None) -> bytes:
@@ -185,13 +215,30 @@ def _is_inside(path: Path, root: Path) -> bool:
     return os.path.realpath(path).startswith(real_root.rstrip(os.sep) + os.sep)
 
 
-def _decode(path: Path, content: bytes, enough: int) -> NDArray[np.uint8]:
+def _decode_dicom(path: Path, content: bytes, window: "Window | None") -> Decoded:
+    from cxrtool.data.dicom import DicomError, decode_dicom
+
+    try:
+        decoded = decode_dicom(content, LARGEST_PIXELS, window)
+    except DicomError as error:
+        raise _refuse(path, error.reason, error.advice) from None
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - pydicom and its decoders raise anything, and quote tags
+        raise _refuse(path, f"is a DICOM that cannot be decoded ({type(error).__name__})") from None
+    height, width = decoded.size
+    if _is_out_of_shape(width, height):
+        raise _refuse(path, f"is {width} x {height} pixels, too small or too narrow for a radiograph")
+    return decoded
+
+
+def _decode(path: Path, content: bytes, enough: int) -> Decoded:
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError:
         raise _refuse(path, f"has more than {LARGEST_PIXELS:,} pixels") from None
     except OSError:
-        raise _refuse(path, "is not an image", f"Readable are {', '.join(FORMATS)}.") from None
+        raise _refuse(path, "is not an image", f"Readable are {', '.join(FORMATS)} and DICOM.") from None
     with image:
         _check_header(path, image)
         if image.format == "JPEG" and _JPEG_END not in content[-4096:]:
@@ -200,33 +247,61 @@ def _decode(path: Path, content: bytes, enough: int) -> NDArray[np.uint8]:
         if image.format == "PNG":
             with Image.open(io.BytesIO(content), formats=FORMATS) as twin:
                 twin.verify()  # load() ignores checksums; verify() leaves the image unusable, hence a twin
+        size, warnings = (image.height, image.width), _file_warnings(image, content)
         if image.format == "JPEG":
             # A colour JPEG holds its luma as it is; decoding that alone takes half the time.
             image.draft("L", (2 * enough, 2 * enough) if enough else image.size)
         image.load()
-        return _to_grey(image)
+        grey, deep = _to_grey(image)
+        return Decoded(grey, size, (*warnings, *deep))
+
+
+def _file_warnings(image: Image.Image, content: bytes) -> list[ImageWarning]:
+    """By the header and, where there are colours, a small copy."""
+    found = []
+    if image.mode in _TRANSPARENT or "transparency" in image.info:
+        found.append(ImageWarning("alpha", "has transparency, which was laid on black"))
+    if image.mode in ("CMYK", "P", "PA"):
+        found.append(ImageWarning("converted", f"is {_MODES[image.mode]}; its luma was taken"))
+    if image.mode in ("RGB", "RGBA", "CMYK", "P", "PA", "YCbCr", "LAB", "HSV") and _is_coloured(content):
+        found.append(ImageWarning("colour", "is a colour picture; its luma was taken"))
+    return found
+
+
+def _is_coloured(content: bytes) -> bool:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as twin:
+        twin.draft("RGB", (64, 64))  # a JPEG at an eighth
+        small = np.asarray(twin.convert("RGB").resize((64, 64), Image.Resampling.BOX)).astype(np.int16)
+    return float((small.max(axis=2) - small.min(axis=2)).mean()) > COLOUR_SPREAD
 
 
 def _check_header(path: Path, image: Image.Image) -> None:
     width, height = image.size
     if width * height > LARGEST_PIXELS:
         raise _refuse(path, f"has {width} x {height} pixels; at most {LARGEST_PIXELS:,} are read")
-    if min(width, height) < SMALLEST_SIDE or max(width, height) > LARGEST_ASPECT * min(width, height):
+    if _is_out_of_shape(width, height):
         raise _refuse(path, f"is {width} x {height} pixels, too small or too narrow for a radiograph")
     if getattr(image, "n_frames", 1) > 1:
         raise _refuse(path, "has several pages or frames", "Save the radiograph alone.")
 
 
-def _to_grey(image: Image.Image) -> NDArray[np.uint8]:
+def _is_out_of_shape(width: int, height: int) -> bool:
+    return min(width, height) < SMALLEST_SIDE or max(width, height) > LARGEST_ASPECT * min(width, height)
+
+
+def _to_grey(image: Image.Image) -> tuple[NDArray[np.uint8], tuple[ImageWarning, ...]]:
     if image.mode != "L" or image.getexif():
         upright = ImageOps.exif_transpose(image)
         if upright.mode in _SIXTEEN_BIT:
-            return _scale_by_range(np.asarray(upright))
-        if upright.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in upright.info:
+            values = np.asarray(upright)
+            shallow = upright.mode.startswith("I;16") and int(values.max()) < 4096
+            told = ImageWarning("shallow", "has 12 bits or fewer in a file of 16; scaled by the range found")
+            return _scale_by_range(values), (told,) if shallow else ()
+        if upright.mode in _TRANSPARENT or "transparency" in upright.info:
             coloured = upright.convert("RGBA")
             upright = Image.alpha_composite(Image.new("RGBA", coloured.size, (0, 0, 0, 255)), coloured)
         image = upright if upright.mode == "L" else upright.convert("RGB").convert("L")
-    return np.array(image, dtype=np.uint8)
+    return np.array(image, dtype=np.uint8), ()
 
 
 def _scale_by_range(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -241,5 +316,9 @@ def _scale_by_range(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 
 def _refuse(path: Path, reason: str, advice: str = "Check the file.") -> ImageError:
-    shown = str(path).encode("utf-8", errors="backslashreplace").decode("utf-8")
-    return ImageError(f"{shown}: {' '.join(reason.split())}", advice)
+    return ImageError(f"{shown(path)}: {' '.join(reason.split())}", advice)
+
+
+def shown(path: Path) -> str:
+    """A path as text that every output can hold: bytes that are no UTF-8 are escaped."""
+    return str(path).encode("utf-8", errors="backslashreplace").decode("utf-8")

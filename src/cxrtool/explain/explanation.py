@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrtool.data.screening import ImageWarning
 from cxrtool.explain.overlay import Panel, draw_figure, draw_heatmap, draw_overlay
 from cxrtool.files import write_png
 
@@ -26,6 +27,7 @@ class Explanation:
         method: how the map was made, as people know it.
         stretched: the peak was raised to 1.
         known: what is known of such maps of this model and finding, a sentence; empty where nothing is.
+        warnings: what to beware of in the image.
     """
 
     path: Path
@@ -37,11 +39,17 @@ class Explanation:
     method: str = "Grad-CAM"
     stretched: bool = False
     known: str = ""
+    warnings: tuple[ImageWarning, ...] = ()
 
     @property
     def positive(self) -> bool:
         """Whether the probability reaches the threshold."""
         return self.probability >= self.threshold
+
+    @property
+    def beware(self) -> tuple[str, ...]:
+        """The warnings in a line, or nothing."""
+        return (f"Beware: {'; '.join(warning.message for warning in self.warnings)}.",) if self.warnings else ()
 
     @property
     def peak(self) -> tuple[int, int] | None:
@@ -94,7 +102,7 @@ class Explanation:
         found = () if self.heatmap.any() else ("The method found nothing: the map is zero everywhere.",)
         known = self.known or "How often such maps point at the finding is not known for this model (see cxr localize)."
         use = "Supporting evidence for research; it does not replace clinical interpretation."
-        return (*found, scale, known, use)
+        return (*self.beware, *found, scale, known, use)
 
     def figure(self, alpha: float = 0.45, contour: bool = False) -> NDArray[np.uint8]:
         """Radiograph, heatmap with its scale, and overlay side by side under the caption; RGB uint8."""
@@ -136,7 +144,7 @@ def panel_of_findings(
         for one in explanations
     ]
     known = [one.known for one in explanations if one.known] or [first.notes[-2]]
-    notes = ("* at or above its threshold.", first.notes[-3], *known, first.notes[-1])
+    notes = (*first.beware, "* at or above its threshold.", first.notes[-3], *known, first.notes[-1])
     return draw_figure(panels, f"{first.path.name}: {first.method}", notes, panel=256)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxrtool.data.batches import read_radiograph
+from cxrtool.data.batches import read_pixels
 from cxrtool.data.images import Preprocessing
 from cxrtool.data.manifest import Manifest, available_splits, load_manifest, missing_images
 from cxrtool.explain.overlay import contact_sheet
@@ -30,7 +30,7 @@ def write_contact_sheet(root: Path, count: int, out: Path, image_size: int) -> N
     preprocessing = Preprocessing(image_size=image_size)
     pictures, captions = [], []
     for row in rows:
-        pixels = read_radiograph(there.file(row), preprocessing, root).pixels
+        pixels = read_pixels(there.file(row), preprocessing, root)
         pictures.append(_with_masks(pixels, root, str(there.paths[row])))
         captions.append(_caption(there, int(row)))
     write_png(out, contact_sheet(pictures, captions))

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Method
 from cxrtool.data.batches import Radiograph, Reading, radiograph_batches, read_radiograph
+from cxrtool.data.dicom import Window
 from cxrtool.data.images import preprocess
+from cxrtool.data.screening import ImageWarning
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.calibration import Scaling, calibrate_probabilities
 from cxrtool.explain.explanation import Explanation, heatmap_of
@@ -55,11 +57,13 @@ class Prediction:
         path: its file.
         findings: five results in the order of `FINDINGS`; none when the file could not be read.
         error: why it could not be read, else None.
+        warnings: what to beware of in the file, as that it looks inverted.
     """
 
     path: Path
     findings: tuple[FindingResult, ...]
     error: str | None = None
+    warnings: tuple[ImageWarning, ...] = ()
 
     @property
     def probabilities(self) -> dict[str, float]:
@@ -76,6 +80,7 @@ class Prediction:
         return {
             "path": str(self.path),
             "error": self.error,
+            "warnings": [{"code": warning.code, "message": warning.message} for warning in self.warnings],
             "findings": [
                 {
                     "label": result.label,
@@ -104,8 +109,7 @@ class Classifier:
         network: with torch, for maps.
         runtime: where maps are made.
         engine: what predicts.
-        workers: threads that read ahead in `predict_many`.
-        batch_size: images per forward pass there.
+        reading: how images are read, ahead and in batches in `predict_many`.
     """
 
     path: Path
@@ -116,9 +120,7 @@ class Classifier:
     network: ChestNet
     runtime: Runtime
     engine: Engine
-    workers: int
-    batch_size: int
-    read_timeout: float
+    reading: Reading
 
     @classmethod
     def load(
@@ -158,15 +160,15 @@ class Classifier:
             network=runtime.place(network),
             runtime=runtime,
             engine=open_engine(path, network, header, settings, reported=False),
-            workers=settings.reading_threads,
-            batch_size=settings.batch_size,
-            read_timeout=settings.read_timeout,
+            reading=Reading(
+                header.image_preprocessing,
+                settings.batch_size,
+                settings.reading_threads,
+                settings.read_timeout,
+                strict=settings.strict,
+                window=None if settings.window is None else Window.parse(settings.window),
+            ),
         )
-
-    @property
-    def reading(self) -> Reading:
-        """How this model's images are read."""
-        return Reading(self.header.image_preprocessing, self.batch_size, self.workers, self.read_timeout)
 
     def predict(self, path: str | Path) -> Prediction:
         """Read one radiograph's findings.
@@ -174,8 +176,7 @@ class Classifier:
         Raises:
             ImageError: it cannot be read.
         """
-        radiograph = read_radiograph(Path(path), self.header.image_preprocessing)
-        return self._predictions([radiograph])[0]
+        return self._predictions([read_radiograph(Path(path), self.reading)])[0]
 
     def predict_image(self, image: NDArray[np.uint8], path: str | Path = "") -> Prediction:
         """The findings of an image that is decoded already: [H, W] uint8 grey; `path` only names it."""
@@ -197,7 +198,7 @@ class Classifier:
         pixels = np.stack([radiograph.pixels for radiograph in radiographs])[:, None]
         probabilities = sigmoid(self.engine.logits(pixels))
         return [
-            Prediction(radiograph.path, self._results(row))
+            Prediction(radiograph.path, self._results(row), warnings=radiograph.warnings)
             for radiograph, row in zip(radiographs, probabilities, strict=True)
         ]
 
@@ -225,7 +226,7 @@ class Classifier:
             RequestError: the finding or the method is unknown; the advice suggests the nearest.
         """
         finding, settings = find_finding(label), MapSettings() if method is None else MapSettings(find_method(method))
-        radiograph = read_radiograph(Path(path), self.header.image_preprocessing, whole=True)
+        radiograph = read_radiograph(Path(path), replace(self.reading, whole=True))
         return self._explained([radiograph], finding, settings, stretch)[0][0]
 
     def explain_many(
@@ -296,6 +297,7 @@ class Classifier:
                         method=settings.title,
                         stretched=stretch,
                         known=self.header.known_localization(settings.title, results[column].label),
+                        warnings=radiograph.warnings,
                     )
                     for column, coarse in sorted(found.items())
                 )
