@@ -7,8 +7,12 @@ from numpy.typing import ArrayLike, NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from cxrtool.choices import Level
+from cxrtool.choices import Device, Level, Precision
 from cxrtool.predictions import PredictionTable
+from cxrtool.settings import RuntimeSettings
+
+EXACT = RuntimeSettings(device=Device.CPU, precision=Precision.FP32)
+"""What figures are compared in: where a CPU has bf16 units, predict takes those by itself."""
 
 
 def random_table(count: int, seed: int = 0) -> PredictionTable:

@@ -36,12 +36,20 @@ class Device(StrEnum):
 
 
 class Backend(StrEnum):
-    """What runs the network outside training; ``auto`` takes an export that lies beside the bundle, else torch."""
+    """What runs the network outside training; predict's ``auto`` takes an export beside the bundle, else torch."""
 
     AUTO = "auto"
     TORCH = "torch"
     ONNX = "onnx"
     OPENVINO = "openvino"
+
+
+class ExportFormat(StrEnum):
+    """What an exported network is written as."""
+
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+    TORCH_EXPORT = "torch-export"
 
 
 class Precision(StrEnum):

@@ -157,6 +157,12 @@ class RuntimeSettings(_Section):
         """Threads that read ahead: `workers`, or on ``auto`` those that `usable_processors` allow for."""
         return automatic_workers(usable_processors()) if self.workers == "auto" else self.workers
 
+    @property
+    def for_maps(self) -> "RuntimeSettings":
+        """The same machine for what needs gradients, which only torch has."""
+        precision = Precision.AUTO if self.precision is Precision.INT8 else self.precision
+        return self.model_copy(update={"backend": Backend.TORCH, "precision": precision})
+
 
 class EvalSettings(_Section):
     """What eval reports on."""

@@ -74,7 +74,8 @@ def test_a_list_on_stdin_and_a_folder_give_the_same(
 
 def test_the_batch_and_the_threads_do_not_move_a_probability(call: Call, run_folder: Path, phantoms: Path) -> None:
     def probabilities(*options: object) -> np.ndarray:
-        rows = call("predict", phantoms / "test", "-r", "--model", run_folder, "--json", *options).json["predictions"]
+        where = [phantoms / "test", "-r", "--model", run_folder]
+        rows = call("predict", *where, "--precision", "fp32", "--json", *options).json["predictions"]
         return np.array([[finding["probability"] for finding in row["findings"]] for row in rows])
 
     alone = probabilities("--batch-size", 1, "--workers", 1)

@@ -11,6 +11,7 @@ from cxrtool import FINDINGS, Classifier
 from cxrtool.data.images import Preprocessing, preprocess, read
 from cxrtool.errors import ImageError, ModelError
 from cxrtool.inference.forward import sigmoid
+from tests_support import EXACT
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def images(phantoms: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def classifier(run_folder: Path) -> Classifier:
-    return Classifier.load(run_folder)
+    return Classifier.load(run_folder, settings=EXACT)
 
 
 def test_a_prediction_is_the_networks_by_hand(classifier: Classifier, images: list[Path]) -> None:

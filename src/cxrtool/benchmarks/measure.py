@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 
 from cxrtool.benchmarks.plain import plain_manifest, plain_network, plain_predict, plain_training_rate
-from cxrtool.choices import Backend, Precision, Views
+from cxrtool.choices import Backend, ExportFormat, Precision, Views
 from cxrtool.data.images import Preprocessing, list_images
 from cxrtool.data.labels import encode_labels
 from cxrtool.data.manifest import SPLITS, load_manifest
@@ -27,6 +28,8 @@ from cxrtool.errors import RequestError
 from cxrtool.files import write_csv
 from cxrtool.findings import EVALUATION_POLICY, FINDINGS, Blank
 from cxrtool.inference.classifier import Classifier
+from cxrtool.inference.exporting import ExportSettings, export_model
+from cxrtool.inference.exports import installed
 from cxrtool.inference.precision import bf16_pays
 from cxrtool.model.bundle import BundleHeader, current_versions, load_bundle, now, read_header, save_bundle
 from cxrtool.model.densenet import build_network
@@ -212,10 +215,35 @@ def _predict_rows(scene: _Scene) -> Iterator[Row]:
     wished = [RuntimeSettings(backend=Backend.TORCH, precision=Precision.FP32)]
     if bf16_pays(torch.device(device)):
         wished.append(RuntimeSettings(backend=Backend.TORCH, precision=Precision.BF16))
+    wished += _exported(scene)
     for runtime in wished:
-        classifier = Classifier.load(scene.model, settings=runtime)
-        name = f"predict a folder, {classifier.engine.how.backend} {classifier.engine.how.precision}"
+        classifier = Classifier.load(_exported_bundle(scene), settings=runtime)
+        name = f"predict a folder, {classifier.engine.how}"
         yield scene.row(name, "images/s", partial(_folder_rate, classifier, scene), plain_rate)
+
+
+def _exported_bundle(scene: _Scene) -> Path:
+    """A copy of the bundle in the scene's own folder, so that no export is left beside the user's."""
+    copy = scene.data.parent / "exported" / "model.safetensors"
+    if not copy.exists():
+        copy.parent.mkdir()
+        shutil.copy(scene.model, copy)
+    return copy
+
+
+def _exported(scene: _Scene) -> list[RuntimeSettings]:
+    """Exports of every backend that is installed, made now; int8 is calibrated on the drawn radiographs."""
+    model = _exported_bundle(scene)
+    wished = [(ExportFormat.ONNX, Precision.FP32), (ExportFormat.OPENVINO, Precision.FP32)]
+    if installed(ExportFormat.OPENVINO, int8=True):
+        wished.append((ExportFormat.OPENVINO, Precision.INT8))
+    settings = []
+    for kind, precision in wished:
+        if installed(kind):
+            images = scene.data if precision is Precision.INT8 else None
+            export_model(model, ExportSettings(kind, precision, images), scene.progress)
+            settings.append(RuntimeSettings(backend=Backend(kind.value), precision=precision))
+    return settings
 
 
 def _image_size(model: Path) -> int:

@@ -123,10 +123,10 @@ class _WarningLines(logging.Handler):
 
 
 def show_logs(debug: bool) -> None:
-    """Send the package's log to stderr: warnings, and everything when debugging."""
+    """Send the package's log to stderr: warnings and notes, and everything when debugging."""
     logger = logging.getLogger("cxrtool")
     logger.handlers = [_WarningLines()]
-    logger.setLevel(logging.DEBUG if debug else logging.WARNING)
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
     logger.propagate = False
 
 

@@ -51,7 +51,7 @@ def evaluate(
         display.print_json(describe_evaluation(result.assessment, model, result.header, result.how))
         return
     display.show_assessment(result.assessment)
-    display.say(f"files: {result.folder}/predictions.csv, metrics.json, metrics.csv, subgroups.csv")
+    display.say(f"files: {result.folder}/predictions.csv, metrics.json, metrics.csv, subgroups.csv (by {result.how})")
 
 
 def register(app: typer.Typer) -> None:

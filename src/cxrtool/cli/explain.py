@@ -60,7 +60,7 @@ def explain(
     finding = None if label is None else find_finding(label)
     paths = list(input_paths(inputs, recursive))
     names = unique_names(paths)
-    classifier = load_classifier(resolved, thresholds)
+    classifier = load_classifier(resolved, thresholds, for_maps=True)
     wished = resolved.settings.explain
     found = classifier.explain_many(paths, finding, map_settings(wished), panel, wished.stretch)
     rows: list[dict[str, Any]] = []

@@ -30,11 +30,17 @@ def input_paths(inputs: list[Path], recursive: bool) -> Iterator[Path]:
         yield from found
 
 
-def load_classifier(resolved: "ResolvedSettings", thresholds: str | None, raw: bool = False) -> "Classifier":
-    """The chosen model with the thresholds given, as text or file, instead of its own; `raw` as in `Classifier`."""
+def load_classifier(
+    resolved: "ResolvedSettings", thresholds: str | None, raw: bool = False, for_maps: bool = False
+) -> "Classifier":
+    """The chosen model with the thresholds given, as text or file, instead of its own; `raw` as in `Classifier`.
+
+    `for_maps` keeps it with torch, whatever the backend.
+    """
     from cxrtool.cli.models import chosen_model
     from cxrtool.evaluation.thresholds import parse_thresholds
     from cxrtool.inference.classifier import Classifier
 
     given = None if thresholds is None else parse_thresholds(thresholds)
-    return Classifier.load(chosen_model(resolved), given, resolved.settings.runtime, raw)
+    runtime = resolved.settings.runtime
+    return Classifier.load(chosen_model(resolved), given, runtime.for_maps if for_maps else runtime, raw)

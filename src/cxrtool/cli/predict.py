@@ -82,7 +82,7 @@ def predict(
         if json_output:
             sinks.append(stack.enter_context(_json_sink(classifier, name_of)))
         if not sinks:
-            sinks.append(stack.enter_context(_people_sink(name_of)))
+            sinks.append(stack.enter_context(_people_sink(classifier, name_of)))
         for found in classifier.predict_many(paths):
             prediction = without_path(found, name_of) if hash_paths else found
             total += 1
@@ -92,7 +92,7 @@ def predict(
                 sink(prediction)
             progress(Progress("predict", total, None))
     if csv is not None and not json_output:
-        display.say(f"{total} images, {failed} of them not readable: {csv}")
+        display.say(f"{total} images, {failed} of them not readable: {csv} (by {classifier.engine.how})")
     if warned:
         display.hint(f"{warned} images have warnings; see their rows")
     if failed:
@@ -165,7 +165,7 @@ def _json_sink(classifier: "Classifier", name_of: Callable[[Path], str]) -> Iter
 
 
 @contextmanager
-def _people_sink(name_of: Callable[[Path], str]) -> Iterator[Sink]:
+def _people_sink(classifier: "Classifier", name_of: Callable[[Path], str]) -> Iterator[Sink]:
     """Probabilities in columns, a star at each positive finding, and below them what to beware of."""
     width = 46
     display.say(f"{'image':<{width}}" + "".join(f"{_short(finding):>15}" for finding in FINDINGS))
@@ -182,7 +182,9 @@ def _people_sink(name_of: Callable[[Path], str]) -> Iterator[Sink]:
             display.say(f"  beware, {warning.code}: {warning.message}")
 
     yield write
-    display.say("* at or above the finding's threshold. Research software, not a medical device.")
+    display.say(
+        f"* at or above the finding's threshold. By {classifier.engine.how}. Research software, not a medical device."
+    )
 
 
 def _short(finding: str) -> str:

@@ -145,6 +145,7 @@ class Classifier:
         settings = settings or RuntimeSettings()
         path = resolve_model(Path(model), Path())
         network, header = load_bundle(path)
+        engine = open_engine(path, network, header, settings, reported=False)
         runtime = choose_runtime(settings)
         scalings = None if raw else header.scalings
         own = header.effective_thresholds
@@ -159,7 +160,7 @@ class Classifier:
             scalings=scalings,
             network=runtime.place(network),
             runtime=runtime,
-            engine=open_engine(path, network, header, settings, reported=False),
+            engine=engine,
             reading=Reading(
                 header.image_preprocessing,
                 settings.batch_size,

@@ -50,6 +50,9 @@ class HowRun:
         """Plain values by name."""
         return asdict(self)
 
+    def __str__(self) -> str:
+        return f"{self.backend} in {self.precision}"
+
 
 class Engine(Protocol):
     """One network, ready to run; threads may share it."""
@@ -101,16 +104,54 @@ def open_engine(
 
     Raises:
         RequestError: what is asked for is not here.
+        ModelError: an export cannot be made or opened.
     """
     if settings.precision is Precision.INT8 and settings.backend in (Backend.AUTO, Backend.TORCH):
-        raise RequestError("--precision int8 is not torch's", "Use --backend openvino, or onnx.")
-    del path
+        raise RequestError("--precision int8 is not torch's", "Use --backend openvino.")
+    if settings.backend in (Backend.ONNX, Backend.OPENVINO):
+        return _asked_for(path, header, settings)
     runtime = choose_runtime(settings)
-    engine = torch_engine(network, runtime)
-    if settings.precision is not Precision.AUTO or reported or not bf16_pays(runtime.device):
-        return engine
-    faster = torch_engine(network, replace(runtime, bf16=True))
-    return faster if _is_close(engine, faster, header) else engine
+    if settings.precision is not Precision.BF16 and not reported:
+        if settings.precision is Precision.AUTO and bf16_pays(runtime.device):
+            engine = torch_engine(network, runtime)
+            faster = torch_engine(network, replace(runtime, bf16=True))
+            return faster if _is_close(engine, faster, header) else engine
+        found = _beside(path, header) if settings.backend is Backend.AUTO and runtime.device.type == "cpu" else None
+        if found is not None:
+            return found
+    return torch_engine(network, runtime)
+
+
+# What needs an export is imported where it is needed: most runs do without, and these modules build on this one.
+
+
+def _asked_for(path: Path, header: BundleHeader, settings: RuntimeSettings) -> Engine:
+    """The engine of a backend that the user named; its float32 export is made where there is none that fits."""
+    from cxrtool.inference.exporting import export_for
+    from cxrtool.inference.runtimes import refuse_what_it_cannot, runtime_engine
+
+    backend, wished = settings.backend, settings.precision
+    refuse_what_it_cannot(backend, wished, settings.device)
+    precision = Precision.FP32 if wished is Precision.AUTO else wished
+    with export_for(path, header, backend, precision) as export:
+        return runtime_engine(export, backend, precision)
+
+
+def _beside(path: Path, header: BundleHeader) -> Engine | None:
+    """What runs the float32 export beside the bundle that still is the bundle's; OpenVINO's before ONNX's."""
+    from cxrtool.inference.exports import FORMAT_OF, can_run, find_export, is_of
+
+    for backend in (Backend.OPENVINO, Backend.ONNX):
+        export = find_export(path, FORMAT_OF[backend], Precision.FP32)
+        if export is None or not can_run(FORMAT_OF[backend]):
+            continue
+        if not is_of(export, header):
+            log.info("%s was made from other weights and is not used; make it again with cxr export", export.path)
+            continue
+        from cxrtool.inference.runtimes import runtime_engine
+
+        return runtime_engine(export, backend, Precision.FP32)
+    return None
 
 
 def torch_engine(network: ChestNet, runtime: Runtime) -> TorchEngine:

@@ -160,7 +160,7 @@ def localize_model(
     wished = settings.localize
     manifest = load_usable(settings.data, wished.split)
     truth = load_truth(manifest.root, masks, boxes)
-    classifier = Classifier.load(model, settings=settings.runtime, raw=True)
+    classifier = Classifier.load(model, settings=settings.runtime.for_maps, raw=True)
     results: dict[str, MethodResult] = {}
     warnings: list[str] = []
     for place, method in enumerate(parse_methods(wished.methods, settings.explain.smooth)):

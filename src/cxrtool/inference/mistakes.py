@@ -74,7 +74,7 @@ def collect_mistakes(
     mistakes = find_mistakes(images, header.effective_thresholds, kind, finding, top)
     folder = out or model.parent / f"errors_{settings.eval.split}"
     root = settings.data.root or Path()
-    classifier = Classifier.load(model, settings=settings.runtime, raw=True)
+    classifier = Classifier.load(model, settings=settings.runtime.for_maps, raw=True)
     pictures, galleries = _draw(classifier, mistakes, root, folder, progress)
     columns = [field.name for field in fields(Mistake)]
     rows = [

@@ -11,6 +11,7 @@ from cxrtool.evaluation.operating import threshold_stability
 from cxrtool.evaluation.thresholds import TunedThresholds, threshold_grid, tune_thresholds, write_curves_csv
 from cxrtool.files import write_csv, write_json
 from cxrtool.findings import FINDINGS
+from cxrtool.inference.engines import HowRun
 from cxrtool.inference.evaluate import bootstrap_settings, predict_split
 from cxrtool.model.bundle import StoredCalibration, StoredScaling, Tuning, change_header, read_header
 from cxrtool.predictions import PredictionTable, read_predictions, to_study_level, write_predictions
@@ -27,18 +28,21 @@ class TuneResult:
         stability: where each threshold falls when patients are drawn anew.
         folder: where thresholds.json, thresholds.csv and curves.csv lie.
         bundle: the model they were written into, None when tuned from a table alone.
+        how: what ran the model, None when tuned from a saved table.
     """
 
     tuned: TunedThresholds
     stability: Mapping[str, Interval]
     folder: Path
     bundle: Path | None
+    how: HowRun | None
 
     def to_dict(self) -> dict[str, object]:
         """As ``cxr tune --json`` prints it and thresholds.json keeps it."""
         return self.tuned.to_dict() | {
             "stability": {finding: interval.to_dict() for finding, interval in self.stability.items()},
             "model": None if self.bundle is None else str(self.bundle),
+            **_described(self.how),
         }
 
 
@@ -63,13 +67,13 @@ def tune_model(
             model's.
     """
     wished = settings.tune
-    table = _choosing_table(settings, wished.split, model, predictions, progress)
+    table, how = _choosing_table(settings, wished.split, model, predictions, progress)
     grid = threshold_grid(wished.minimum, wished.maximum, wished.step)
     tuned = tune_thresholds(table, wished.criterion, grid, wished.target, settings.data.i_know)
     stability = threshold_stability(table, wished.criterion, grid, wished.target, bootstrap_settings(settings.eval))
     beside = model or predictions
     folder = out or (beside.parent if beside else Path()) / f"tune_{table.split}"
-    result = TuneResult(tuned, stability, folder, model)
+    result = TuneResult(tuned, stability, folder, model, how)
     write_json(folder / "thresholds.json", result.to_dict())
     ends = [(stability[finding].low, stability[finding].high) for finding in tuned.thresholds]
     rows = [[finding, number, *end] for (finding, number), end in zip(tuned.thresholds.items(), ends, strict=True)]
@@ -84,13 +88,13 @@ def tune_model(
 
 def _choosing_table(
     settings: Settings, split: str, model: Path | None, predictions: Path | None, progress: ProgressCallback
-) -> PredictionTable:
-    """The study-level rows on which something is chosen: of a saved table, else of the model on `split`."""
+) -> tuple[PredictionTable, HowRun | None]:
+    """The study-level rows on which something is chosen: of a saved table, else of `model`; and what ran it."""
     if predictions is not None:
         table = read_predictions(predictions)
         if model is not None:
             _refuse_another_model(table, model, predictions)
-        return table
+        return table, None
     if model is None:
         raise RequestError("nothing to choose on", "Give --model and --data, or --predictions.")
     if split == "test" and not settings.data.i_know:
@@ -98,8 +102,12 @@ def _choosing_table(
             "nothing is chosen on the test split: its figures would no longer be out of sample",
             "Use --split valid, or say --i-know: it is then recorded in the bundle and every output.",
         )
-    images, _, _ = predict_split(model, settings, split, progress)
-    return to_study_level(images)
+    images, _, how = predict_split(model, settings, split, progress)
+    return to_study_level(images), how
+
+
+def _described(how: HowRun | None) -> dict[str, object]:
+    return {"backend": None, "precision": None} if how is None else how.to_dict()
 
 
 def _refuse_another_model(table: PredictionTable, model: Path, predictions: Path) -> None:
@@ -135,6 +143,7 @@ class CalibrateResult:
         after: of the calibrated ones there; in sample, so too good.
         folder: where calibration.json lies.
         bundle: the model they were written into.
+        how: what ran the model, None when fitted on a saved table.
     """
 
     calibration: Calibration
@@ -142,6 +151,7 @@ class CalibrateResult:
     after: Mapping[str, CalibrationFigures]
     folder: Path
     bundle: Path
+    how: HowRun | None
 
     def to_dict(self) -> dict[str, object]:
         """As ``cxr calibrate --json`` prints it and calibration.json keeps it."""
@@ -156,6 +166,7 @@ class CalibrateResult:
             },
             "warnings": list(self.calibration.warnings),
             "model": str(self.bundle),
+            **_described(self.how),
         }
 
 
@@ -181,7 +192,7 @@ def calibrate_model(
         RequestError: as `tune_model`.
     """
     wished = settings.calibrate
-    table = _choosing_table(settings, wished.split, model, predictions, progress)
+    table, how = _choosing_table(settings, wished.split, model, predictions, progress)
     calibration = fit_calibration(table, wished.method, settings.data.i_know)
     result = CalibrateResult(
         calibration,
@@ -189,6 +200,7 @@ def calibrate_model(
         calibration_figures(table, calibration.scalings),
         out or model.parent / f"calibrate_{table.split}",
         model,
+        how,
     )
     write_json(result.folder / "calibration.json", result.to_dict())
     scalings = {finding: StoredScaling(**asdict(scaling)) for finding, scaling in calibration.scalings.items()}

@@ -1,0 +1,62 @@
+"""``cxr export``"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrtool.choices import ExportFormat, Precision
+from cxrtool.cli import display
+from cxrtool.cli.models import chosen_model
+from cxrtool.cli.options import JsonOption
+from cxrtool.settings import load_settings
+
+
+def export(
+    kind: Annotated[ExportFormat, typer.Option("--format", help="What the network is written as.")],
+    model: Annotated[Path | None, typer.Argument(help="Run folder or bundle file. \\[default: the newest run]")] = None,
+    precision: Annotated[Precision, typer.Option("--precision", help="fp32, or int8 for openvino.")] = Precision.FP32,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder of radiographs that int8 is calibrated on.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder. \\[default: export beside the bundle]")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Write the network for other runtimes: grey pixels in, logits and probabilities out.
+
+    The file is read again and must agree with torch on phantoms. A record lies beside it as JSON.
+
+    \b
+    cxr export runs/my-run --format onnx
+    cxr export runs/my-run --format openvino --precision int8 --images CheXpert-v1.0-small/train
+    """
+    from cxrtool.inference.exporting import ExportSettings, export_model
+
+    resolved = load_settings({"model": model})
+    path = chosen_model(resolved)
+    workers = resolved.settings.runtime.reading_threads
+    with display.progress_bar() as progress:
+        made = export_model(path, ExportSettings(kind, precision, images, out, workers), progress)
+    record = made.record
+    if json_output:
+        display.print_json({"path": str(made.path)} | record.model_dump(mode="json"))
+        return
+    check = record.check
+    display.print_facts(
+        str(made.path),
+        {
+            "files": ", ".join(record.files) + f", {made.path.with_suffix('.json').name}",
+            "input": f"{record.input.name}: uint8 [batch, 1, {record.image_size}, {record.image_size}], grey",
+            "outputs": f"{' and '.join(record.outputs)}: float32 [batch, {len(record.findings)}]",
+            "findings": ", ".join(record.findings),
+            "thresholds": "of the bundle" if record.thresholds else "none (see cxr tune)",
+            "largest difference": f"{check.largest_difference:.2g} in probability, on {check.images} phantoms",
+            "calibrated on": f"{record.int8.images} radiographs of {record.int8.folder}" if record.int8 else None,
+            "use": record.intended_use,
+        },
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("export")(export)

@@ -1,0 +1,358 @@
+"""A bundle's network as a file that other runtimes read: written, read again and compared before it counts."""
+
+import contextlib
+import io
+import logging
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cxrtool.choices import Backend, ExportFormat, Precision
+from cxrtool.data.batches import Radiograph, Reading, radiograph_batches
+from cxrtool.data.images import list_images
+from cxrtool.errors import CxrError, RequestError
+from cxrtool.files import sha256_of_file, write_json
+from cxrtool.inference.exports import (
+    FOLDER_NAME,
+    FORMAT_OF,
+    CalibratedOn,
+    Check,
+    Export,
+    ExportRecord,
+    Pixels,
+    StoredScalings,
+    export_name,
+    find_export,
+    is_of,
+    library_versions,
+    record_path,
+    refuse_without_library,
+)
+from cxrtool.inference.forward import sigmoid
+from cxrtool.inference.precision import check_images
+from cxrtool.inference.runtimes import OnnxEngine, OpenVinoEngine
+from cxrtool.model.bundle import BundleHeader, current_versions, load_bundle, now, read_header
+from cxrtool.model.densenet import ChestNet
+from cxrtool.progress import Progress, ProgressCallback, ignore_progress
+
+log = logging.getLogger(__name__)
+
+ALLOWED = {Precision.FP32: 1e-4, Precision.INT8: 0.2}
+"""Largest difference in probability from torch in float32, on the phantoms, at which an export is kept."""
+FEWEST_IMAGES = 32
+"""For int8: below, a few odd radiographs would set the ranges of all activations."""
+MOST_IMAGES = 300
+"""NNCF's own default."""
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What is written.
+
+    Attributes:
+        kind: the format.
+        precision: fp32, or int8 for OpenVINO.
+        images: a folder of radiographs like those that the model will read; for int8.
+        out: folder; ``export/`` beside the bundle unless given.
+        workers: threads that read them.
+    """
+
+    kind: ExportFormat
+    precision: Precision = Precision.FP32
+    images: Path | None = None
+    out: Path | None = None
+    workers: int = 2
+
+
+class ExportGraph(nn.Module):
+    """What is exported: pixels [B, 1, S, S] uint8 to logits and probabilities, [B, 5] float32 each.
+
+    The network as it is trained, not `inference_copy`: runtimes fold BatchNorms themselves, and a buffer written in
+    slices becomes hundreds of scatters.
+    """
+
+    def __init__(self, network: ChestNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Both outputs by name."""
+        logits = self.network(pixels)
+        return {"logits": logits, "probabilities": torch.sigmoid(logits)}
+
+
+def export_model(model: Path, wished: ExportSettings, progress: ProgressCallback = ignore_progress) -> Export:
+    """Write the network of the bundle at `model`, read it again and compare it with torch in float32.
+
+    Files are written into a folder beside their place and renamed when they agree, the record last.
+
+    Raises:
+        RequestError: a library is missing, int8 is wished of another format, or has no radiographs.
+        ModelError: the bundle cannot be used.
+        CxrError: the written file disagrees with torch; nothing of it is left.
+    """
+    kind, int8 = wished.kind, wished.precision is Precision.INT8
+    if wished.precision not in ALLOWED:
+        raise RequestError(f"--precision {wished.precision} is not exported", "Use fp32 or int8.")
+    if int8 and kind is not ExportFormat.OPENVINO:
+        raise RequestError(f"--precision int8 is made for openvino, not for {kind}", "Use --format openvino.")
+    if int8 and wished.images is None:
+        raise RequestError(
+            "int8 is calibrated on radiographs, and none are given", "Name a folder of the training set with --images."
+        )
+    if not int8 and wished.images is not None:
+        raise RequestError("--images calibrates int8 and fp32 does not need it", "Add --precision int8, or leave it.")
+    refuse_without_library(kind, writing=True, int8=int8)
+    header = read_header(model)
+    images = _calibration_images(wished, header, progress) if int8 else None
+    network, header = load_bundle(model)
+    folder = wished.out or model.parent / FOLDER_NAME
+    graph = ExportGraph(network).eval()
+    pixels = check_images(header.image_preprocessing)
+    with torch.inference_mode():
+        expected = torch.sigmoid(network(torch.from_numpy(pixels))).numpy()
+    with _replacing_folder(folder) as partial:
+        path = partial / export_name(kind, wished.precision)
+        progress(Progress(f"writing {path.name}", 0, 1))
+        _write(graph, kind, path, header.image_preprocessing.image_size, images)
+        progress(Progress(f"writing {path.name}", 1, 1))
+        difference = _largest_difference(path, kind, wished.precision, pixels, expected)
+        allowed = ALLOWED[wished.precision]
+        if not difference <= allowed:  # NaN must not pass
+            raise CxrError(
+                f"{path.name} disagrees with torch by {difference:.2g} in probability; {allowed:g} is allowed",
+                "Nothing was written. " + ("Calibrate on other radiographs." if int8 else "Report it with versions."),
+            )
+        record = ExportRecord(
+            format=kind,
+            precision=wished.precision,
+            files={file.name: sha256_of_file(file) for file in sorted(partial.iterdir(), key=lambda f: f != path)},
+            weights_sha256=header.weights_sha256,
+            findings=header.findings,
+            thresholds=header.thresholds,
+            calibration=_scalings(header),
+            image_size=header.image_preprocessing.image_size,
+            preprocessing=header.preprocessing,
+            input=Pixels(shape=("batch", 1, *pixels.shape[2:])),
+            check=Check(largest_difference=difference, allowed=allowed, images=len(pixels)),
+            int8=None if images is None else CalibratedOn(folder=str(wished.images), images=len(images)),
+            versions=current_versions() | library_versions(kind, int8),
+            created=now(),
+            intended_use=header.intended_use,
+        )
+        write_json(record_path(path), record.model_dump(mode="json"))
+    return Export(folder / path.name, record)
+
+
+def _scalings(header: BundleHeader) -> dict[str, StoredScalings] | None:
+    if header.scalings is None:
+        return None
+    return {name: StoredScalings(slope=one.slope, intercept=one.intercept) for name, one in header.scalings.items()}
+
+
+@contextlib.contextmanager
+def _replacing_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write in; when the block ends well its files are moved into `folder`, the record last."""
+    partial = folder / f".{secrets.token_hex(4)}.partial"
+    try:
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            for file in sorted(partial.iterdir(), key=lambda file: file.suffix == ".json"):
+                with file.open("rb+") as opened:
+                    os.fsync(opened.fileno())
+                file.replace(folder / file.name)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # where it was made for this and is empty
+    except OSError as error:
+        raise CxrError(
+            f"cannot write in {folder}: {error.strerror or error}", "Check the folder's rights and free space."
+        ) from error
+
+
+def _calibration_images(wished: ExportSettings, header: BundleHeader, progress: ProgressCallback) -> NDArray[np.uint8]:
+    """Radiographs for int8, evenly over the folder's sorted list, [N, 1, S, S] uint8."""
+    assert wished.images is not None
+    if not wished.images.is_dir():
+        raise RequestError(f"--images {wished.images} is no folder", "Name a folder of radiographs.")
+    paths = list_images([wished.images], recursive=True)
+    if header.views == "frontal":  # CheXpert names a lateral radiograph so
+        paths = [path for path in paths if not path.stem.endswith("_lateral")]
+    chosen = paths
+    if len(paths) > MOST_IMAGES:
+        chosen = [paths[place] for place in np.linspace(0, len(paths) - 1, MOST_IMAGES).astype(int)]
+    good: list[NDArray[np.uint8]] = []
+    phase = f"reading {wished.images}"
+    for batch in radiograph_batches(chosen, Reading(header.image_preprocessing, 16, wished.workers)):
+        for path, result in batch:
+            if isinstance(result, Radiograph):
+                good.append(result.pixels)
+            else:
+                log.warning("%s is left out of the calibration: %s", path, result)
+        progress(Progress(phase, len(good), len(chosen)))
+    if len(good) < FEWEST_IMAGES:
+        raise RequestError(
+            f"--images {wished.images} holds {len(good)} readable radiographs; int8 needs at least {FEWEST_IMAGES}",
+            "Name a folder of the training set.",
+        )
+    return np.stack(good)[:, None]
+
+
+def _write(graph: ExportGraph, kind: ExportFormat, path: Path, size: int, images: NDArray[np.uint8] | None) -> None:
+    # Two images: a batch of one would be taken for a constant.
+    example = torch.zeros(2, 1, size, size, dtype=torch.uint8)
+    with _quiet():
+        if kind is ExportFormat.OPENVINO:
+            _write_openvino(graph, example, path, images)
+        else:
+            program = torch.export.export(
+                graph, (example,), dynamic_shapes={"pixels": {0: torch.export.Dim("batch", min=1)}}
+            )
+            if kind is ExportFormat.TORCH_EXPORT:
+                torch.export.save(program, path)
+            else:
+                _write_onnx(program, path)
+
+
+def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
+    exported = torch.onnx.export(
+        program, (), dynamo=True, input_names=["pixels"], output_names=["logits", "probabilities"], verbose=False
+    )
+    assert exported is not None
+    for node in exported.model.graph:  # the exporter notes the paths of this machine's source files
+        node.metadata_props.clear()
+    exported.save(path, external_data=False)
+
+
+def _write_openvino(graph: ExportGraph, example: Tensor, path: Path, images: NDArray[np.uint8] | None) -> None:
+    with _without_telemetry():
+        import openvino
+
+        # Traced here, in half the time that convert_model takes for it.
+        traced = torch.jit.trace(graph, (example,), check_trace=False, strict=False)  # type: ignore[no-untyped-call]
+        shape = openvino.PartialShape([-1, *example.shape[1:]])
+        model = openvino.convert_model(traced, input=[("pixels", shape, openvino.Type.u8)])
+        if images is not None:
+            import nncf
+
+            ones = [image[None] for image in images]
+            model = nncf.quantize(
+                model,
+                nncf.Dataset(ones),
+                preset=nncf.QuantizationPreset.MIXED,
+                subset_size=len(ones),
+            )
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+@contextlib.contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Hide openvino_telemetry from what is first imported here: it reports each use over the network, unasked.
+
+    OpenVINO and NNCF do without it when it cannot be imported.
+    """
+    name = "openvino_telemetry"
+    before = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep exporters' prints, bars and warnings off stdout, which is the user's, and off stderr."""
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        names = ("nncf", "torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch.utils.cpp_extension")
+        levels = {name: logging.getLogger(name).level for name in names}
+        try:
+            for name in names:
+                logging.getLogger(name).setLevel(logging.ERROR)
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
+
+
+def _largest_difference(
+    path: Path, kind: ExportFormat, precision: Precision, pixels: NDArray[np.uint8], expected: NDArray[np.float32]
+) -> float:
+    """In probability, of the file at `path`: all images in one batch, and the first alone."""
+    run = _reopened(path, kind, precision)
+    pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]] = [
+        (run(pixels), expected),
+        (run(pixels[:1]), expected[:1]),
+    ]
+    return max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
+
+
+def _reopened(path: Path, kind: ExportFormat, precision: Precision) -> Any:
+    """A function of pixels [B, 1, S, S] uint8 to probabilities [B, 5], by what reads files of this kind."""
+    if kind is ExportFormat.TORCH_EXPORT:
+        with _quiet():
+            program = torch.export.load(path).module()
+
+        def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+            with torch.inference_mode():
+                probabilities: NDArray[np.float32] = program(torch.from_numpy(pixels))["probabilities"].numpy()
+            return probabilities
+
+        return run
+    engine = OnnxEngine(path) if kind is ExportFormat.ONNX else OpenVinoEngine(path, precision)
+    return lambda pixels: sigmoid(engine.logits(pixels))
+
+
+@contextlib.contextmanager
+def export_for(bundle: Path, header: BundleHeader, backend: Backend, precision: Precision) -> Iterator[Export]:
+    """The export beside the bundle for this backend; a float32 one that is missing or stale is made first.
+
+    Where the bundle's folder cannot be written, it is made in a temporary folder that lasts as long as the block.
+
+    Raises:
+        RequestError: int8 is wished and there is none of these weights: it is not made without radiographs.
+    """
+    kind = FORMAT_OF[backend]
+    int8 = precision is Precision.INT8
+    found = find_export(bundle, kind, Precision.INT8 if int8 else Precision.FP32)
+    if found is not None and is_of(found, header):
+        yield found
+        return
+    place = bundle.parent / FOLDER_NAME / export_name(kind, Precision.INT8 if int8 else Precision.FP32)
+    state = "was made from other weights" if found else "is damaged" if place.exists() else "is not there"
+    if int8:
+        raise RequestError(
+            f"{place} {state}",
+            f"Make it: cxr export {bundle} --format {kind} --precision int8 --images FOLDER",
+        )
+    log.info("%s %s: it is made now, once", place, state)
+    with tempfile.TemporaryDirectory(prefix="cxr-export-") as temporary:
+        try:
+            made = export_model(bundle, ExportSettings(kind))
+        except CxrError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            log.info("%s: this run uses a temporary one", error.message)
+            made = export_model(bundle, ExportSettings(kind, out=Path(temporary)))
+        yield made

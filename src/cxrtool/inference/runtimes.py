@@ -1,0 +1,113 @@
+"""Engines that run an exported network: ONNX Runtime and OpenVINO, both on the CPU."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cxrtool.choices import Backend, Device, ExportFormat, Precision
+from cxrtool.errors import ModelError, RequestError
+from cxrtool.inference.engines import HowRun
+from cxrtool.inference.exports import FORMAT_OF, Export, refuse_without_library
+
+
+class OnnxEngine:
+    """An ONNX file in ONNX Runtime, in float32, with as many threads as torch has.
+
+    Args:
+        path: of the ``.onnx`` file.
+
+    Raises:
+        RequestError: the library is not installed.
+        ModelError: it cannot read the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        refuse_without_library(ExportFormat.ONNX)
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # errors: warnings about the machine are no news to the user
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # noqa: BLE001 - its exceptions have no base of their own
+            raise _cannot_open(path, error) from None
+        self.how = HowRun(Backend.ONNX.value, Precision.FP32.value)
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits [B, 5] float32 of pixels [B, 1, S, S] uint8."""
+        logits: NDArray[np.float32] = self._session.run(["logits"], {"pixels": np.ascontiguousarray(pixels)})[0]
+        return logits
+
+
+class OpenVinoEngine:
+    """An OpenVINO model on the CPU, with as many threads as torch has.
+
+    Args:
+        path: of the ``.xml`` file.
+        precision: fp32 and int8 run as the file is; bf16 runs a float32 file with bfloat16 units.
+
+    Raises:
+        RequestError: the library is not installed, or this CPU has no bfloat16.
+        ModelError: it cannot read the file.
+    """
+
+    def __init__(self, path: Path, precision: Precision) -> None:
+        refuse_without_library(ExportFormat.OPENVINO)
+        import openvino
+
+        core = openvino.Core()
+        if precision is Precision.BF16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise RequestError("--precision bf16: OpenVINO finds no bfloat16 in this CPU", "Use fp32, or int8.")
+        options: dict[str, Any] = {
+            # What is not int8 stays in float32: OpenVINO's own choice would be bf16 where the CPU has it.
+            "INFERENCE_PRECISION_HINT": "bf16" if precision is Precision.BF16 else "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        try:
+            self._network = core.compile_model(core.read_model(path), "CPU", options)
+        except Exception as error:  # noqa: BLE001 - RuntimeError today, others in its history
+            raise _cannot_open(path, error) from None
+        self.how = HowRun(Backend.OPENVINO.value, precision.value)
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits [B, 5] float32 of pixels [B, 1, S, S] uint8."""
+        # A request of this call's own: calling the compiled model would share one between threads.
+        request = self._network.create_infer_request()
+        result = request.infer({"pixels": np.ascontiguousarray(pixels)})
+        logits: NDArray[np.float32] = np.array(result["logits"], dtype=np.float32)
+        return logits
+
+
+def _cannot_open(path: Path, error: Exception) -> ModelError:
+    reason = " ".join(str(error).split())[:200]
+    return ModelError(f"{path} cannot be opened: {reason}", "Export it again: cxr export MODEL --format ...")
+
+
+def runtime_engine(export: Export, backend: Backend, precision: Precision) -> OnnxEngine | OpenVinoEngine:
+    """What runs `export` in `precision`.
+
+    Raises:
+        RequestError: the library, or what the precision needs, is not here.
+        ModelError: the file cannot be read.
+    """
+    if backend is Backend.ONNX:
+        return OnnxEngine(export.path)
+    return OpenVinoEngine(export.path, precision)
+
+
+def refuse_what_it_cannot(backend: Backend, precision: Precision, device: Device) -> None:
+    """Refuse, before anything is loaded, what this backend does not do.
+
+    Raises:
+        RequestError: a GPU, a precision that it lacks, or its library is missing.
+    """
+    if device is Device.CUDA:
+        raise RequestError(f"--backend {backend} runs on the CPU", "Leave out --device cuda, or use --backend torch.")
+    if backend is Backend.ONNX and precision not in (Precision.AUTO, Precision.FP32):
+        raise RequestError(f"--backend onnx runs in fp32, not {precision}", "Use --backend openvino.")
+    refuse_without_library(FORMAT_OF[backend])

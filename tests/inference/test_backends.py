@@ -1,0 +1,369 @@
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from PIL import Image
+
+from conftest import Call
+from cxrtool import Classifier
+from cxrtool.choices import Backend, Device, ExportFormat, Precision
+from cxrtool.data.images import list_images
+from cxrtool.errors import CxrError, RequestError
+from cxrtool.findings import FINDINGS
+from cxrtool.inference import engines, exporting
+from cxrtool.inference.engines import open_engine
+from cxrtool.inference.exporting import ExportSettings, export_model
+from cxrtool.inference.exports import Export, can_run, export_name, read_export
+from cxrtool.inference.forward import sigmoid
+from cxrtool.inference.precision import check_images
+from cxrtool.model.bundle import load_bundle, read_header, save_bundle
+from cxrtool.settings import RuntimeSettings
+
+ONNX, OPENVINO = ExportFormat.ONNX, ExportFormat.OPENVINO
+BACKENDS = {Backend.ONNX: ONNX, Backend.OPENVINO: OPENVINO}
+DOCUMENT = Path(__file__).parents[2] / "docs" / "export.md"
+
+Exported = Callable[..., Export]
+
+
+@pytest.fixture(scope="session")
+def exported(run_folder: Path, phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Exports of one model, each made once per session, however many processes pytest runs."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
+    folder.mkdir(exist_ok=True)
+
+    def make(kind: ExportFormat, precision: Precision = Precision.FP32) -> Export:
+        if not can_run(kind):
+            pytest.skip(f"the extra of {kind} is not installed")
+        name = f"{kind}-{precision}"
+        with FileLock(folder / f"{name}.lock"):
+            model = folder / name / "model.safetensors"
+            if not model.exists():
+                model.parent.mkdir()
+                images = phantoms / "train" if precision is Precision.INT8 else None
+                bundle = run_folder / "model.safetensors"
+                export_model(bundle, ExportSettings(kind, precision, images, model.parent / "export"))
+                shutil.copy(bundle, model)
+            found = read_export(model.parent / "export" / export_name(kind, precision))
+            assert found is not None
+            return found
+
+    return make
+
+
+@pytest.fixture
+def model_with(exported: Exported, tmp_path: Path) -> Callable[..., Path]:
+    """A bundle of the test's own with these exports beside it."""
+
+    def make(*wished: tuple[ExportFormat, Precision]) -> Path:
+        for kind, precision in wished:
+            shutil.copytree(exported(kind, precision).path.parents[1], tmp_path / "run", dirs_exist_ok=True)
+        return tmp_path / "run" / "model.safetensors"
+
+    return make
+
+
+def using(backend: Backend, precision: Precision = Precision.AUTO) -> RuntimeSettings:
+    return RuntimeSettings(device=Device.CPU, backend=backend, precision=precision)
+
+
+def some_pixels(count: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(count).integers(0, 256, (count, 1, 32, 32), dtype=np.uint8)
+
+
+def torchvision_logits(model: Path, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """By torchvision's network, with the normalisation written out."""
+    from torchvision.models import densenet121
+
+    weights = load_bundle(model)[0].state_dict()
+    network = densenet121(weights=None, num_classes=5).eval()
+    network.load_state_dict(weights)
+    grey = torch.from_numpy(pixels).float().repeat(1, 3, 1, 1) / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        logits: NDArray[np.float32] = network((grey - mean[:, None, None]) / std[:, None, None]).numpy()
+    return logits
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_backends_agree_with_torchvision_at_every_batch_size(backend: Backend, model_with: Callable[..., Path]) -> None:
+    model = model_with((BACKENDS[backend], Precision.FP32))
+    network, header = load_bundle(model)
+    engine = open_engine(model, network, header, using(backend), reported=True)
+    assert (engine.how.backend, engine.how.precision) == (backend.value, "fp32")
+    for count in (1, 3, 16):
+        pixels = some_pixels(count)
+        expected = torchvision_logits(model, pixels)
+        logits = engine.logits(pixels)
+        assert logits.shape == (count, 5)
+        assert logits.dtype == np.float32
+        np.testing.assert_allclose(logits, expected, atol=1e-3)
+        np.testing.assert_allclose(sigmoid(logits), torch.sigmoid(torch.from_numpy(expected)), atol=1e-4)
+    # Columns differ by more than that, so that another order of findings could not pass.
+    assert np.diff(np.sort(expected, axis=1), axis=1).max(axis=0).min() > 1e-2
+
+
+@pytest.mark.parametrize("kind", list(ExportFormat))
+def test_the_document_s_lines_read_each_file_without_cxrtool(
+    kind: ExportFormat, exported: Exported, phantoms: Path, tmp_path: Path
+) -> None:
+    export = exported(kind)
+    block = re.search(rf"<!-- {kind} -->\n```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    shutil.copytree(export.path.parent, tmp_path / "export")
+    radiograph = list_images([phantoms / "test"], recursive=True)[0]
+    shutil.copy(radiograph, tmp_path / "image.jpg")
+    # What it computed, for the comparison, and that nothing of ours was used.
+    report = "\nimport json, sys\nassert 'cxrtool' not in sys.modules\nprint(json.dumps(probabilities.tolist()))\n"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", block[1] + report],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    theirs = json.loads(done.stdout.splitlines()[-1])
+    ours = Classifier.load(export.path.parents[1], settings=using(Backend.TORCH, Precision.FP32), raw=True).predict(
+        radiograph
+    )
+    assert theirs[0] == pytest.approx([ours.probabilities[finding] for finding in FINDINGS], abs=1e-4)
+    assert export.record.findings == FINDINGS
+    assert f"{FINDINGS[0]}" in done.stdout
+
+
+@pytest.mark.parametrize("kind", list(ExportFormat))
+def test_the_record_says_what_a_caller_needs(kind: ExportFormat, exported: Exported) -> None:
+    export = exported(kind)
+    header = read_header(export.path.parents[1] / "model.safetensors")
+    content = json.loads(export.path.with_suffix(".json").read_text())
+    assert content["weights_sha256"] == header.weights_sha256
+    assert content["findings"] == list(FINDINGS)
+    assert content["thresholds"] == header.thresholds
+    assert content["image_size"] == 32
+    assert content["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
+    assert 0 <= content["check"]["largest_difference"] <= 1e-4
+    assert "not a medical device" in content["intended_use"]
+    assert set(content["versions"]) >= {"cxrtool", "torch"}
+    assert set(content["files"]) == {path.name for path in export.path.parent.iterdir()} - {f"{export.path.stem}.json"}
+
+
+def test_an_onnx_file_tells_nothing_of_the_machine_that_wrote_it(exported: Exported) -> None:
+    assert b"site-packages" not in exported(ONNX).path.read_bytes()
+
+
+def test_int8_is_near_and_says_how_near(model_with: Callable[..., Path]) -> None:
+    model = model_with((OPENVINO, Precision.INT8))
+    network, header = load_bundle(model)
+    engine = open_engine(model, network, header, using(Backend.OPENVINO, Precision.INT8), reported=True)
+    assert (engine.how.backend, engine.how.precision) == ("openvino", "int8")
+    pixels = check_images(header.image_preprocessing)
+    difference = np.abs(sigmoid(engine.logits(pixels)) - sigmoid(torchvision_logits(model, pixels))).max()
+    export = read_export(model.parent / "export" / "openvino-int8.xml")
+    assert export is not None
+    assert difference == pytest.approx(export.record.check.largest_difference, abs=1e-4)
+    assert 0 < difference <= 0.2
+    assert export.record.int8 is not None
+    assert export.record.int8.images >= 32
+    assert "FakeQuantize" in export.path.read_text()
+
+
+def changed_weights(model: Path) -> None:
+    network, header = load_bundle(model)
+    network.classifier.bias.data += 1
+    save_bundle(model, network.state_dict(), header)
+
+
+def test_a_stale_export_is_made_again_and_a_line_says_so(
+    model_with: Callable[..., Path], phantoms: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_with((OPENVINO, Precision.FP32), (OPENVINO, Precision.INT8))
+    changed_weights(model)
+    image = list_images([phantoms / "test"], recursive=True)[0]
+    monkeypatch.setattr(engines, "bf16_pays", lambda _device: False)
+    done = call("predict", image, "--model", model, "--json")
+    assert done.json["model"]["backend"] == "torch"
+    assert "openvino-fp32.xml was made from other weights and is not used" in done.stderr
+    done = call("predict", image, "--model", model, "--backend", "openvino", "--precision", "int8")
+    assert done.code == 2
+    assert "openvino-int8.xml was made from other weights" in done.stderr
+    assert f"cxr export {model} --format openvino --precision int8 --images FOLDER" in done.stderr
+    known = "openvino_telemetry" in sys.modules
+    done = call("predict", image, "--model", model, "--backend", "openvino", "--json")
+    assert done.code == 0
+    assert "was made from other weights: it is made now" in done.stderr
+    assert done.json["model"]["backend"] == "openvino"
+    assert done.json["model"]["precision"] == "fp32"
+    assert known or "openvino_telemetry" not in sys.modules
+    pixels = np.asarray(Image.open(image).resize((32, 32), Image.Resampling.BILINEAR))[None, None]
+    expected = sigmoid(torchvision_logits(model, pixels))[0]
+    found = [item["raw_probability"] for item in done.json["predictions"][0]["findings"]]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    again = call("predict", image, "--model", model, "--backend", "openvino", "--json")
+    assert "made" not in again.stderr
+    assert again.stdout == done.stdout
+
+
+def test_auto_takes_an_export_that_fits_and_never_int8_nor_for_figures(
+    model_with: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "bf16_pays", lambda _device: False)
+    model = model_with((OPENVINO, Precision.INT8))
+    network, header = load_bundle(model)
+
+    def chosen(reported: bool = False, precision: Precision = Precision.AUTO) -> tuple[str, str]:
+        how = open_engine(model, network, header, using(Backend.AUTO, precision), reported).how
+        return how.backend, how.precision
+
+    assert chosen() == ("torch", "fp32")
+    model_with((OPENVINO, Precision.FP32))
+    assert chosen() == ("openvino", "fp32")
+    assert chosen(precision=Precision.FP32) == ("openvino", "fp32")
+    assert chosen(reported=True) == ("torch", "fp32")
+    assert chosen(precision=Precision.BF16) == ("torch", "bf16")
+    monkeypatch.setattr(engines, "bf16_pays", lambda _device: True)
+    assert chosen()[0] == "torch"
+    monkeypatch.setattr(engines, "bf16_pays", lambda _device: False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert chosen() == ("torch", "fp32")
+
+
+def test_a_flipped_byte_is_noticed(model_with: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "bf16_pays", lambda _device: False)
+    model = model_with((OPENVINO, Precision.FP32))
+    weights = model.parent / "export" / "openvino-fp32.bin"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    assert read_export(weights.with_suffix(".xml")) is None
+    network, header = load_bundle(model)
+    assert open_engine(model, network, header, using(Backend.AUTO), reported=False).how.backend == "torch"
+
+
+def test_threads_share_an_engine(model_with: Callable[..., Path]) -> None:
+    model = model_with((OPENVINO, Precision.FP32))
+    network, header = load_bundle(model)
+    engine = open_engine(model, network, header, using(Backend.OPENVINO), reported=False)
+    batches = [some_pixels(count) for count in (1, 2, 3, 5) * 4]
+    alone = [engine.logits(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for ours, together in zip(alone, pool.map(engine.logits, batches), strict=True):
+            np.testing.assert_allclose(together, ours, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("library", "arguments"),
+    [
+        ("onnxruntime", ("predict", "x.jpg", "--backend", "onnx")),
+        ("openvino", ("predict", "x.jpg", "--backend", "openvino")),
+        ("onnxscript", ("export", "--format", "onnx")),
+        ("openvino", ("export", "--format", "openvino")),
+        ("nncf", ("export", "--format", "openvino", "--precision", "int8", "--images", ".")),
+    ],
+)
+def test_a_missing_library_is_named_with_its_pip_line(
+    library: str, arguments: tuple[str, ...], run_folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    done = call(*arguments, *(("--model", run_folder) if arguments[0] == "predict" else (run_folder,)))
+    extra = "onnx" if "onnx" in library else "openvino"
+    assert done.code == 2
+    assert f"{extra} needs {library}, which is not installed" in done.stderr
+    assert f"pip install 'cxrtool[{extra}]'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--format", "openvino", "--precision", "int8"), "int8 is calibrated on radiographs"),
+        (("--format", "onnx", "--precision", "int8", "--images", "."), "int8 is made for openvino, not for onnx"),
+        (("--format", "onnx", "--precision", "bf16"), "bf16 is not exported"),
+        (("--format", "onnx", "--images", "."), "fp32 does not need it"),
+        (("--format", "openvino", "--precision", "int8", "--images", "nowhere"), "is no folder"),
+        (("--format", "openvino", "--precision", "int8", "--images", "few"), "holds 3 readable radiographs"),
+        (("--format", "tflite"), "tflite"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(
+    arguments: tuple[str, ...], told: str, run_folder: Path, phantoms: Path, call: Call, tmp_path: Path
+) -> None:
+    (tmp_path / "few").mkdir()
+    for number, path in enumerate(list_images([phantoms / "test"], recursive=True)[:4]):
+        shutil.copy(path, tmp_path / "few" / f"{number}{'_lateral' if number == 3 else ''}.jpg")
+    done = call("export", run_folder, *arguments)
+    assert done.code == 2
+    assert told in done.stderr
+    assert not (run_folder / "export").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--backend", "onnx", "--precision", "int8"), "--backend onnx runs in fp32, not int8"),
+        (("--backend", "onnx", "--device", "cuda"), "--backend onnx runs on the CPU"),
+        (("--precision", "int8"), "Use --backend openvino"),
+        (("--backend", "openvino", "--precision", "int8"), "openvino-int8.xml is not there"),
+    ],
+)
+def test_what_a_backend_cannot_do_is_refused(
+    arguments: tuple[str, ...], told: str, run_folder: Path, call: Call
+) -> None:
+    done = call("predict", "x.jpg", "--model", run_folder, *arguments)
+    assert done.code == 2
+    assert told in done.stderr
+
+
+def test_bf16_runs_where_the_processor_has_it_and_is_refused_elsewhere(model_with: Callable[..., Path]) -> None:
+    model = model_with((OPENVINO, Precision.FP32))
+    import openvino
+
+    network, header = load_bundle(model)
+    settings = using(Backend.OPENVINO, Precision.BF16)
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert open_engine(model, network, header, settings, reported=True).how.precision == "bf16"
+    else:
+        with pytest.raises(RequestError, match="no bfloat16 in this CPU"):
+            open_engine(model, network, header, settings, reported=True)
+
+
+def test_a_file_that_disagrees_is_not_left_behind(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+
+    def turned(self: exporting.ExportGraph, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        logits = self.network(pixels).flip(1)
+        return {"logits": logits, "probabilities": torch.sigmoid(logits)}
+
+    monkeypatch.setattr(exporting.ExportGraph, "forward", turned)
+    with pytest.raises(CxrError, match=r"openvino-fp32.xml disagrees with torch by 0\.\d+ in probability"):
+        export_model(run_folder / "model.safetensors", ExportSettings(OPENVINO, out=tmp_path / "out"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_can_be_written_the_export_is_temporary(
+    run_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("openvino")
+    model = tmp_path / "model.safetensors"
+    shutil.copy(run_folder / "model.safetensors", model)
+    (tmp_path / "export").write_text("a file where the folder should be")
+    network, header = load_bundle(model)
+    with caplog.at_level(logging.INFO):
+        engine = open_engine(model, network, header, using(Backend.OPENVINO), reported=False)
+    assert "this run uses a temporary one" in caplog.text
+    np.testing.assert_allclose(engine.logits(some_pixels(2)), torchvision_logits(model, some_pixels(2)), atol=1e-3)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "export"}
