@@ -28,6 +28,7 @@ from cxrtool.inference.exporting import ExportSettings, export_model
 from cxrtool.inference.exports import Export, can_run, export_name, read_export
 from cxrtool.inference.forward import sigmoid
 from cxrtool.inference.precision import check_images
+from cxrtool.inference.runtimes import has_bf16
 from cxrtool.model.bundle import load_bundle, read_header, save_bundle
 from cxrtool.settings import RuntimeSettings
 
@@ -202,7 +203,7 @@ def test_a_stale_export_is_made_again_and_a_line_says_so(
     assert "openvino-int8.xml was made from other weights" in done.stderr
     assert f"cxr export {model} --format openvino --precision int8 --images FOLDER" in done.stderr
     known = "openvino_telemetry" in sys.modules
-    done = call("predict", image, "--model", model, "--backend", "openvino", "--json")
+    done = call("predict", image, "--model", model, "--backend", "openvino", "--precision", "fp32", "--json")
     assert done.code == 0
     assert "was made from other weights: it is made now" in done.stderr
     assert done.json["model"]["backend"] == "openvino"
@@ -212,7 +213,7 @@ def test_a_stale_export_is_made_again_and_a_line_says_so(
     expected = sigmoid(torchvision_logits(model, pixels))[0]
     found = [item["raw_probability"] for item in done.json["predictions"][0]["findings"]]
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    again = call("predict", image, "--model", model, "--backend", "openvino", "--json")
+    again = call("predict", image, "--model", model, "--backend", "openvino", "--precision", "fp32", "--json")
     assert "made" not in again.stderr
     assert again.stdout == done.stdout
 
@@ -235,7 +236,14 @@ def test_auto_takes_an_export_that_fits_and_never_int8_nor_for_figures(
     assert chosen(reported=True) == ("torch", "fp32")
     assert chosen(precision=Precision.BF16) == ("torch", "bf16")
     monkeypatch.setattr(engines, "bf16_pays", lambda _device: True)
-    assert chosen()[0] == "torch"
+    assert chosen() == ("openvino", "bf16" if has_bf16(Backend.OPENVINO) else "fp32")
+    assert chosen(precision=Precision.FP32) == ("openvino", "fp32")
+    shutil.rmtree(model.parent / "export")
+    model_with((ExportFormat.ONNX, Precision.FP32))
+    assert chosen() == ("torch", "bf16")
+    assert chosen(precision=Precision.FP32) == ("onnx", "fp32")
+    shutil.rmtree(model.parent / "export")
+    model_with((OPENVINO, Precision.FP32))
     monkeypatch.setattr(engines, "bf16_pays", lambda _device: False)
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert chosen() == ("torch", "fp32")
@@ -256,7 +264,7 @@ def test_a_flipped_byte_is_noticed(model_with: Callable[..., Path], monkeypatch:
 def test_threads_share_an_engine(model_with: Callable[..., Path]) -> None:
     model = model_with((OPENVINO, Precision.FP32))
     network, header = load_bundle(model)
-    engine = open_engine(model, network, header, using(Backend.OPENVINO), reported=False)
+    engine = open_engine(model, network, header, using(Backend.OPENVINO, Precision.FP32), reported=False)
     batches = [some_pixels(count) for count in (1, 2, 3, 5) * 4]
     alone = [engine.logits(batch) for batch in batches]
     with ThreadPoolExecutor(4) as pool:
@@ -363,7 +371,7 @@ def test_where_nothing_can_be_written_the_export_is_temporary(
     (tmp_path / "export").write_text("a file where the folder should be")
     network, header = load_bundle(model)
     with caplog.at_level(logging.INFO):
-        engine = open_engine(model, network, header, using(Backend.OPENVINO), reported=False)
+        engine = open_engine(model, network, header, using(Backend.OPENVINO, Precision.FP32), reported=False)
     assert "this run uses a temporary one" in caplog.text
     np.testing.assert_allclose(engine.logits(some_pixels(2)), torchvision_logits(model, some_pixels(2)), atol=1e-3)
     assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "export"}

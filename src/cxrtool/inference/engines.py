@@ -1,6 +1,7 @@
 """What turns pixels into logits: torch, or an export that another runtime reads."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -29,6 +30,7 @@ from cxrtool.settings import RuntimeSettings
 if TYPE_CHECKING:
     from cxrtool.data.cache import PixelCache
     from cxrtool.data.manifest import Manifest
+    from cxrtool.inference.exports import Export
 
 
 log = logging.getLogger(__name__)
@@ -106,51 +108,76 @@ def open_engine(
         RequestError: what is asked for is not here.
         ModelError: an export cannot be made or opened.
     """
-    if settings.precision is Precision.INT8 and settings.backend in (Backend.AUTO, Backend.TORCH):
+    backend, wished = settings.backend, settings.precision
+    if wished is Precision.INT8 and backend in (Backend.AUTO, Backend.TORCH):
         raise RequestError("--precision int8 is not torch's", "Use --backend openvino.")
-    if settings.backend in (Backend.ONNX, Backend.OPENVINO):
-        return _asked_for(path, header, settings)
+    if backend in (Backend.ONNX, Backend.OPENVINO):
+        return _asked_for(path, header, settings, reported)
     runtime = choose_runtime(settings)
-    if settings.precision is not Precision.BF16 and not reported:
-        if settings.precision is Precision.AUTO and bf16_pays(runtime.device):
-            engine = torch_engine(network, runtime)
-            faster = torch_engine(network, replace(runtime, bf16=True))
-            return faster if _is_close(engine, faster, header) else engine
-        found = _beside(path, header) if settings.backend is Backend.AUTO and runtime.device.type == "cpu" else None
+    if backend is Backend.AUTO and runtime.device.type == "cpu" and wished is not Precision.BF16 and not reported:
+        found = _beside(path, header, wished)
         if found is not None:
             return found
-    return torch_engine(network, runtime)
+
+    def make(precision: Precision) -> Engine:
+        return torch_engine(network, replace(runtime, bf16=precision is Precision.BF16))
+
+    return _in_precision(make, wished, not reported and bf16_pays(runtime.device), header, runtime.device)
+
+
+def _in_precision(
+    make: Callable[[Precision], Engine],
+    wished: Precision,
+    bf16_is_fast: bool,
+    header: BundleHeader,
+    device: torch.device,
+) -> Engine:
+    """The engine in the wished precision; on ``auto`` in bf16 where that is fast and close enough, else in fp32."""
+    if wished is not Precision.AUTO:
+        return make(wished)
+    if not bf16_is_fast:
+        return make(Precision.FP32)
+    faster = make(Precision.BF16)
+    return faster if _is_close(faster, make, header, device) else make(Precision.FP32)
 
 
 # What needs an export is imported where it is needed: most runs do without, and these modules build on this one.
 
 
-def _asked_for(path: Path, header: BundleHeader, settings: RuntimeSettings) -> Engine:
+def _asked_for(path: Path, header: BundleHeader, settings: RuntimeSettings, reported: bool) -> Engine:
     """The engine of a backend that the user named; its float32 export is made where there is none that fits."""
     from cxrtool.inference.exporting import export_for
-    from cxrtool.inference.runtimes import refuse_what_it_cannot, runtime_engine
+    from cxrtool.inference.runtimes import refuse_what_it_cannot
 
-    backend, wished = settings.backend, settings.precision
-    refuse_what_it_cannot(backend, wished, settings.device)
-    precision = Precision.FP32 if wished is Precision.AUTO else wished
-    with export_for(path, header, backend, precision) as export:
-        return runtime_engine(export, backend, precision)
+    refuse_what_it_cannot(settings.backend, settings.precision, settings.device)
+    with export_for(path, header, settings.backend, settings.precision) as export:
+        return _of_export(export, settings.backend, settings.precision, header, reported)
 
 
-def _beside(path: Path, header: BundleHeader) -> Engine | None:
-    """What runs the float32 export beside the bundle that still is the bundle's; OpenVINO's before ONNX's."""
+def _of_export(export: "Export", backend: Backend, wished: Precision, header: BundleHeader, reported: bool) -> Engine:
+    from cxrtool.inference.runtimes import has_bf16, runtime_engine
+
+    cpu = torch.device("cpu")
+    fast = not reported and bf16_pays(cpu) and has_bf16(backend)
+    return _in_precision(lambda precision: runtime_engine(export, backend, precision), wished, fast, header, cpu)
+
+
+def _beside(path: Path, header: BundleHeader, wished: Precision) -> Engine | None:
+    """What runs the export beside the bundle that still is the bundle's, where that is faster than torch.
+
+    OpenVINO's is always. ONNX Runtime has no bf16, so torch is faster where the CPU has bf16 units and may use them.
+    """
     from cxrtool.inference.exports import FORMAT_OF, can_run, find_export, is_of
 
-    for backend in (Backend.OPENVINO, Backend.ONNX):
+    torch_is_faster = wished is Precision.AUTO and bf16_pays(torch.device("cpu"))
+    for backend in (Backend.OPENVINO,) if torch_is_faster else (Backend.OPENVINO, Backend.ONNX):
         export = find_export(path, FORMAT_OF[backend], Precision.FP32)
         if export is None or not can_run(FORMAT_OF[backend]):
             continue
         if not is_of(export, header):
             log.info("%s was made from other weights and is not used; make it again with cxr export", export.path)
             continue
-        from cxrtool.inference.runtimes import runtime_engine
-
-        return runtime_engine(export, backend, Precision.FP32)
+        return _of_export(export, backend, wished, header, reported=False)
     return None
 
 
@@ -159,15 +186,15 @@ def torch_engine(network: ChestNet, runtime: Runtime) -> TorchEngine:
     return TorchEngine(runtime.place(inference_copy(network)), runtime)
 
 
-def _is_close(exact: TorchEngine, faster: TorchEngine, header: BundleHeader) -> bool:
+def _is_close(faster: Engine, make: Callable[[Precision], Engine], header: BundleHeader, device: torch.device) -> bool:
     """Whether the model's probabilities move by at most `CLOSE_ENOUGH` on the phantoms it is checked on; kept."""
-    device = exact.runtime.device
-    difference = kept_difference(header.weights_sha256, device)
+    backend = faster.how.backend
+    difference = kept_difference(header.weights_sha256, device, backend)
     if difference is None:
         pixels = check_images(header.image_preprocessing)
-        ours, theirs = (sigmoid(engine.logits(pixels)) for engine in (exact, faster))
+        ours, theirs = (sigmoid(engine.logits(pixels)) for engine in (make(Precision.FP32), faster))
         difference = float(np.abs(ours - theirs).max())
-        keep_difference(header.weights_sha256, device, difference)
+        keep_difference(header.weights_sha256, device, backend, difference)
     if difference > CLOSE_ENOUGH:
         log.warning("bf16 moves this model's probabilities by up to %.3f: fp32 is used", difference)
     return difference <= CLOSE_ENOUGH

@@ -9,6 +9,7 @@ import os
 import platform
 import time
 import zlib
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -72,20 +73,20 @@ def _seconds(layer: nn.Module, values: Tensor) -> float:
     return time.perf_counter() - began
 
 
-def kept_difference(weights_sha256: str, device: torch.device) -> float | None:
-    """What `keep_difference` was told of this model on this kind of device, None if nothing."""
-    kept = _recall(_model_key(weights_sha256, device))
+def kept_difference(weights_sha256: str, device: torch.device, backend: str) -> float | None:
+    """What `keep_difference` was told of this model on this kind of device and backend, None if nothing."""
+    kept = _recall(_model_key(weights_sha256, device, backend))
     return kept if isinstance(kept, float) else None
 
 
-def keep_difference(weights_sha256: str, device: torch.device, difference: float) -> None:
+def keep_difference(weights_sha256: str, device: torch.device, backend: str, difference: float) -> None:
     """Remember the largest difference in probability between bf16 and fp32."""
-    _keep(_model_key(weights_sha256, device), difference)
+    _keep(_model_key(weights_sha256, device, backend), difference)
 
 
-def _model_key(weights_sha256: str, device: torch.device) -> str:
+def _model_key(weights_sha256: str, device: torch.device, backend: str) -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return f"bf16 difference: {weights_sha256}, {name}, torch {torch.__version__}"
+    return f"bf16 difference: {weights_sha256}, {name}, {backend} {version(backend)}"
 
 
 def check_images(preprocessing: Preprocessing) -> NDArray[np.uint8]:

@@ -60,7 +60,7 @@ class OpenVinoEngine:
         import openvino
 
         core = openvino.Core()
-        if precision is Precision.BF16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        if precision is Precision.BF16 and not has_bf16(Backend.OPENVINO):
             raise RequestError("--precision bf16: OpenVINO finds no bfloat16 in this CPU", "Use fp32, or int8.")
         options: dict[str, Any] = {
             # What is not int8 stays in float32: OpenVINO's own choice would be bf16 where the CPU has it.
@@ -81,6 +81,15 @@ class OpenVinoEngine:
         result = request.infer({"pixels": np.ascontiguousarray(pixels)})
         logits: NDArray[np.float32] = np.array(result["logits"], dtype=np.float32)
         return logits
+
+
+def has_bf16(backend: Backend) -> bool:
+    """Whether this backend computes in bfloat16 on this CPU; its library must be installed."""
+    if backend is not Backend.OPENVINO:
+        return False
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _cannot_open(path: Path, error: Exception) -> ModelError:
