@@ -67,15 +67,14 @@ def test_pixels_are_those_of_the_files_to_the_bit(data: Path) -> None:
     assert result.size == sum(path.stat().st_size for path in result.cache.folder.iterdir())
 
 
-@pytest.mark.parametrize("seed", [None, (5, 2)])
-def test_batches_are_the_same_with_and_without_and_need_no_file(data: Path, seed: tuple[int, int] | None) -> None:
+def test_batches_are_the_same_with_and_without_and_need_no_file(data: Path) -> None:
     manifest = load_usable(DataSettings(root=data), "valid")
     groups = split_batches(np.arange(len(manifest), dtype=np.int64)[::-1].copy(), 4)
     reading = Reading(Preprocessing(SIZE), 4, workers=3)
-    without = list(manifest_batches(manifest, groups, reading, seed))
+    without = list(manifest_batches(manifest, groups, reading))
     cache = opened(data).cache
     shutil.rmtree(data / "valid")
-    batches = list(manifest_batches(manifest, groups, reading, seed, cache))
+    batches = list(manifest_batches(manifest, groups, reading, cache))
     assert len(batches) == len(without) == len(groups)
     for ours, theirs in zip(batches, without, strict=True):
         assert np.array_equal(ours.pixels, theirs.pixels)

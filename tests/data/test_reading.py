@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrtool.data.augment import augment, epoch_order, sample_rng
+from cxrtool.data.augment import draw_changes, epoch_order
 from cxrtool.data.batches import split_batches
 from cxrtool.data.reading import read_ahead
 from cxrtool.errors import CxrError
@@ -63,19 +63,14 @@ def test_batches_hold_each_row_once_and_no_last_one_of_one(count: int, size: int
     assert all(2 <= len(group) <= size + 1 for group in groups) or count == 1
 
 
-def test_order_and_augmentation_are_drawn_from_seed_epoch_and_row() -> None:
+def test_order_and_changes_are_drawn_from_seed_epoch_and_row() -> None:
     assert sorted(epoch_order(1, 2, 50)) == list(range(50))
     assert epoch_order(1, 2, 50).tolist() == epoch_order(1, 2, 50).tolist()
     assert epoch_order(1, 2, 50).tolist() != epoch_order(1, 3, 50).tolist()
-    image = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
-    once = augment(image, sample_rng(0, 1, 7))
-    assert np.array_equal(once, augment(image, sample_rng(0, 1, 7)))
-    assert not np.array_equal(once, augment(image, sample_rng(0, 1, 8)))
-
-
-def test_augmentation_never_mirrors() -> None:
-    image = np.zeros((64, 64), dtype=np.uint8)
-    image[20:44, 40:60] = 200  # bright on the right
-    for row in range(50):
-        changed = augment(image, sample_rng(0, 0, row)).astype(int)
-        assert changed[:, 32:].sum() > 2 * changed[:, :32].sum()
+    once = draw_changes(0, 1, np.array([7, 8]))
+    alone = draw_changes(0, 1, np.array([8]))
+    np.testing.assert_array_equal(once.places[1], alone.places[0])
+    assert once.brightness[1] == alone.brightness[0]
+    assert not np.array_equal(once.places[0], once.places[1])
+    assert not np.array_equal(draw_changes(0, 2, np.array([8])).places, alone.places)
+    assert not np.array_equal(draw_changes(1, 1, np.array([8])).places, alone.places)

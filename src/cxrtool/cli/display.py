@@ -67,7 +67,9 @@ def write(text: str) -> None:
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A table on stdout; the first column and any without a name are text, the others are figures."""
-    table = Table(title=safe(title), title_justify="left", title_style="bold", header_style="bold")
+    table = Table(
+        title=safe(title), title_justify="left", title_style="bold", header_style="bold", show_header=any(header)
+    )
     for index, name in enumerate(header):
         table.add_column(safe(name), justify="right" if index and name else "left", overflow="fold")
     for row in rows:

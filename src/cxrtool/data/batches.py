@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.data.augment import augment, sample_rng
 from cxrtool.data.dicom import Window
 from cxrtool.data.images import Preprocessing, preprocess, read, shown
 from cxrtool.data.reading import read_ahead
@@ -132,7 +131,6 @@ def manifest_batches(
     manifest: "Manifest",
     groups: Sequence[NDArray[np.int64]],
     reading: Reading,
-    augment_seed: tuple[int, int] | None = None,
     cache: "PixelCache | None" = None,
 ) -> Iterator[Batch]:
     """The rows of each group as one batch, in the order given.
@@ -141,13 +139,12 @@ def manifest_batches(
         manifest: whose images to read.
         groups: row numbers, a batch each; see `split_batches`.
         reading: preprocessing and threads; its batch size is not used.
-        augment_seed: (seed, epoch) to augment each image from (seed, epoch, row); None leaves images as they are.
         cache: of this manifest and preprocessing; what it holds is read from there, the same to the bit.
 
     Raises:
         ImageError: an image cannot be read.
     """
-    load = _loader(manifest, reading.preprocessing, augment_seed, cache)
+    load = _loader(manifest, reading.preprocessing, cache)
     rows = [int(row) for group in groups for row in group]
     largest = max((len(group) for group in groups), default=1)
     results = read_ahead(rows, load, reading.workers, 2 * largest, reading.timeout)
@@ -160,16 +157,13 @@ def manifest_batches(
 
 
 def _loader(
-    manifest: "Manifest",
-    preprocessing: Preprocessing,
-    augment_seed: tuple[int, int] | None,
-    cache: "PixelCache | None",
+    manifest: "Manifest", preprocessing: Preprocessing, cache: "PixelCache | None"
 ) -> Callable[[int], NDArray[np.uint8]]:
     def load(row: int) -> NDArray[np.uint8]:
         pixels = None if cache is None else cache.read(row)
         if pixels is None:
             pixels = read_pixels(manifest.file(row), preprocessing, manifest.root)
-        return pixels if augment_seed is None else augment(pixels, sample_rng(*augment_seed, row))
+        return pixels
 
     return load
 

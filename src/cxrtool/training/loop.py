@@ -10,12 +10,12 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from cxrtool.choices import OptimizerName, SelectBy
-from cxrtool.data.augment import epoch_order
+from cxrtool.data.augment import draw_changes, epoch_order
 from cxrtool.data.batches import manifest_batches, split_batches
 from cxrtool.errors import CxrError, InterruptedWorkError, RequestError
 from cxrtool.evaluation.metrics import Evaluation
 from cxrtool.files import write_csv, write_json
-from cxrtool.inference.engines import TorchEngine, manifest_logits
+from cxrtool.inference.engines import manifest_logits, torch_engine
 from cxrtool.inference.evaluate import evaluate_logits
 from cxrtool.inference.forward import Runtime
 from cxrtool.model.bundle import (
@@ -25,6 +25,7 @@ from cxrtool.model.bundle import (
 from cxrtool.model.densenet import ChestNet, build_network
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import ResolvedSettings, TrainSettings
+from cxrtool.training.augment import augment
 from cxrtool.training.loss import masked_bce
 from cxrtool.training.run import (
     SETTINGS_NAME,
@@ -162,12 +163,14 @@ def _train_epoch(
     total_loss = torch.zeros((), device=device)
     steps, done, began, reported = 0, 0, time.perf_counter(), 0.0
     network.train()
-    augment_seed = (settings.seed, epoch) if settings.augment else None
-    for batch in manifest_batches(run.train.manifest, groups, run.reading, augment_seed, run.train.cache):
+    for batch in manifest_batches(run.train.manifest, groups, run.reading, run.train.cache):
+        pixels = run.runtime.tensor(batch.pixels)
+        if settings.augment:
+            pixels = augment(pixels, draw_changes(settings.seed, epoch, batch.rows))
         targets = torch.from_numpy(run.train.targets[batch.rows]).to(device)
         mask = torch.from_numpy(run.train.mask[batch.rows]).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=run.runtime.bf16):
-            logits = network(run.runtime.tensor(batch.pixels))
+            logits = network(pixels)
         loss = masked_bce(logits, targets, mask, pos_weight)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -210,7 +213,7 @@ def _validate(run: Run, network: ChestNet, epoch: int) -> tuple[Evaluation, floa
     """Metrics at study level and the unweighted loss on valid, in float32."""
     network.eval()
     runtime = Runtime(run.runtime.device, False, run.runtime.channels_last, run.runtime.pin_memory)
-    engine = TorchEngine(network, runtime)
+    engine = torch_engine(network, runtime)
     phase = f"epoch {epoch} valid"
     logits = manifest_logits(engine, run.valid.manifest, run.reading, run.progress, phase, run.valid.cache)
     loss = masked_bce(*(torch.from_numpy(array) for array in (logits, run.valid.targets, run.valid.mask)))
