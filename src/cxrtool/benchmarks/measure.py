@@ -31,6 +31,7 @@ from cxrtool.inference.classifier import Classifier
 from cxrtool.inference.exporting import ExportSettings, export_model
 from cxrtool.inference.exports import installed
 from cxrtool.inference.precision import bf16_pays
+from cxrtool.inference.runtimes import has_bf16
 from cxrtool.model.bundle import BundleHeader, current_versions, load_bundle, now, read_header, save_bundle
 from cxrtool.model.densenet import build_network
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
@@ -242,7 +243,10 @@ def _exported(scene: _Scene) -> list[RuntimeSettings]:
         if installed(kind):
             images = scene.data if precision is Precision.INT8 else None
             export_model(model, ExportSettings(kind, precision, images), scene.progress)
-            settings.append(RuntimeSettings(backend=Backend(kind.value), precision=precision))
+            backend = Backend(kind.value)
+            settings.append(RuntimeSettings(backend=backend, precision=precision))
+            if precision is Precision.FP32 and has_bf16(backend):
+                settings.append(RuntimeSettings(backend=backend, precision=Precision.BF16))
     return settings
 
 
