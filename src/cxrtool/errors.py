@@ -59,10 +59,16 @@ class InterruptedWorkError(CxrError):
         self.exit_code = 128 + signal_number
 
 
+_TORCH_WITHOUT_MEMORY = ("can't allocate memory", "could not create a primitive", "could not create a memory")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory has run out: Python's, a GPU's, or torch's on a CPU, which has no type."""
+    """Whether `error` says that memory has run out: Python's, a GPU's, or torch's and oneDNN's on a CPU.
+
+    The last two have no type of their own, and oneDNN's words could mean something else: show them too.
+    """
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+        or (isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH_WITHOUT_MEMORY))
     )

@@ -121,7 +121,9 @@ def _run(arguments: list[str], debug: bool) -> int:
     except (KeyboardInterrupt, typer.Abort):
         display.hint("stopped by SIGINT")
         return 130
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise  # typer makes a SystemExit(1) of some
         _leave_stdout()
         return 0  # the reader (head, say) has gone: nothing is wrong
     except Exception as error:  # noqa: BLE001 - the last place that can turn an error into one line

@@ -245,10 +245,11 @@ def _train_epoch(work: _Work, state: TrainingState) -> tuple[_Losses, float]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        told = (str(error).splitlines() or [type(error).__name__])[0]
     # Behind the except block, so that nothing holds what the failed step had taken.
     size, fits = work.run.settings.train.batch_size, _batch_that_fits(work)
     raise CxrError(
-        f"memory has run out in epoch {state.epoch + 1}, in a step of {size} images",
+        f"memory has run out in epoch {state.epoch + 1}, in a step of {size} images ({told})",
         f"Start anew with --batch-size {fits}: a step of so many was tried just now and fits."
         if fits
         else "Not even 2 images fit: take a smaller --image-size, or a machine with more memory.",
