@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from cxrtool.errors import CxrError
 from cxrtool.training import loop
 from cxrtool.training.loop import train
 from cxrtool.training.state import STATE_NAME, read_state
-from warm import Ended, Warm
+from warm import Ended, Warm, until
 
 MB = 10**6
 
@@ -72,11 +73,11 @@ def test_62_a_limit_on_file_sizes_stops_training_alike(few: Path, warm: Warm, tm
 
 @pytest.fixture(scope="module")
 def table(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 300 links to radiographs, whose table takes more than 16 kB."""
+    """A folder of 500 links to radiographs, whose table takes more than 50 kB."""
     folder = tmp_path_factory.mktemp("table") / "in"
     folder.mkdir()
     good = sorted((phantoms / "test").rglob("*frontal.jpg"))
-    for number in range(300):
+    for number in range(500):
         (folder / f"{number:04d}.jpg").hardlink_to(good[number % len(good)])
     return folder
 
@@ -100,6 +101,25 @@ def test_62_a_full_disk_stops_predict_and_its_rows_go_on(
     ended = warm.run(*wished, "out.csv", cwd=tmp_path, limits={"RLIMIT_FSIZE": 20_000})
     error, _ = assert_two_lines(ended, 1)
     assert error == "error: cannot write out.csv: File too large"
+
+
+def test_a_table_killed_at_5_random_moments_ends_as_one_never_killed(
+    warm: Warm, run_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    wished = ["predict", table, "--model", run_folder, "--device", "cpu", "--csv"]
+    assert warm.run(*wished, "whole.csv", cwd=tmp_path).code == 0
+    partial, out, draws = tmp_path / ".out.csv.partial", tmp_path / "out.csv", random.Random(8)
+    for _ in range(5):
+        child = warm.start(*wished, "out.csv", "--resume-csv", cwd=tmp_path)
+        size = draws.randint(1, (tmp_path / "whole.csv").stat().st_size // 2)
+        until(lambda size=size: out.exists() or (partial.exists() and partial.stat().st_size >= size))
+        child.kill()
+        assert child.wait().code == -signal.SIGKILL
+    ended = warm.run(*wished, "out.csv", "--resume-csv", cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+    assert int(ended.stderr.split(" rows were there")[0].split()[-1]) > 0
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert not list(tmp_path.glob(".out.csv*"))
 
 
 @pytest.mark.parametrize("how", [["--json"], []])

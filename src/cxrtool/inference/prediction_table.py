@@ -84,8 +84,8 @@ def open_table(
             file.seek(0)
             kept, size = _kept_rows(file.read(), about, identity) if resume else ([], 0)
             paths = _same_inputs(paths, kept, name_of)
-            write_json(about, asdict(identity))
             file.truncate(size)  # what is kept stays where it is: a kill now must not lose it
+            write_json(about, asdict(identity))
             if not size:
                 file.write(csv_row(COLUMNS))
 
