@@ -1,6 +1,5 @@
 """Training, read from top to bottom: `train` prepares a run, `_fit` goes through its epochs."""
 
-import gc
 import logging
 import time
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ from cxrtool.data.images import shown
 from cxrtool.errors import CxrError, InterruptedWorkError, RequestError, WriteError, is_out_of_memory
 from cxrtool.evaluation.metrics import Evaluation
 from cxrtool.files import sweep_partials, write_json
-from cxrtool.findings import FINDINGS
 from cxrtool.inference.engines import TorchEngine, manifest_logits
 from cxrtool.inference.evaluate import evaluate_logits
 from cxrtool.model.bundle import BUNDLE_NAME, digest_of_weights
@@ -28,6 +26,7 @@ from cxrtool.model.densenet import ChestNet, build_network
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import ResolvedSettings, TrainSettings
 from cxrtool.training.loss import masked_bce
+from cxrtool.training.memory import batch_that_fits
 from cxrtool.training.run import (
     Run,
     StopSignal,
@@ -247,7 +246,10 @@ def _train_epoch(work: _Work, state: TrainingState) -> tuple[_Losses, float]:
             raise
         told = (str(error).splitlines() or [type(error).__name__])[0]
     # Behind the except block, so that nothing holds what the failed step had taken.
-    size, fits = work.run.settings.train.batch_size, _batch_that_fits(work)
+    settings = work.run.settings.train
+    size = settings.batch_size
+    work.optimizer.zero_grad(set_to_none=True)
+    fits = batch_that_fits(size, settings.image_size, work.run.runtime)
     raise CxrError(
         f"memory has run out in epoch {state.epoch + 1}, in a step of {size} images ({told})",
         f"Start anew with --batch-size {fits}: a step of so many was tried just now and fits."
@@ -300,29 +302,6 @@ def _step(
         clip_grad_norm_(work.network.parameters(), clip)
     work.optimizer.step()
     return loss
-
-
-def _batch_that_fits(work: _Work) -> int:
-    """The largest half, quarter, ... of the batch size that a step can be made with, by making it; 0 if none.
-
-    The network is not used after it.
-    """
-    device, side = work.run.runtime.device, work.run.settings.train.image_size
-    size = work.run.settings.train.batch_size // 2
-    while size >= 2:
-        work.optimizer.zero_grad(set_to_none=True)
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        try:
-            cells = torch.zeros((size, len(FINDINGS)), device=device)
-            _step(work, np.zeros((size, 1, side, side), dtype=np.uint8), cells, cells == 0, None)
-            return size
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        size //= 2
-    return 0
 
 
 def _stop_if_asked(work: _Work, state: TrainingState, losses: _Losses) -> None:
