@@ -15,7 +15,7 @@ def graceful_stop() -> Iterator[Callable[[], int | None]]:
 
     def ask(number: int, frame: FrameType | None) -> None:
         if asked:
-            at_once = before[number]
+            at_once = before[signal.Signals(number)]
             if callable(at_once):
                 at_once(number, frame)
             raise KeyboardInterrupt
