@@ -88,7 +88,7 @@ def train(
         out: the run's folder; without it a readable name under `settings.runs`.
         resume: the folder of a run to go on with; its settings must be `resolved`'s.
         progress: called after each step.
-        stop: asked after each step; see `StopSignal`.
+        stop: asked before each step and after each batch of valid; see `StopSignal`.
 
     Returns:
         The run, with RUN/model.safetensors (best), last.safetensors, history.csv and .json, settings.yaml,
@@ -112,8 +112,8 @@ def train(
     network = run.runtime.place(build_network(run.reading.preprocessing, init, settings.train.seed))
     work = _Work(run, network, _build_optimizer(network, settings.train))
     with locked(folder), _telling_how_to_go_on(folder):
-        if resume is None:
-            refuse_run_there(folder)  # another process may have begun since
+        if anew and has_state(folder):  # of another process, since
+            refuse_run_there(folder)
         sweep_partials(folder)
         state = TrainingState(0, 0, None, "", (), run.fingerprint) if anew else _resumed(work)
         warn_of_little_space(folder, network)

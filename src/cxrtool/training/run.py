@@ -50,7 +50,7 @@ SETTINGS_NAME = "settings.yaml"
 LAST_NAME = "last.safetensors"
 PREVIOUS_BUNDLE_NAME = "model-previous.safetensors"
 StopSignal = Callable[[], int | None]
-"""Asked after each step; a signal's number ends the run cleanly."""
+"""Asked between steps; a signal's number ends the run cleanly."""
 
 
 @dataclass(frozen=True)
