@@ -72,3 +72,8 @@ def is_out_of_memory(error: BaseException) -> bool:
         or type(error).__name__ == "OutOfMemoryError"
         or (isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH_WITHOUT_MEMORY))
     )
+
+
+def first_line(error: BaseException) -> str:
+    """What `error` says, in a line; its type where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

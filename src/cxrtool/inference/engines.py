@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Backend, Precision
 from cxrtool.data.batches import Reading, manifest_batches, split_batches
-from cxrtool.errors import CxrError, RequestError, is_out_of_memory
+from cxrtool.errors import CxrError, RequestError, first_line, is_out_of_memory
 from cxrtool.findings import FINDINGS
 from cxrtool.inference.forward import Runtime, choose_runtime, sigmoid
 from cxrtool.inference.precision import (
@@ -93,7 +93,7 @@ class TorchEngine:
                 raise
             less = f"try half of it, {len(pixels) // 2}" if len(pixels) > 1 else "there is no smaller one"
             raise CxrError(
-                f"memory has run out at {len(pixels)} images at once",
+                f"memory has run out at {len(pixels)} images at once ({first_line(error)})",
                 f"Take a smaller runtime.batch_size (--batch-size outside of train): {less}.",
             ) from error
         return logits

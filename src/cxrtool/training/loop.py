@@ -16,7 +16,7 @@ from cxrtool.choices import OptimizerName, SelectBy
 from cxrtool.data.augment import epoch_order
 from cxrtool.data.batches import manifest_batches, split_batches
 from cxrtool.data.images import shown
-from cxrtool.errors import CxrError, InterruptedWorkError, RequestError, WriteError, is_out_of_memory
+from cxrtool.errors import CxrError, InterruptedWorkError, RequestError, WriteError, first_line, is_out_of_memory
 from cxrtool.evaluation.metrics import Evaluation
 from cxrtool.files import sweep_partials, write_json
 from cxrtool.inference.engines import TorchEngine, manifest_logits
@@ -244,7 +244,7 @@ def _train_epoch(work: _Work, state: TrainingState) -> tuple[_Losses, float]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        told = (str(error).splitlines() or [type(error).__name__])[0]
+        told = first_line(error)
     # Behind the except block, so that nothing holds what the failed step had taken.
     settings = work.run.settings.train
     size = settings.batch_size
