@@ -18,7 +18,8 @@ from cxrtool.model.densenet import ChestNet
 from cxrtool.training.loss import masked_bce
 
 _MARGIN = 1.1
-"""A run needs a little more than a try: it reads images too."""
+_RESERVE = 512 * 2**20
+"""Bytes: a run also writes a state, by way of two copies, and reads images in threads with heaps of their own."""
 
 
 def batch_that_fits(batch_size: int, image_size: int, runtime: Runtime) -> int:
@@ -64,4 +65,5 @@ def make_steps(images: int, image_size: int, runtime: Runtime) -> None:
 if __name__ == "__main__":
     count, side, threads, bf16, channels_last = map(int, sys.argv[1:])
     torch.set_num_threads(threads)
+    reserve = np.empty(_RESERVE, dtype=np.uint8)
     make_steps(count, side, Runtime(torch.device("cpu"), bool(bf16), bool(channels_last)))
