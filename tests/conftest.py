@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+
+from warm import Warm
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest runs one process a core; more threads would only wait
 
@@ -129,3 +131,21 @@ def run_folder(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     done = run_cxr("tune", "--data", phantoms, "--model", folder / "run", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of 20 synthetic patients: 22 images to train on, 6 to validate."""
+    from cxrtool.data.phantom import write_phantom
+
+    folder = tmp_path_factory.mktemp("data") / "few"
+    write_phantom(folder, 20, 64, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """Starts real processes in milliseconds."""
+    process = Warm(tmp_path_factory.mktemp("warm"))
+    yield process
+    process.close()

@@ -41,6 +41,10 @@ class ImageError(CxrError):
     """One image cannot be read. Commands on many images give it its own row and go on."""
 
 
+class WriteError(CxrError):
+    """A file cannot be written: the disk is full, or the folder does not allow it."""
+
+
 class InterruptedWorkError(CxrError):
     """A signal asked for the end; what is done is kept.
 
@@ -53,3 +57,23 @@ class InterruptedWorkError(CxrError):
     def __init__(self, message: str, advice: str = "", signal_number: int = 2) -> None:
         super().__init__(message, advice)
         self.exit_code = 128 + signal_number
+
+
+_TORCH_WITHOUT_MEMORY = ("can't allocate memory", "could not create a primitive", "could not create a memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory has run out: Python's, a GPU's, or torch's and oneDNN's on a CPU.
+
+    The last two have no type of their own, and oneDNN's words could mean something else: show them too.
+    """
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH_WITHOUT_MEMORY))
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """What `error` says, in a line; its type where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

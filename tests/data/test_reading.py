@@ -21,7 +21,7 @@ def test_results_come_in_order_whatever_the_threads_do() -> None:
     assert list(read_ahead(range(20), slow_when_even, workers=4)) == [(n, n * n) for n in range(20)]
 
 
-def test_an_error_of_ours_is_a_result_and_any_other_is_raised() -> None:
+def test_an_error_is_a_result_and_one_that_nobody_expected_names_the_item() -> None:
     def load(item: int) -> int:
         if item == 1:
             raise CxrError("bad one")
@@ -35,8 +35,11 @@ def test_an_error_of_ours_is_a_result_and_any_other_is_raised() -> None:
     assert item == 1
     assert str(error) == "bad one"
     next(results)
-    with pytest.raises(KeyError):
-        next(results)
+    item, error = next(results)
+    assert isinstance(error, CxrError)
+    assert str(error) == "3: unexpected KeyError: 'a bug'"
+    assert isinstance(error.__cause__, KeyError)
+    assert next(results) == (4, 4)
 
 
 def test_an_endless_list_is_taken_only_as_far_as_the_window() -> None:
@@ -53,6 +56,17 @@ def test_a_read_that_hangs_is_named() -> None:
     with pytest.raises(CxrError, match="reading slow has hung"):
         list(read_ahead(["slow"], lambda _: release.wait(5), timeout=0.05))
     release.set()
+
+
+def test_threads_end_with_the_reading_and_none_keeps_a_process_from_ending() -> None:
+    before = set(threading.enumerate())
+    results = read_ahead(range(100), lambda item: item, workers=3)
+    next(results)
+    mine = set(threading.enumerate()) - before
+    assert len(mine) == 3
+    assert all(thread.daemon for thread in mine)
+    results.close()
+    assert not any(thread.is_alive() for thread in mine)
 
 
 @given(st.integers(0, 200), st.integers(2, 33))

@@ -1,23 +1,19 @@
 import csv
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from conftest import Cxr
 from cxrtool.errors import ImageError, InterruptedWorkError, RequestError
 from cxrtool.model.bundle import load_bundle
 from cxrtool.progress import Progress
 from cxrtool.settings import ResolvedSettings, load_settings
 from cxrtool.training.loop import train
+from warm import Warm, until
 
 
 def small(phantoms: Path, **more: object) -> ResolvedSettings:
@@ -171,27 +167,19 @@ def test_too_many_missing_images_stop_and_a_few_are_named(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_60_61_a_signal_ends_a_real_process_and_what_is_done_is_kept(
-    phantoms: Path, tmp_path: Path, number: int, code: int, cxr: Cxr
+    phantoms: Path, tmp_path: Path, number: signal.Signals, code: int, warm: Warm
 ) -> None:
-    options = ["--data", str(phantoms), "--out", "run", "--init", "none", "--image-size", "32", "--device", "cpu"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cxrtool", "train", *options, "--epochs", "500", "--batch-size", "8"],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "history.csv").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == code, told
-    assert "cxr train --resume run" in told
-    assert "Traceback" not in told
+    options = ["--data", phantoms, "--out", "run", "--init", "none", "--image-size", 32, "--device", "cpu"]
+    process = warm.start("train", *options, "--epochs", 500, "--batch-size", 8, cwd=tmp_path)
+    until((tmp_path / "run" / "history.csv").exists)
+    process.kill(number)
+    ended = process.wait()
+    assert ended.code == code, ended.stderr
+    assert "cxr train --resume run" in ended.stderr
+    assert "Traceback" not in ended.stderr
     epochs = len((tmp_path / "run" / "history.csv").read_text().splitlines()) - 1
     load_bundle(tmp_path / "run" / "model.safetensors")
     assert not list((tmp_path / "run").glob("*.partial"))
-    done = cxr("train", "--resume", "run", "--epochs", epochs + 1, "--json")
-    assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)["history"]) == epochs + 1
+    done = warm.run("train", "--resume", "run", "--epochs", epochs + 1, "--json", cwd=tmp_path, stdout=tmp_path / "out")
+    assert done.code == 0, done.stderr
+    assert len(json.loads((tmp_path / "out").read_text())["history"]) == epochs + 1

@@ -1,5 +1,6 @@
 """The command ``cxr``: its subcommands, and how an error becomes one line and an exit code."""
 
+import errno
 import os
 import signal
 import sys
@@ -31,7 +32,7 @@ from cxrtool.cli import (
     train,
     tune,
 )
-from cxrtool.errors import CxrError
+from cxrtool.errors import CxrError, is_out_of_memory
 
 app = typer.Typer(
     name="cxr",
@@ -99,8 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     display.show_logs(debug)
     signal.signal(signal.SIGTERM, _on_sigterm)
     code = _run(given, debug)
-    _flush_quietly()
-    raise SystemExit(code)
+    raise SystemExit(_flushed(code))
 
 
 def _run(arguments: list[str], debug: bool) -> int:
@@ -121,8 +121,11 @@ def _run(arguments: list[str], debug: bool) -> int:
     except (KeyboardInterrupt, typer.Abort):
         display.hint("stopped by SIGINT")
         return 130
-    except BrokenPipeError:
-        return _leave_pipe()
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise  # typer makes a SystemExit(1) of some
+        _leave_stdout()
+        return 0  # the reader (head, say) has gone: nothing is wrong
     except Exception as error:  # noqa: BLE001 - the last place that can turn an error into one line
         return _report(error, debug)
 
@@ -138,22 +141,37 @@ def _report(error: Exception, debug: bool) -> int:
         return 2
     if debug:
         traceback.print_exc()
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        display.print_error(_no_room(error))
+        return 1
+    if is_out_of_memory(error):
+        display.print_error(CxrError("memory has run out", "Take a smaller --batch-size or --image-size."))
+        return 1
     name = type(error).__name__
     display.print_error(CxrError(f"unexpected {name}: {error}", "Run again with --debug and report what it says."))
     return 1
 
 
-def _leave_pipe() -> int:
-    # The reader (head, say) has gone: nothing is wrong, and Python must not complain while it flushes.
+def _leave_stdout() -> None:
+    """Let nothing more be written there: Python must not complain while it flushes."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
 
 
-def _flush_quietly() -> None:
+def _flushed(code: int) -> int:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _leave_pipe()
+        _leave_stdout()
+    except OSError as error:
+        _leave_stdout()
+        display.print_error(_no_room(error))
+        return 1
+    return code
+
+
+def _no_room(error: OSError) -> CxrError:
+    where = error.filename or "the output"
+    return CxrError(f"cannot write {where}: {error.strerror}", "Make room on the disk, and start it again.")
 
 
 if __name__ == "__main__":

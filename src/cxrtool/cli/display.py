@@ -1,6 +1,7 @@
 """What people see: tables on stdout, progress and hints on stderr."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,14 +46,26 @@ def safe(text: object) -> str:
     return escape(printable(str(text)))
 
 
+class _Results(Console):
+    def on_broken_pipe(self) -> None:
+        """Let `main` end it quietly; rich would end it with 1."""
+        raise BrokenPipeError
+
+
+class _Notes(Console):
+    def on_broken_pipe(self) -> None:
+        """Work does not stop because nobody listens."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 def out() -> Console:
     """The console for results. Made when asked for, so that a redirected stdout is the one used."""
-    return Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    return _Results(file=sys.stdout, highlight=False, soft_wrap=True)
 
 
 def err() -> Console:
     """The console for progress, logs and hints."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    return _Notes(file=sys.stderr, highlight=False, soft_wrap=True)
 
 
 def print_json(value: object) -> None:

@@ -74,7 +74,9 @@ def explain(
     # Pictures are drawn and packed by threads while the network makes the next maps.
     workers = max(2, resolved.settings.runtime.reading_threads)
     with display.progress_bar() as progress:
-        for _, row in read_ahead(zip(names, found, strict=True), save, workers, 4 * workers):
+        for _, row in read_ahead(
+            zip(names, found, strict=True), save, workers, 4 * workers, name_of=lambda one: one[0]
+        ):
             if isinstance(row, CxrError):
                 raise row
             rows.append(row)

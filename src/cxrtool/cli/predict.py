@@ -15,7 +15,7 @@ import typer
 from cxrtool.cli import display
 from cxrtool.cli.inputs import input_paths, load_classifier
 from cxrtool.cli.options import ENGINE, READING, JsonOption, settings_options
-from cxrtool.errors import RequestError
+from cxrtool.errors import CxrError, RequestError
 from cxrtool.files import to_json
 from cxrtool.findings import FINDINGS
 from cxrtool.progress import Progress
@@ -70,6 +70,7 @@ def predict(
     name_of = path_digest if hash_paths else printable_path
     failed = total = warned = 0
     with ExitStack() as stack:
+        stack.enter_context(_not_quietly_without(csv))
         progress = stack.enter_context(display.progress_bar())
         sinks: list[Sink] = []
         if csv is not None:
@@ -98,6 +99,19 @@ def predict(
     if failed:
         display.hint(f"{failed} of {total} images could not be read")
         raise typer.Exit(1)
+
+
+@contextmanager
+def _not_quietly_without(csv: Path | None) -> Iterator[None]:
+    """A closed pipe ends quietly, but not where a table was asked for that is not finished."""
+    try:
+        yield
+    except BrokenPipeError:
+        if csv is None:
+            raise
+        raise CxrError(
+            f"the reader of the output has gone before {csv} was finished", "Go on with it: --resume-csv."
+        ) from None
 
 
 def _started(paths: Iterator[Path]) -> Iterator[Path]:

@@ -13,8 +13,11 @@ def graceful_stop() -> Iterator[Callable[[], int | None]]:
     """The first SIGINT or SIGTERM asks the loop to end after its step; a second one ends at once."""
     asked: list[int] = []
 
-    def ask(number: int, _frame: FrameType | None) -> None:
+    def ask(number: int, frame: FrameType | None) -> None:
         if asked:
+            at_once = before[signal.Signals(number)]
+            if callable(at_once):
+                at_once(number, frame)
             raise KeyboardInterrupt
         asked.append(number)
         display.hint("ending after this step; once more ends at once")

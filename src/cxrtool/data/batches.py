@@ -5,7 +5,7 @@ resize, a thread starts at once, needs no shared memory and cannot be killed for
 on how many there are.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -118,7 +118,7 @@ def radiograph_batches(paths: Iterable[Path], reading: Reading) -> Iterator[list
     load = partial(read_radiograph, reading=reading)
     waiting: list[tuple[Path, Radiograph | CxrError]] = []
     ahead = max(2 * reading.batch_size, 2 * reading.workers)
-    for path, result in read_ahead(paths, load, reading.workers, ahead, reading.timeout):
+    for path, result in read_ahead(paths, load, reading.workers, ahead, reading.timeout, shown):
         waiting.append((path, result))
         if len(waiting) == reading.batch_size:
             yield waiting
@@ -132,7 +132,7 @@ def manifest_batches(
     groups: Sequence[NDArray[np.int64]],
     reading: Reading,
     cache: "PixelCache | None" = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The rows of each group as one batch, in the order given.
 
     Args:
@@ -147,7 +147,9 @@ def manifest_batches(
     load = _loader(manifest, reading.preprocessing, cache)
     rows = [int(row) for group in groups for row in group]
     largest = max((len(group) for group in groups), default=1)
-    results = read_ahead(rows, load, reading.workers, 2 * largest, reading.timeout)
+    results = read_ahead(
+        rows, load, reading.workers, 2 * largest, reading.timeout, lambda row: shown(manifest.file(row))
+    )
     try:
         for group in groups:
             pixels = [_or_raise(next(results)[1]) for _ in group]
@@ -170,7 +172,7 @@ def _loader(
 
 def _or_raise(result: NDArray[np.uint8] | CxrError) -> NDArray[np.uint8]:
     if isinstance(result, CxrError):
-        raise type(result)(result.message, "Find all such files with: cxr check-data DATA --full.")
+        raise type(result)(result.message, "Find all such files with: cxr check-data DATA --full.") from result
     return result
 
 

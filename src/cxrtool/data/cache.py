@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cxrtool.data.batches import Reading, read_pixels
-from cxrtool.data.images import Preprocessing, reader
+from cxrtool.data.images import Preprocessing, reader, shown
 from cxrtool.data.manifest import Manifest
 from cxrtool.data.reading import read_ahead
 from cxrtool.errors import CxrError, InterruptedWorkError, RequestError
@@ -272,6 +272,9 @@ class _Job:
     def load(self, row: int) -> NDArray[np.uint8]:
         return read_pixels(self.manifest.file(row), self.preprocessing, self.manifest.root)
 
+    def name_of(self, row: int) -> str:
+        return shown(self.manifest.file(row))
+
     @property
     def preprocessing(self) -> Preprocessing:
         return self.reading.preprocessing
@@ -370,8 +373,13 @@ def _stamps(job: _Job) -> NDArray[np.int64]:
         return [_stamp(root + str(path)) for path in paths[start : start + _STAT_CHUNK]]
 
     starts = range(0, len(paths), _STAT_CHUNK)
-    chunks = read_ahead(starts, look, job.reading.workers, 4 * job.reading.workers, job.reading.timeout)
-    found = [stamp for _, chunk in chunks if not isinstance(chunk, CxrError) for stamp in chunk]
+    found: list[tuple[int, int]] = []
+    for _, chunk in read_ahead(
+        starts, look, job.reading.workers, 4 * job.reading.workers, job.reading.timeout, job.name_of
+    ):
+        if isinstance(chunk, CxrError):
+            raise chunk
+        found += chunk
     return np.array(found, dtype=np.int64).reshape(-1, 2)
 
 
@@ -416,7 +424,9 @@ def _spot_check(job: _Job, cache: PixelCache) -> str:
 
 def _errors(job: _Job, cache: PixelCache) -> tuple[str, ...]:
     """What is wrong with each image that is not held, read again."""
-    results = read_ahead(cache.not_held.tolist(), job.load, job.reading.workers, timeout=job.reading.timeout)
+    results = read_ahead(
+        cache.not_held.tolist(), job.load, job.reading.workers, timeout=job.reading.timeout, name_of=job.name_of
+    )
     return tuple(result.message for _, result in results if isinstance(result, CxrError))
 
 
@@ -468,7 +478,6 @@ def _build(job: _Job) -> tuple[str, ...]:
         packed = io.BytesIO()
         np.save(packed, rows)
         write_bytes(job.folder / names[1], packed.getvalue())
-        _sync_folder(job.folder)
         sidecar = _Sidecar(
             format=_FORMAT,
             root=str(job.manifest.root),
@@ -488,7 +497,6 @@ def _build(job: _Job) -> tuple[str, ...]:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         write_text(job.folder / _SIDECAR, sidecar.model_dump_json(indent=2) + "\n")
-        _sync_folder(job.folder)
     except OSError as error:
         raise CxrError(f"cannot write the cache {path}: {error.strerror or error}", _ELSEWHERE) from None
     finally:
@@ -503,7 +511,7 @@ def _write_pixels(job: _Job, file: BinaryIO, rows: NDArray[Any]) -> tuple[str, .
     nothing = np.zeros((job.preprocessing.image_size,) * 2, dtype=np.uint8)
     phase, total = f"cache {job.manifest.split}", len(rows)
     ahead = max(64, 4 * job.reading.workers)
-    results = read_ahead(range(total), job.load, job.reading.workers, ahead, job.reading.timeout)
+    results = read_ahead(range(total), job.load, job.reading.workers, ahead, job.reading.timeout, job.name_of)
     try:
         for row, result in results:
             pixels = nothing if isinstance(result, CxrError) else np.ascontiguousarray(result)
@@ -531,12 +539,3 @@ def _write_all(file: BinaryIO, content: memoryview) -> None:
     content = content.cast("B")
     while content:
         content = content[file.write(content) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder last, as `os.fsync` does for a file's bytes."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from cxrtool.choices import Views
-from cxrtool.data.images import read, starts_as_dicom
+from cxrtool.data.images import read, shown, starts_as_dicom
 from cxrtool.data.leaks import shared_patients
 from cxrtool.data.manifest import Manifest, available_splits, load_manifest, missing_images
 from cxrtool.data.reading import read_ahead
@@ -151,7 +151,7 @@ def _inspect(
     manifest: Manifest, rows: list[int], full: bool, workers: int
 ) -> Iterator[tuple[str, _ImageFacts | CxrError]]:
     load = partial(_facts, manifest=manifest, full=full)
-    for row, found in read_ahead(rows, load, workers):
+    for row, found in read_ahead(rows, load, workers, name_of=lambda row: shown(manifest.file(row))):
         yield str(manifest.paths[row]), found
 
 

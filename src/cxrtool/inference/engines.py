@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Backend, Precision
 from cxrtool.data.batches import Reading, manifest_batches, split_batches
-from cxrtool.errors import RequestError
+from cxrtool.errors import CxrError, RequestError, first_line, is_out_of_memory
 from cxrtool.findings import FINDINGS
 from cxrtool.inference.forward import Runtime, choose_runtime, sigmoid
 from cxrtool.inference.precision import (
@@ -87,8 +87,17 @@ class TorchEngine:
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits [B, 5] float32 of pixels [B, 1, S, S] uint8."""
         bf16 = torch.autocast(self.runtime.device.type, torch.bfloat16, enabled=self.runtime.bf16)
-        with torch.inference_mode(), bf16:
-            logits: NDArray[np.float32] = self.network(self.runtime.tensor(pixels)).float().cpu().numpy()
+        try:
+            with torch.inference_mode(), bf16:
+                logits: NDArray[np.float32] = self.network(self.runtime.tensor(pixels)).float().cpu().numpy()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            less = f"try half of it, {len(pixels) // 2}" if len(pixels) > 1 else "there is no smaller one"
+            raise CxrError(
+                f"memory has run out at {len(pixels)} images at once ({first_line(error)})",
+                f"Take a smaller runtime.batch_size (--batch-size outside of train): {less}.",
+            ) from error
         return logits
 
 

@@ -23,7 +23,7 @@ from cxrtool.choices import Backend, ExportFormat, Precision
 from cxrtool.data.batches import Radiograph, Reading, radiograph_batches
 from cxrtool.data.images import list_images
 from cxrtool.errors import CxrError, RequestError
-from cxrtool.files import sha256_of_file, write_json
+from cxrtool.files import locked_folder, sha256_of_file, sweep_partials, sync_folder, write_json
 from cxrtool.inference.exports import (
     FOLDER_NAME,
     FORMAT_OF,
@@ -166,14 +166,16 @@ def _scalings(header: BundleHeader) -> dict[str, StoredScalings] | None:
 def _replacing_folder(folder: Path) -> Iterator[Path]:
     """A folder to write in; when the block ends well its files are moved into `folder`, the record last."""
     partial = folder / f".{secrets.token_hex(4)}.partial"
+    sweep_partials(folder)
     try:
-        partial.mkdir(parents=True)
         try:
-            yield partial
-            for file in sorted(partial.iterdir(), key=lambda file: file.suffix == ".json"):
-                with file.open("rb+") as opened:
-                    os.fsync(opened.fileno())
-                file.replace(folder / file.name)
+            with locked_folder(partial):
+                yield partial
+                for file in sorted(partial.iterdir(), key=lambda file: file.suffix == ".json"):
+                    with file.open("rb+") as opened:
+                        os.fsync(opened.fileno())
+                    file.replace(folder / file.name)
+                sync_folder(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             with contextlib.suppress(OSError):

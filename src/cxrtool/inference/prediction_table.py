@@ -17,8 +17,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
 
-from cxrtool.errors import RequestError
-from cxrtool.files import cannot_write, csv_cell, csv_row, write_json
+from cxrtool.errors import RequestError, WriteError
+from cxrtool.files import cannot_write, csv_cell, csv_row, is_same_file, sync_folder, write_json
 from cxrtool.findings import FINDINGS
 from cxrtool.inference.classifier import Prediction
 
@@ -76,37 +76,54 @@ def open_table(
         CxrError: it cannot be written.
     """
     partial, about = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.partial.json")
+    of_the_block: OSError | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("a+", encoding="utf-8", newline="") as file:
-            _lock(file, path)
+            _lock(file, partial, path)
             file.seek(0)
-            kept = _kept_rows(file.read(), about, identity) if resume else []
+            kept, size = _kept_rows(file.read(), about, identity) if resume else ([], 0)
             paths = _same_inputs(paths, kept, name_of)
-            file.seek(0)
-            file.truncate()
-            file.write("".join(csv_row(row) for row in (COLUMNS, *kept)))
+            file.truncate(size)  # what is kept stays where it is: a kill now must not lose it
             write_json(about, asdict(identity))
+            if not size:
+                file.write(csv_row(COLUMNS))
 
             def write(prediction: Prediction) -> None:
-                file.write(csv_row(_cells(prediction, name_of(prediction.path))))
+                try:
+                    file.write(csv_row(_cells(prediction, name_of(prediction.path))))
+                except OSError as error:
+                    raise _full(path, error) from error
 
-            yield OpenTable(paths, len(kept), sum(bool(row[-2]) for row in kept), write)
+            try:
+                yield OpenTable(paths, len(kept), sum(bool(row[-2]) for row in kept), write)
+            except OSError as error:
+                of_the_block = error
+                raise
             file.flush()
             os.fsync(file.fileno())
             partial.replace(path)
+            sync_folder(path.parent)
         about.unlink(missing_ok=True)
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
+        if error is of_the_block:
             raise
-        raise cannot_write(path, error) from error
+        raise _full(path, error) from error
 
 
-def _lock(file: TextIO, path: Path) -> None:
+def _full(path: Path, error: OSError) -> WriteError:
+    advice = "Check rights and free space; rows that were written stay, and --resume-csv goes on from them."
+    return WriteError(cannot_write(path, error).message, advice)
+
+
+def _lock(file: TextIO, partial: Path, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = is_same_file(file.fileno(), partial)  # not if another process has finished its table in between
     except BlockingIOError:
-        raise RequestError(f"another process writes {path}", "Wait for it, or name another --csv.") from None
+        free = False
+    if not free:
+        raise RequestError(f"another process writes {path}", "Wait for it, or name another --csv.")
 
 
 def _cells(prediction: Prediction, name: str) -> list[object]:
@@ -115,12 +132,12 @@ def _cells(prediction: Prediction, name: str) -> list[object]:
     return [name, *numbers, ";".join(prediction.positives), prediction.error, codes]
 
 
-def _kept_rows(text: str, about: Path, identity: TableIdentity) -> list[list[str]]:
-    """The rows of the whole batches that a stopped run wrote."""
-    whole = text[: text.rfind("\n") + 1]  # the last line may be half written; no cell holds a line break
-    rows = list(csv.reader(io.StringIO(whole)))[1:]
-    if not rows:
-        return []
+def _kept_rows(text: str, about: Path, identity: TableIdentity) -> tuple[list[list[str]], int]:
+    """The rows of the whole batches that a stopped run wrote, and how many bytes they take with the header."""
+    # The last line may be half written. No cell holds a line break.
+    lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
+    if len(lines) < 2:
+        return [], 0
     try:
         before = json.loads(about.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -132,7 +149,8 @@ def _kept_rows(text: str, about: Path, identity: TableIdentity) -> list[list[str
             f"the stopped table was made with another {', '.join(changed).replace('_', ' ')}",
             "Take what it was made with, or leave out --resume-csv to begin anew.",
         )
-    return rows[: len(rows) // identity.batch_size * identity.batch_size]
+    whole = lines[: 1 + (len(lines) - 1) // identity.batch_size * identity.batch_size]
+    return list(csv.reader(io.StringIO("".join(whole))))[1:], len("".join(whole).encode())
 
 
 def _same_inputs(paths: Iterator[Path], kept: Sequence[list[str]], name_of: Callable[[Path], str]) -> Iterator[Path]:

@@ -1,5 +1,6 @@
 """Engines that run an exported network: ONNX Runtime and OpenVINO, both on the CPU."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,19 @@ class OnnxEngine:
         return logits
 
 
+@cache
+def _openvino_core() -> Any:
+    """One for the process, and for ever.
+
+    On a CPU with AMX each core gives its thread an alternate stack for signals and takes it away when it is freed. Two
+    that are not freed in reverse order leave the thread on a stack that is gone, and the next signal that Python
+    handles, of a child's end say, ends the process by SIGSEGV (openvino 2026.4).
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class OpenVinoEngine:
     """An OpenVINO model on the CPU, with as many threads as torch has.
 
@@ -57,9 +71,7 @@ class OpenVinoEngine:
 
     def __init__(self, path: Path, precision: Precision) -> None:
         refuse_without_library(ExportFormat.OPENVINO)
-        import openvino
-
-        core = openvino.Core()
+        core = _openvino_core()
         if precision is Precision.BF16 and not has_bf16(Backend.OPENVINO):
             raise RequestError("--precision bf16: OpenVINO finds no bfloat16 in this CPU", "Use fp32, or int8.")
         options: dict[str, Any] = {
@@ -87,9 +99,7 @@ def has_bf16(backend: Backend) -> bool:
     """Whether this backend computes in bfloat16 on this CPU; its library must be installed."""
     if backend is not Backend.OPENVINO:
         return False
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _cannot_open(path: Path, error: Exception) -> ModelError:

@@ -2,55 +2,58 @@
 
 import logging
 import time
-from dataclasses import asdict, astuple, dataclass, fields
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.utils import clip_grad_norm_
 
 from cxrtool.choices import OptimizerName, SelectBy
 from cxrtool.data.augment import draw_changes, epoch_order
 from cxrtool.data.batches import manifest_batches, split_batches
-from cxrtool.errors import CxrError, InterruptedWorkError, RequestError
+from cxrtool.data.images import shown
+from cxrtool.errors import CxrError, InterruptedWorkError, RequestError, WriteError, first_line, is_out_of_memory
 from cxrtool.evaluation.metrics import Evaluation
-from cxrtool.files import write_csv, write_json
+from cxrtool.files import sweep_partials, write_json
 from cxrtool.inference.engines import manifest_logits, torch_engine
 from cxrtool.inference.evaluate import evaluate_logits
-from cxrtool.inference.forward import Runtime
-from cxrtool.model.bundle import (
-    BUNDLE_NAME,
-    save_bundle,
-)
+from cxrtool.model.bundle import BUNDLE_NAME, digest_of_weights
 from cxrtool.model.densenet import ChestNet, build_network
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import ResolvedSettings, TrainSettings
 from cxrtool.training.augment import augment
 from cxrtool.training.loss import masked_bce
+from cxrtool.training.memory import batch_that_fits
 from cxrtool.training.run import (
-    SETTINGS_NAME,
     Run,
     StopSignal,
     bundle_header,
+    can_begin_anew,
     describe_run,
     locked,
     prepare_run,
     refuse_changes,
+    refuse_run_there,
     run_name,
+    save_epoch,
+    warn_of_little_space,
     with_caches,
 )
 from cxrtool.training.state import (
     STATE_NAME,
     EpochRecord,
     TrainingState,
-    read_state,
+    has_state,
+    newest_state,
     restore,
     save_state,
 )
 
 log = logging.getLogger(__name__)
-
-LAST_NAME = "last.safetensors"
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def train(
         out: the run's folder; without it a readable name under `settings.runs`.
         resume: the folder of a run to go on with; its settings must be `resolved`'s.
         progress: called after each step.
-        stop: asked after each step; see `StopSignal`.
+        stop: asked before each step and after each batch of valid; see `StopSignal`.
 
     Returns:
         The run, with RUN/model.safetensors (best), last.safetensors, history.csv and .json, settings.yaml,
@@ -94,31 +97,41 @@ def train(
 
     Raises:
         RequestError: the data, the settings or the folder cannot be used; nothing was begun.
-        InterruptedWorkError: `stop` gave a signal; whole epochs are kept.
-        CxrError: an image cannot be read, or the loss is not finite.
+        InterruptedWorkError: `stop` gave a signal; every step is kept.
+        WriteError: the disk is full; the last state is kept.
+        CxrError: an image cannot be read, the loss is not finite, or memory has run out.
     """
     settings = resolved.settings
     folder = resume or out or settings.runs / run_name(settings.train)
-    state_path = folder / STATE_NAME
-    if resume is None and any((folder / name).exists() for name in (SETTINGS_NAME, STATE_NAME, BUNDLE_NAME)):
-        raise RequestError(f"{folder} holds a run already", f"Go on with --resume {folder}, or name another --out.")
-    saved = read_state(state_path) if resume else None
+    if resume is None:
+        refuse_run_there(folder)
+    anew = resume is None or can_begin_anew(folder)
+    if not anew and not has_state(folder):
+        raise RequestError(f"{folder} holds nothing to resume (no {STATE_NAME})", "Start it anew with --out.")
     run = prepare_run(settings, folder, progress, stop)
-    if saved is not None:
-        refuse_changes(saved[0].fingerprint, run.fingerprint, folder)
-    init = "none" if resume else settings.train.init
+    init = settings.train.init if anew else "none"
     network = run.runtime.place(build_network(run.reading.preprocessing, init, settings.train.seed))
-    optimizer = _build_optimizer(network, settings.train)
-    state = TrainingState(0, 0, None, (), run.fingerprint)
-    if saved is not None:
-        state, tensors = saved
-        restore(tensors, network, optimizer)
-    run = with_caches(run)  # last, as it may take minutes: what can be refused has been
-    with locked(folder):
+    work = _Work(run, network, _build_optimizer(network, settings.train))
+    with locked(folder), _telling_how_to_go_on(folder):
+        if anew and has_state(folder):  # of another process, since
+            refuse_run_there(folder)
+        sweep_partials(folder)
+        state = TrainingState(0, 0, None, "", (), run.fingerprint) if anew else _resumed(work)
+        warn_of_little_space(folder, network)
+        work = replace(work, run=with_caches(run))  # last, as it may take minutes: what can be refused has been
         describe_run(run, resolved, network)
-        if saved is None:
-            save_state(state_path, state, network, optimizer)
-        return _fit(run, network, optimizer, state)
+        if anew:
+            save_state(folder, state, network, work.optimizer)
+        return _fit(work, state)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What an epoch works on."""
+
+    run: Run
+    network: ChestNet
+    optimizer: torch.optim.Optimizer
 
 
 def _build_optimizer(network: ChestNet, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -126,16 +139,33 @@ def _build_optimizer(network: ChestNet, settings: TrainSettings) -> torch.optim.
     return kind(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
-def _fit(run: Run, network: ChestNet, optimizer: torch.optim.Optimizer, state: TrainingState) -> TrainResult:
+def _resumed(work: _Work) -> TrainingState:
+    folder = work.run.folder
+    state, tensors = newest_state(folder)
+    refuse_changes(state.fingerprint, work.run.fingerprint, folder)
+    restore(tensors, work.network, work.optimizer)
+    return save_epoch(folder, state, work.network.state_dict())
+
+
+@contextmanager
+def _telling_how_to_go_on(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except WriteError as error:
+        advice = f"Make room, then go on from what is kept: cxr train --resume {folder}"
+        raise WriteError(error.message, advice if has_state(folder) else error.advice) from error
+
+
+def _fit(work: _Work, state: TrainingState) -> TrainResult:
     started = time.perf_counter()
-    settings = run.settings.train
+    run, settings = work.run, work.run.settings.train
     for epoch in range(state.epoch + 1, settings.epochs + 1):
         began = time.perf_counter()
-        train_loss, speed = _train_epoch(run, network, optimizer, epoch, state.epoch)
-        evaluation, valid_loss = _validate(run, network, epoch)
+        losses, speed = _train_epoch(work, state)
+        evaluation, valid_loss = _validate(work, state, losses)
         record = EpochRecord(
             epoch=epoch,
-            train_loss=train_loss,
+            train_loss=losses.mean,
             valid_loss=valid_loss,
             valid_auroc=evaluation.mean_auroc,
             valid_auprc=evaluation.mean_auprc,
@@ -143,7 +173,7 @@ def _fit(run: Run, network: ChestNet, optimizer: torch.optim.Optimizer, state: T
             images_per_second=speed,
             seconds=time.perf_counter() - began,
         )
-        state = _keep(run, network, optimizer, state, record, evaluation)
+        state = _keep(work, state, record, evaluation)
         if settings.patience and epoch - state.best_epoch >= settings.patience:
             log.warning("no better epoch for %d: stopped after epoch %d", settings.patience, epoch)
             break
@@ -151,102 +181,182 @@ def _fit(run: Run, network: ChestNet, optimizer: torch.optim.Optimizer, state: T
     return TrainResult(run.folder, run.folder / BUNDLE_NAME, best, state.history, time.perf_counter() - started)
 
 
-def _train_epoch(
-    run: Run, network: ChestNet, optimizer: torch.optim.Optimizer, epoch: int, kept_epochs: int
-) -> tuple[float, float]:
-    """One pass over the train split; mean loss and images per second."""
-    settings = run.settings.train
+@dataclass
+class _Losses:
+    """The losses of an epoch's steps. They stay on the device until they are read, as reading waits for it.
+
+    Attributes:
+        total: of the steps read.
+        steps: of the epoch, read or not.
+        waiting: rows and loss of the steps that are not.
+    """
+
+    total: float
+    steps: int
+    waiting: list[tuple[NDArray[np.int64], torch.Tensor]] = field(default_factory=list)
+
+    @property
+    def mean(self) -> float:
+        """Over the steps read."""
+        return self.total / (self.steps - len(self.waiting))
+
+    def add(self, rows: NDArray[np.int64], loss: torch.Tensor) -> None:
+        """Count a step."""
+        self.steps += 1
+        self.waiting.append((rows, loss.detach()))
+
+    def read(self, work: _Work, epoch: int) -> None:
+        """Add up what waits.
+
+        Raises:
+            CxrError: a loss is not finite; it names the step and its images.
+        """
+        if not self.waiting:
+            return
+        first = self.steps - len(self.waiting) + 1
+        values = torch.stack([loss for _, loss in self.waiting]).tolist()
+        for step, (value, (rows, _)) in enumerate(zip(values, self.waiting, strict=True), start=first):
+            if not np.isfinite(value):
+                raise _not_finite(work.run, "loss is", epoch, step, rows)
+            self.total += value
+        rows = self.waiting[-1][0]
+        self.waiting.clear()
+        # A step can spoil the weights though its loss was finite: such weights must not be kept.
+        sound = torch.stack([tensor.isfinite().all() for tensor in work.network.parameters()]).all()
+        if not sound.item():
+            raise _not_finite(work.run, "weights are", epoch, self.steps, rows)
+
+
+def _not_finite(run: Run, what: str, epoch: int, step: int, rows: NDArray[np.int64]) -> CxrError:
+    paths = [shown(run.train.manifest.file(int(row))) for row in rows]
+    about = run.folder / "not-finite.json"
+    write_json(about, {"epoch": epoch, "step": step, "rows": rows, "paths": paths})
+    more = f" and {len(paths) - 2} more (all in {about})" if len(paths) > 2 else ""
+    return CxrError(
+        f"the {what} not finite in epoch {epoch} at step {step}, of {', '.join(paths[:2])}{more}",
+        "Try a smaller --lr, --clip-gradients 1 or --precision fp32; what was kept before is as it was.",
+    )
+
+
+def _train_epoch(work: _Work, state: TrainingState) -> tuple[_Losses, float]:
+    """What is left of the pass over the train split that `state` stands in; losses and images per second."""
+    try:
+        return _train_steps(work, state)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        told = first_line(error)
+    # Behind the except block, so that nothing holds what the failed step had taken.
+    settings = work.run.settings.train
+    size = settings.batch_size
+    work.optimizer.zero_grad(set_to_none=True)
+    fits = batch_that_fits(size, settings.image_size, work.run.runtime)
+    raise CxrError(
+        f"memory has run out in epoch {state.epoch + 1}, in a step of {size} images ({told})",
+        f"Start anew with --batch-size {fits}: a step of so many was tried just now and fits."
+        if fits
+        else "Not even 2 images fit: take a smaller --image-size, or a machine with more memory.",
+    )
+
+
+def _train_steps(work: _Work, state: TrainingState) -> tuple[_Losses, float]:
+    run, settings, epoch = work.run, work.run.settings.train, state.epoch + 1
     device = run.runtime.device
     order = epoch_order(settings.seed, epoch, len(run.train.manifest))
-    groups = split_batches(order, settings.batch_size, merge_single=True)
+    groups = split_batches(order, settings.batch_size, merge_single=True)[state.step :]
+    before = len(order) - sum(map(len, groups))
     pos_weight = None if run.pos_weight is None else torch.from_numpy(run.pos_weight).to(device)
-    total_loss = torch.zeros((), device=device)
-    steps, done, began, reported = 0, 0, time.perf_counter(), 0.0
-    network.train()
-    for batch in manifest_batches(run.train.manifest, groups, run.reading, run.train.cache):
-        pixels = run.runtime.tensor(batch.pixels)
-        if settings.augment:
-            pixels = augment(pixels, draw_changes(settings.seed, epoch, batch.rows))
-        targets = torch.from_numpy(run.train.targets[batch.rows]).to(device)
-        mask = torch.from_numpy(run.train.mask[batch.rows]).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=run.runtime.bf16):
-            logits = network(pixels)
-        loss = masked_bce(logits, targets, mask, pos_weight)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if settings.clip_gradients:
-            clip_grad_norm_(network.parameters(), settings.clip_gradients)
-        optimizer.step()
-        total_loss += loss.detach()
-        steps, done = steps + 1, done + len(batch.rows)
-        elapsed = time.perf_counter() - began
-        # Reading the loss waits for the device, so it is read a few times a second and not each step.
-        if elapsed - reported > 0.3 or done == len(order):
-            reported = elapsed
-            _refuse_non_finite(total_loss.item(), epoch, steps)
-            detail = f"loss {total_loss.item() / steps:.4f}, {done / elapsed:.1f} images/s"
-            run.progress(Progress(f"epoch {epoch}/{settings.epochs}", done, len(order), detail))
-        _stop_if_asked(run, epoch, kept_epochs)
-    return total_loss.item() / steps, done / (time.perf_counter() - began)
+    losses, done, began, reported = _Losses(state.loss_sum, state.step), before, time.perf_counter(), 0.0
+    work.network.train()
+    with closing(manifest_batches(run.train.manifest, groups, run.reading, run.train.cache)) as batches:
+        for batch in batches:
+            _stop_if_asked(work, state, losses)
+            targets = torch.from_numpy(run.train.targets[batch.rows]).to(device)
+            mask = torch.from_numpy(run.train.mask[batch.rows]).to(device)
+            pixels = run.runtime.tensor(batch.pixels)
+            if settings.augment:
+                pixels = augment(pixels, draw_changes(settings.seed, epoch, batch.rows))
+            losses.add(batch.rows, _step(work, pixels, targets, mask, pos_weight))
+            done += len(batch.rows)
+            elapsed = time.perf_counter() - began
+            if elapsed - reported > 0.3 or done == len(order):
+                reported = elapsed
+                losses.read(work, epoch)
+                detail = f"loss {losses.mean:.4f}, {(done - before) / elapsed:.1f} images/s"
+                run.progress(Progress(f"epoch {epoch}/{settings.epochs}", done, len(order), detail))
+    return losses, (done - before) / (time.perf_counter() - began)
 
 
-def _refuse_non_finite(total_loss: float, epoch: int, step: int) -> None:
-    if not np.isfinite(total_loss):
-        raise CxrError(
-            f"the loss is not finite in epoch {epoch} at or shortly before step {step}",
-            "Try a smaller --lr, --clip-gradients 1 or --precision fp32; the last whole epoch is kept.",
-        )
+def _step(
+    work: _Work,
+    pixels: torch.Tensor,
+    targets: torch.Tensor,
+    mask: torch.Tensor,
+    pos_weight: torch.Tensor | None,
+) -> torch.Tensor:
+    """Train on one batch; its loss, on the device."""
+    runtime, clip = work.run.runtime, work.run.settings.train.clip_gradients
+    with torch.autocast(runtime.device.type, torch.bfloat16, enabled=runtime.bf16):
+        logits = work.network(pixels)
+    loss = masked_bce(logits, targets, mask, pos_weight)
+    work.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if clip:
+        clip_grad_norm_(work.network.parameters(), clip)
+    work.optimizer.step()
+    return loss
 
 
-def _stop_if_asked(run: Run, epoch: int, kept_epochs: int) -> None:
-    number = run.stop()
-    if number is not None:
-        raise InterruptedWorkError(
-            f"stopped in epoch {epoch}; {kept_epochs} whole epoch{'s are' if kept_epochs != 1 else ' is'} "
-            f"kept in {run.folder}",
-            f"Go on with: cxr train --resume {run.folder}",
-            number,
-        )
+def _stop_if_asked(work: _Work, state: TrainingState, losses: _Losses) -> None:
+    """Keep the steps made since `state` and raise, if a signal has come."""
+    number = work.run.stop()
+    if number is None:
+        return
+    losses.read(work, state.epoch + 1)
+    folder, now = work.run.folder, replace(state, step=losses.steps, loss_sum=losses.total)
+    if now.step > state.step:
+        save_state(folder, now, work.network, work.optimizer)
+    raise InterruptedWorkError(
+        f"stopped in epoch {now.epoch + 1} after step {now.step}, which is kept; "
+        f"{now.epoch} whole epoch{'s are' if now.epoch != 1 else ' is'} kept in {folder}",
+        f"Go on with: cxr train --resume {folder}",
+        number,
+    )
 
 
-def _validate(run: Run, network: ChestNet, epoch: int) -> tuple[Evaluation, float]:
+def _validate(work: _Work, state: TrainingState, losses: _Losses) -> tuple[Evaluation, float]:
     """Metrics at study level and the unweighted loss on valid, in float32."""
+    run, network = work.run, work.network
     network.eval()
-    runtime = Runtime(run.runtime.device, False, run.runtime.channels_last, run.runtime.pin_memory)
+    runtime = replace(run.runtime, bf16=False)
+
+    def progress(step: Progress) -> None:
+        run.progress(step)
+        _stop_if_asked(work, state, losses)
+
+    phase = f"epoch {state.epoch + 1} valid"
     engine = torch_engine(network, runtime)
-    phase = f"epoch {epoch} valid"
-    logits = manifest_logits(engine, run.valid.manifest, run.reading, run.progress, phase, run.valid.cache)
+    logits = manifest_logits(engine, run.valid.manifest, run.reading, progress, phase, run.valid.cache)
     loss = masked_bce(*(torch.from_numpy(array) for array in (logits, run.valid.targets, run.valid.mask)))
     return evaluate_logits(logits, run.valid.manifest, run.settings.data.blank), loss.item()
 
 
-def _keep(
-    run: Run,
-    network: ChestNet,
-    optimizer: torch.optim.Optimizer,
-    state: TrainingState,
-    record: EpochRecord,
-    evaluation: Evaluation,
-) -> TrainingState:
-    """Write the epoch's files; the state last, so that a kill before it costs this epoch and nothing else."""
+def _keep(work: _Work, state: TrainingState, record: EpochRecord, evaluation: Evaluation) -> TrainingState:
+    """Write the epoch: the state first, as what the other files can be written from again."""
+    run, weights = work.run, work.network.state_dict()
     by_loss = run.select_by is SelectBy.LOSS
     score = -record.valid_loss if by_loss else record.valid_auroc
     better = score is not None and (state.best_score is None or score > state.best_score)
-    history = (*state.history, record)
-    header = bundle_header(run, record, evaluation)
-    weights = network.state_dict()
-    if better:
-        save_bundle(run.folder / BUNDLE_NAME, weights, header)
-    save_bundle(run.folder / LAST_NAME, weights, header)
-    columns = [field.name for field in fields(EpochRecord)]
-    write_csv(run.folder / "history.csv", columns, [astuple(row) for row in history])
-    write_json(run.folder / "history.json", [asdict(row) for row in history])
+    sha256 = digest_of_weights(weights)
+    header = bundle_header(run, record, evaluation).model_copy(update={"weights_sha256": sha256})
     kept = TrainingState(
         epoch=record.epoch,
         best_epoch=record.epoch if better else state.best_epoch,
         best_score=score if better else state.best_score,
-        history=history,
+        best_sha256=sha256 if better else state.best_sha256,
+        history=(*state.history, record),
         fingerprint=run.fingerprint,
+        header=header.model_dump(mode="json"),
     )
-    save_state(run.folder / STATE_NAME, kept, network, optimizer)
-    return kept
+    save_state(run.folder, kept, work.network, work.optimizer)
+    return save_epoch(run.folder, kept, weights)

@@ -17,8 +17,8 @@ from cxrtool.predictions import PredictionTable, to_study_level
 from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.settings import ResolvedSettings, load_settings
 from cxrtool.training.loop import train
-from cxrtool.training.run import StopSignal
-from cxrtool.training.state import STATE_NAME, read_state
+from cxrtool.training.run import StopSignal, can_begin_anew
+from cxrtool.training.state import has_state, newest_state
 
 log = logging.getLogger(__name__)
 
@@ -131,9 +131,9 @@ def _with(resolved: ResolvedSettings, policy: str, seed: int) -> ResolvedSetting
 
 def _finish(resolved: ResolvedSettings, folder: Path, progress: ProgressCallback, stop: StopSignal) -> None:
     wished = resolved.settings.train
-    begun = (folder / STATE_NAME).exists()
-    if begun:
-        state, _ = read_state(folder / STATE_NAME)
+    begun = has_state(folder) or can_begin_anew(folder)
+    if has_state(folder):
+        state, _ = newest_state(folder)
         waited = wished.patience and state.epoch - state.best_epoch >= wished.patience
         if state.fingerprint.get("policy") == wished.policy and (state.epoch >= wished.epochs or waited):
             log.info("%s is done", folder)

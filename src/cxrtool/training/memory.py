@@ -1,0 +1,69 @@
+"""Which batch size would fit when memory has run out, found by trying.
+
+On a CPU each try is a process of its own: what the failed step has left in this one is too torn to try in.
+"""
+
+import gc
+import subprocess
+import sys
+
+import numpy as np
+import torch
+
+from cxrtool.data.images import Preprocessing
+from cxrtool.errors import is_out_of_memory
+from cxrtool.findings import FINDINGS
+from cxrtool.inference.forward import Runtime
+from cxrtool.model.densenet import ChestNet
+from cxrtool.training.loss import masked_bce
+
+_MARGIN = 1.1
+_RESERVE = 512 * 2**20
+"""Bytes: a run also writes a state, by way of two copies, and reads images in threads with heaps of their own."""
+
+
+def batch_that_fits(batch_size: int, image_size: int, runtime: Runtime) -> int:
+    """The largest half, quarter, ... of `batch_size` whose step was made just now; 0 if not even 2 images fit."""
+    size = batch_size // 2
+    while size >= 2:
+        if _fits(round(size * _MARGIN), image_size, runtime):
+            return size
+        size //= 2
+    return 0
+
+
+def _fits(images: int, image_size: int, runtime: Runtime) -> bool:
+    if runtime.device.type == "cpu":
+        wished = [images, image_size, torch.get_num_threads(), int(runtime.bf16), int(runtime.channels_last)]
+        command = [sys.executable, "-m", "cxrtool.training.memory", *map(str, wished)]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    gc.collect()
+    torch.cuda.empty_cache()
+    try:
+        make_steps(images, image_size, runtime)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    return True
+
+
+def make_steps(images: int, image_size: int, runtime: Runtime) -> None:
+    """Two steps of training on nothing, as the optimizer takes memory in the first."""
+    network = runtime.place(ChestNet(Preprocessing(image_size=image_size)))
+    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+    pixels = np.zeros((images, 1, image_size, image_size), dtype=np.uint8)
+    targets = torch.zeros((images, len(FINDINGS)), device=runtime.device)
+    for _ in range(2):
+        with torch.autocast(runtime.device.type, torch.bfloat16, enabled=runtime.bf16):
+            logits = network(runtime.tensor(pixels))
+        optimizer.zero_grad(set_to_none=True)
+        masked_bce(logits, targets, targets == 0).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+if __name__ == "__main__":
+    count, side, threads, bf16, channels_last = map(int, sys.argv[1:])
+    torch.set_num_threads(threads)
+    reserve = np.empty(_RESERVE, dtype=np.uint8)
+    make_steps(count, side, Runtime(torch.device("cpu"), bool(bf16), bool(channels_last)))

@@ -1,0 +1,273 @@
+"""Training that is killed, stopped and gone on with ends as training that never was."""
+
+import json
+import random
+import shutil
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from cxrtool.errors import InterruptedWorkError, RequestError
+from cxrtool.model.bundle import load_bundle, read_header
+from cxrtool.settings import ResolvedSettings, load_settings
+from cxrtool.training.loop import train
+from cxrtool.training.state import (
+    PREVIOUS_STATE_NAME,
+    STATE_NAME,
+    TrainingState,
+    newest_state,
+    read_state,
+)
+from warm import Warm, until
+
+TIMES = ("images_per_second", "seconds")
+MODELS = ("model.safetensors", "last.safetensors")
+KILLS = 20
+STEPS = 4
+"""Of an epoch: 22 images by 6."""
+
+
+def options(data: Path, **more: object) -> ResolvedSettings:
+    overrides: dict[str, object] = {
+        "data.root": data,
+        "train.init": "none",
+        "train.image_size": 32,
+        "train.epochs": 3,
+        "train.batch_size": 6,
+        "train.lr": 1e-3,
+        "runtime.device": "cpu",
+    }
+    return load_settings(overrides | {key.replace("__", "."): value for key, value in more.items()}, environ={})
+
+
+def command(data: Path, out: str = "run", epochs: int = 3) -> list[object]:
+    wished = ["train", "--data", data, "--out", out, "--init", "none", "--image-size", 32, "--batch-size", 6]
+    return [*wished, "--lr", 0.001, "--device", "cpu", "--epochs", epochs]
+
+
+def history(run: Path) -> list[dict[str, object]]:
+    """history.json without times."""
+    rows = json.loads((run / "history.json").read_text())
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+
+
+def without_times(state: TrainingState) -> TrainingState:
+    rows = tuple(replace(row, images_per_second=0, seconds=0) for row in state.history)
+    header = {key: value for key, value in (state.header or {}).items() if key not in ("created", "run")}
+    return replace(state, history=rows, header=header)
+
+
+def assert_same(run: Path, whole: Path) -> None:
+    """Weights of both models, the whole state with the optimizer's, and the history are equal to the bit."""
+    (first, ours), (second, theirs) = read_state(run / STATE_NAME), read_state(whole / STATE_NAME)
+    assert without_times(first) == without_times(second)
+    assert ours.keys() == theirs.keys()
+    assert any(name.startswith("optimizer.") for name in ours)
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    for name in MODELS:
+        one, other = (dict(load_bundle(folder / name)[0].state_dict()) for folder in (run, whole))
+        assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
+        assert read_header(run / name).metrics == read_header(whole / name).metrics
+    assert history(run) == history(whole)
+
+
+def assert_agrees(run: Path) -> TrainingState:
+    """The state is sound, and models and history are what it says."""
+    state, _ = read_state(run / STATE_NAME)
+    assert state.header is not None
+    assert read_header(run / "model.safetensors").weights_sha256 == state.best_sha256
+    assert read_header(run / "last.safetensors").weights_sha256 == state.header["weights_sha256"]
+    assert len(history(run)) == state.epoch
+    return state
+
+
+def saved_at(run: Path) -> int:
+    return (run / STATE_NAME).stat().st_mtime_ns if (run / STATE_NAME).exists() else 0
+
+
+@pytest.fixture(scope="module")
+def whole(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three epochs, never stopped."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    train(options(few), run)
+    return run
+
+
+def test_59_a_run_killed_20_times_ends_as_one_never_killed(few: Path, warm: Warm, tmp_path: Path) -> None:
+    """At random moments of the whole life of the process: starting, training, validating and saving.
+
+    Eight kills come after the process has saved, so that the run goes on however slow the machine is.
+    """
+    draws = random.Random(6)
+    run, done = tmp_path / "run", 0
+    for after_a_save in draws.sample([True] * 8 + [False] * (KILLS - 8), KILLS):
+        before = saved_at(run)
+        begun = (run / "settings.yaml").exists()
+        child = warm.start(*(["train", "--resume", "run"] if begun else command(few, epochs=1000)), cwd=tmp_path)
+        if after_a_save:
+            until(lambda before=before: saved_at(run) != before)
+        time.sleep(draws.uniform(0.0, 0.7))
+        child.kill()
+        assert child.wait().code == -signal.SIGKILL
+        if not (run / STATE_NAME).exists():
+            continue
+        state, _ = read_state(run / STATE_NAME)  # never unreadable
+        assert state.epoch >= done, "a whole epoch was lost"
+        if (run / "history.json").exists():
+            assert len(history(run)) <= state.epoch, "an epoch was told of that is not kept"
+        done = state.epoch
+    assert done > 2, "the kills were too early to show anything"
+    ended = warm.run("train", "--resume", "run", "--epochs", done + 1, cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+    assert not list(run.glob(".*.partial")), "what kills left was not swept"
+    train(options(few, train__epochs=done + 1), tmp_path / "whole")
+    assert_same(run, tmp_path / "whole")
+
+
+def test_59_20_kills_while_saving_leave_nothing_unreadable(few: Path, whole: Path, warm: Warm, tmp_path: Path) -> None:
+    """Of a process that does nothing but save; killed when a file is seen half written, and later."""
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    program = """
+from pathlib import Path
+import torch
+from cxrtool.data.images import Preprocessing
+from cxrtool.model.densenet import ChestNet
+from cxrtool.training.run import save_epoch
+from cxrtool.training.state import newest_state, restore, save_state
+network = ChestNet(Preprocessing(image_size=32))
+optimizer = torch.optim.Adam(network.parameters())
+state, tensors = newest_state(Path("run"))
+restore(tensors, network, optimizer)
+while True:
+    save_state(Path("run"), state, network, optimizer)
+    Path("run/last.safetensors").unlink()
+    save_epoch(Path("run"), state, network.state_dict())
+"""
+    draws = random.Random(7)
+    for _ in range(KILLS):
+        left = set(run.glob(".*.partial"))
+        child = warm.start("--version", cwd=tmp_path, patch=program)
+        until(lambda left=left: set(run.glob(".state.safetensors.*.partial")) - left)
+        time.sleep(draws.uniform(0, 0.4))
+        child.kill()
+        assert child.wait().code == -signal.SIGKILL
+        for name in (STATE_NAME, PREVIOUS_STATE_NAME):
+            read_state(run / name)
+        load_bundle(run / "model.safetensors")
+        if (run / "last.safetensors").exists():
+            load_bundle(run / "last.safetensors")
+        assert len(history(run)) == 3
+    ended = warm.run("train", "--resume", "run", cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+    assert not list(run.glob(".*.partial"))
+    assert_same(run, whole)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_60_61_a_run_stopped_at_random_steps_loses_no_step(few: Path, whole: Path, tmp_path: Path, seed: int) -> None:
+    draws, run = random.Random(seed), tmp_path / "run"
+    done, stops = 0, 0
+    while True:
+        asked = iter(range(draws.randint(3, 8), -1, -1))  # before each step, after each batch of valid
+        try:
+            train(
+                options(few),
+                *((None, run) if run.exists() else (run, None)),
+                stop=lambda asked=asked: None if next(asked) else signal.SIGTERM,
+            )
+            break
+        except InterruptedWorkError as error:
+            stopped = error
+        stops += 1
+        state, _ = read_state(run / STATE_NAME)
+        assert stopped.exit_code == 143
+        assert f"in epoch {state.epoch + 1} after step {state.step}" in stopped.message
+        assert STEPS * state.epoch + state.step > done, "a step was lost"
+        done = STEPS * state.epoch + state.step
+    assert stops >= 2
+    assert_same(run, whole)
+
+
+def test_68_a_damaged_state_gives_way_to_the_one_before(
+    few: Path, whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    content = bytearray((run / STATE_NAME).read_bytes())
+    content[len(content) // 2] ^= 1
+    (run / STATE_NAME).write_bytes(content)
+    result = train(options(few), resume=run)
+    assert "does not match its digest" in caplog.text
+    assert "2 whole epochs" in caplog.text
+    assert [row.epoch for row in result.history] == [1, 2, 3]
+    assert_same(run, whole)
+
+
+def test_68_models_and_history_go_back_with_the_state(few: Path, tmp_path: Path) -> None:
+    """Wherever the best epoch was, and with nothing but the state before at hand."""
+    run = tmp_path / "run"
+    for epochs in (2, 3, 4):
+        train(options(few, train__epochs=epochs), *((None, run) if run.exists() else (run, None)))
+        copy = Path(shutil.copytree(run, tmp_path / f"copy{epochs}"))
+        (copy / STATE_NAME).write_bytes(b"cut")
+        before, _ = read_state(copy / PREVIOUS_STATE_NAME)
+        assert before.epoch == epochs - 1
+        with pytest.raises(InterruptedWorkError):
+            train(options(few, train__epochs=5), resume=copy, stop=lambda: signal.SIGINT)
+        assert assert_agrees(copy) == before
+
+
+def test_68_both_states_damaged_is_a_refusal(few: Path, whole: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    for name in (STATE_NAME, PREVIOUS_STATE_NAME):
+        (run / name).write_bytes((run / name).read_bytes()[:-1])
+    with pytest.raises(RequestError, match="cannot be read"):
+        newest_state(run)
+
+
+def test_files_that_a_kill_kept_from_being_written_are_written_from_the_state(
+    few: Path, whole: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    for name in (*MODELS, "history.csv", "history.json"):
+        (run / name).unlink()
+        shutil.copy(whole / PREVIOUS_STATE_NAME, run / STATE_NAME)  # two epochs, of which the second is the best or not
+    train(options(few), resume=run)
+    assert_same(run, whole)
+
+
+def test_a_kill_before_the_first_state_is_begun_anew_by_resume(few: Path, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(whole / "settings.yaml", run)
+    train(options(few), resume=run)
+    assert_same(run, whole)
+
+
+def test_64_of_two_runs_in_one_folder_the_second_is_refused(few: Path, warm: Warm, tmp_path: Path) -> None:
+    first = warm.start(*command(few, epochs=1000), cwd=tmp_path)
+    until((tmp_path / "run" / STATE_NAME).exists)
+    second = warm.run("train", "--resume", "run", cwd=tmp_path)
+    assert second.code == 2
+    assert "another process trains in run" in second.stderr
+    third = warm.run(*command(few), cwd=tmp_path)
+    assert third.code == 2
+    assert "holds a run already" in third.stderr
+    first.kill(signal.SIGTERM)
+    assert first.wait().code == 143
+
+
+def test_61_a_second_signal_ends_at_once(few: Path, warm: Warm, tmp_path: Path) -> None:
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        hang = "import time, cxrtool.training.loop as loop; loop._step = lambda *_: time.sleep(1000)"
+        child = warm.start(*command(few, out=f"run{code}", epochs=1000), cwd=tmp_path, patch=hang)
+        until((tmp_path / f"run{code}" / STATE_NAME).exists)
+        child.kill(number)
+        until(lambda told=child.stderr: "once more ends at once" in told.read_text())
+        child.kill(number)
+        ended = child.wait()
+        assert ended.code == code
+        assert "Traceback" not in ended.stderr
