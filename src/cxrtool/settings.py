@@ -38,6 +38,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 MOST_WORKERS = 256
+FINEST_STEP = 1e-4
+"""Of a grid of thresholds; a bundle's own is checked too, so that no stranger's asks for a grid without end."""
 
 
 def usable_processors() -> int:
@@ -194,7 +196,7 @@ class TuneSettings(_Section):
     target: Fraction | None = Field(default=None, description="wished recall or specificity, for those criteria")
     minimum: Fraction = 0.05
     maximum: Fraction = 0.95
-    step: float = Field(default=0.01, gt=0, le=0.5)
+    step: float = Field(default=0.01, ge=FINEST_STEP, le=0.5)
 
     @model_validator(mode="after")
     def _target_fits(self) -> "TuneSettings":

@@ -5,6 +5,7 @@ file is refused instead.
 """
 
 import io
+import math
 import os
 import stat
 import warnings
@@ -105,8 +106,9 @@ class Preprocessing:
             raise RequestError(f"image size {self.image_size} lies outside 32 to 1024", "320 is usual.")
         if self.resize != type(self).resize:
             raise RequestError(f"resize {self.resize!r} is unknown", f"It must be {type(self).resize!r}.")
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
-            raise RequestError("mean and std need three values each, std above 0", "ImageNet's are usual.")
+        finite = all(math.isfinite(value) for value in (*self.mean, *self.std))
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std) or not finite:
+            raise RequestError("mean and std need three finite values each, std above 0", "ImageNet's are usual.")
 
     def to_dict(self) -> dict[str, object]:
         """Plain values by name."""
@@ -126,7 +128,7 @@ class Preprocessing:
                 std=_three(content["std"]),
                 resize=str(content["resize"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise RequestError(f"preprocessing cannot be read: {error}", "The bundle is damaged.") from None
 
 

@@ -28,6 +28,7 @@ from cxrtool.evaluation.thresholds import threshold_grid
 from cxrtool.files import sha256_of_file, to_json, write_bytes
 from cxrtool.findings import FINDINGS, Blank
 from cxrtool.model.densenet import ChestNet
+from cxrtool.settings import FINEST_STEP
 
 BUNDLE_NAME = "model.safetensors"
 FORMAT_VERSION = 1
@@ -45,9 +46,9 @@ class Tuning(_Part):
 
     criterion: Criterion
     target: float | None = None
-    minimum: float = 0.05
-    maximum: float = 0.95
-    step: float = 0.01
+    minimum: float = Field(default=0.05, ge=0, le=1)
+    maximum: float = Field(default=0.95, ge=0, le=1)
+    step: float = Field(default=0.01, ge=FINEST_STEP, le=0.5)
     split: str
     level: str
     rows: int
@@ -240,7 +241,7 @@ def _no_bundle(path: Path, reason: str) -> ModelError:
 def _parse_header(path: Path, text: str) -> BundleHeader:
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also of a number of more than 4,300 digits
         raise _no_bundle(path, f"its header is not JSON ({error})") from None
     newer = content.get("format_version") if isinstance(content, dict) else None
     if isinstance(newer, int) and newer > FORMAT_VERSION:
