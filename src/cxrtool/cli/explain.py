@@ -105,6 +105,11 @@ def _saved(
             }
         )
     warnings = [{"code": warning.code, "message": warning.message} for warning in explanations[0].warnings]
+    warnings += [
+        {"code": "zero-map", "message": f"the map of {one.label} is zero everywhere"}
+        for one in explanations
+        if not one.heatmap.any()
+    ]
     saved: dict[str, Any] = {"warnings": warnings, "explanations": rows}
     if panel:
         from cxrtool.explain.explanation import panel_of_findings

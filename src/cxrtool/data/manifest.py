@@ -196,7 +196,7 @@ def _strip_prefix(root: Path, sheet: Sheet) -> list[str]:
     if "" in paths:
         raise SheetError(f"{sheet.path} line {sheet.lines[paths.index('')]} has no path", "Fill or remove it.")
     own = {"", ".", "..", *SPLITS}
-    foreign = {first for first in firsts - own if not (root / first).exists()}
+    foreign = {first for first in firsts - own if not os.path.exists(root / first)}
     if not foreign:
         return paths
     return [_without_first(path) if path.partition("/")[0] in foreign else path for path in paths]
