@@ -32,6 +32,9 @@ SECONDS_PER_INPUT = 10
 EDGES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
 
 
+Mutate = Callable[[list[bytes], random.Random], bytes]
+
+
 class Hung(BaseException):
     """One input took too long."""
 
@@ -229,15 +232,6 @@ def read_checkpoint(path: Path) -> None:
             raise AssertionError(f"a message of several lines: {error.message!r}") from None
 
 
-READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[Path], None]]] = {
-    "image": (image_seeds, read_image),
-    "dicom": (dicom_seeds, read_image),
-    "bundle": (bundle_seeds, read_bundle),
-    "sheet": (sheet_seeds, read_sheet),
-    "checkpoint": (checkpoint_seeds, read_checkpoint),
-}
-
-
 def mutated(seeds: list[bytes], rng: random.Random) -> bytes:
     """One good file with a few things wrong with it."""
     content = bytearray(rng.choice(seeds))
@@ -284,9 +278,31 @@ def mend_checksums(content: bytearray) -> None:
         place = end + 4
 
 
+def with_its_digest(seeds: list[bytes], rng: random.Random) -> bytes:
+    """A bundle whose own header alone is mutated, and signed as a stranger would; else nothing behind the digest."""
+    if rng.random() < 0.3:
+        return mutated(seeds, rng)
+    content = seeds[0]
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    text = mutated([header["__metadata__"]["cxrtool"].encode()], rng).decode("utf-8", errors="replace")
+    header["__metadata__"] = {"cxrtool": text, "cxrtool-sha256": hashlib.sha256(text.encode()).hexdigest()}
+    told = json.dumps(header).encode()
+    return struct.pack("<Q", len(told)) + told + content[8 + length :]
+
+
+READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[Path], None], Mutate]] = {
+    "image": (image_seeds, read_image, mutated),
+    "dicom": (dicom_seeds, read_image, mutated),
+    "bundle": (bundle_seeds, read_bundle, with_its_digest),
+    "sheet": (sheet_seeds, read_sheet, mutated),
+    "checkpoint": (checkpoint_seeds, read_checkpoint, mutated),
+}
+
+
 def child(reader: str, seconds: float, seed: int, folder: Path) -> None:
     """Read mutated files until the time is over; one line of JSON per finding, and a count at the end."""
-    make, read = READERS[reader]
+    make, read, mutate = READERS[reader]
     seeds = make()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
@@ -298,7 +314,7 @@ def child(reader: str, seconds: float, seed: int, folder: Path) -> None:
     known: set[str] = set()
     while time.monotonic() < ends:
         path = folder / "current"
-        path.write_bytes(content := mutated(seeds, rng))
+        path.write_bytes(content := mutate(seeds, rng))
         (folder / "kept").write_bytes(content)
         count += 1
         try:

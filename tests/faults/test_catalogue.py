@@ -30,6 +30,7 @@ from bad_inputs import BAD_DICOMS, BAD_FILES, BAD_SHEETS, HEADER, ROW, dicom, en
 from conftest import Call, Done
 from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import BUNDLE_NAME, load_bundle, save_bundle
+from tests_support import change_header
 
 
 @dataclass(frozen=True)
@@ -439,7 +440,7 @@ def leading_out(scene: Scene) -> Path:
     """A data set whose sheet names a file above it, one by its whole path, and a link that leads out."""
     data = scene.data()
     secret = scene.folder / "secret.jpg"
-    shutil.copy(scene.good, secret)
+    secret.write_bytes(encoded())
     images = sorted((data / "train").rglob("*frontal.jpg"))[:1]
     images[0].unlink()
     images[0].symlink_to(secret)
@@ -687,8 +688,7 @@ def flip(path: Path) -> None:
 
 
 def newer(path: Path) -> None:
-    network, header = load_bundle(path)
-    save_bundle(path, network.state_dict(), header.model_copy(update={"format_version": 99}))
+    change_header(path, format_version=99)
 
 
 def same_name_in_two_folders(scene: Scene) -> list[object]:

@@ -18,7 +18,7 @@ from cxrtool.data.images import Preprocessing
 from cxrtool.errors import ModelError, RequestError
 from cxrtool.files import sha256_of_file
 from cxrtool.findings import FINDINGS, Blank, UncertaintyPolicy, find_finding
-from cxrtool.model.bundle import BundleHeader, current_versions, load_bundle, now, save_bundle
+from cxrtool.model.bundle import BundleHeader, current_versions, load_bundle, now, refuse_broken, save_bundle
 from cxrtool.model.densenet import OLD_NAME, ChestNet
 
 # Before it the reader let code through: CVE-2025-32434.
@@ -77,9 +77,7 @@ def import_checkpoint(source: Path, out: Path, wished: ImportSettings) -> Bundle
     order = [wished.findings.index(finding) for finding in FINDINGS]
     for name in ("classifier.weight", "classifier.bias"):
         weights[name] = weights[name][order].contiguous()
-    bad = next((name for name, tensor in weights.items() if not torch.isfinite(tensor).all()), None)
-    if bad is not None:
-        raise ModelError(f"{source} has weights that are not finite ({bad})", "It was broken in training.")
+    refuse_broken(weights, str(source))
     header = BundleHeader(
         findings=FINDINGS,
         preprocessing=preprocessing.to_dict(),
