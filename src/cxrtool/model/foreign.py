@@ -119,12 +119,12 @@ def _check_file(path: Path) -> None:
             f"{path}: torch {torch.__version__} does not read weights safely (CVE-2025-32434)",
             "Upgrade: pip install -U 'torch>=2.6'.",
         )
+    if not path.is_file():
+        raise ModelError(f"{path} is no file", "Give a checkpoint (.pt, .pth).")
+    size = path.stat().st_size
+    if size > _LARGEST_FILE:
+        raise ModelError(f"{path} has {size:,} bytes; at most {_LARGEST_FILE:,} are read", _ADVICE)
     try:
-        if not path.is_file():
-            raise ModelError(f"{path} is no file", "Give a checkpoint (.pt, .pth).")
-        size = path.stat().st_size
-        if size > _LARGEST_FILE:
-            raise ModelError(f"{path} has {size:,} bytes; at most {_LARGEST_FILE:,} are read", _ADVICE)
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except OSError as error:
