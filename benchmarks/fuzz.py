@@ -181,11 +181,12 @@ def checkpoint_seeds() -> list[bytes]:
 def read_image(path: Path) -> None:
     import numpy as np
 
-    from cxrtool.data.images import read
+    from cxrtool.data.batches import Reading, read_radiograph
+    from cxrtool.data.images import Preprocessing
     from cxrtool.errors import ImageError
 
     try:
-        pixels = read(path).pixels
+        pixels = read_radiograph(path, Reading(Preprocessing(32), 1, whole=True)).image
     except ImageError as error:
         if "memory" in error.message:
             raise

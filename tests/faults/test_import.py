@@ -85,16 +85,15 @@ def renamed(state: dict[str, Tensor], head: str, prefix: str) -> dict[str, Tenso
     }
 
 
-@pytest.mark.parametrize("key", [None, "model_state_dict", "state_dict", "model", "net"])
 @pytest.mark.parametrize(
-    ("prefix", "head"),
+    ("key", "prefix", "head"),
     [
-        ("", "classifier"),
-        ("module.", "module.classifier"),
-        ("model.", "model.classifier.1"),
-        ("backbone.", "fc"),
-        ("module.backbone.", "module.head.0"),
-        ("_orig_mod.", "_orig_mod.classifier"),
+        (None, "", "classifier"),
+        ("model_state_dict", "module.", "module.classifier"),
+        ("state_dict", "model.", "model.classifier.1"),
+        ("model", "backbone.", "fc"),
+        ("net", "module.backbone.", "module.head.0"),
+        ("network", "_orig_mod.", "_orig_mod.classifier"),
     ],
 )
 def test_what_people_call_things(theirs: nn.Module, tmp_path: Path, key: str | None, prefix: str, head: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless, RLELossless
-from test_catalogue import bomb_png, deflated_bomb, dicom_bytes, lossless_jpeg_that_lies
+from test_catalogue import bomb_png, deflated_bomb, dicom_bytes, lossless_jpeg_that_lies, with_another_syntax_first
 
 from bad_inputs import BAD_FILES, HEADER, ROW, dicom, encoded, picture, png_of
 from conftest import Call
@@ -143,6 +143,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "PNG with a colour profile of 200 MB": (lambda: png_with(b"iCCP", b"icc\0\0"), ""),
     "JPEG 2000 file": (lambda: encoded("JPEG2000"), "not an image"),
     "deflated DICOM of 300 MB": (lambda: deflated_bomb(150_000_000), "deflated"),
+    "the same, its syntax told twice": (lambda: with_another_syntax_first(deflated_bomb(150_000_000)), "deflated"),
     "DICOM of 60,000 rows": (lambda: dicom_bytes(dicom(Rows=60_000, Columns=60_000)), "64,000,000"),
     "DICOM with a giant JPEG 2000 frame": (lambda: jpeg2000_in_dicom(64, 48), "its frame 60000 x 60000"),
     "the same, and the DICOM says so too": (lambda: jpeg2000_in_dicom(60_000, 60_000), "64,000,000"),
