@@ -277,7 +277,8 @@ def packed(syntax: str) -> Callable[[], FileDataset]:
 
 def by_list(scene: Scene, path: str) -> list[object]:
     """The path as a line on stdin: there a folder is not listed but read."""
-    pytest.MonkeyPatch().setattr("sys.stdin", io.StringIO(f"{scene.good}\n{path}\n"))
+    lines = io.BytesIO(os.fsencode(f"{scene.good}\n{path}\n"))
+    pytest.MonkeyPatch().setattr("sys.stdin", io.TextIOWrapper(lines, encoding="utf-8"))
     return ["predict", "-", "--model", scene.run, "--json"]
 
 
