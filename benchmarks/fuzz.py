@@ -365,8 +365,8 @@ def fuzz(reader: str, seconds: float, seed: int, out: Path) -> None:
                 counted = folder / "count"
                 total += int(counted.read_text()) if counted.exists() else 0
                 kept = folder / "kept"
-                content = kept.read_bytes() if kept.exists() else b""
-                findings.setdefault(f"ended with {ended}", ("the process died", content))
+                if kept.exists():  # else it had not begun
+                    findings.setdefault(f"ended with {ended}", ("the process died", kept.read_bytes()))
         seed += 1
     print(f"{reader}: {total:,} inputs in {seconds:.0f} s, largest resident {peak} MiB, {len(findings)} findings")
     out.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """One model, one file: weights and everything needed to use them, as safetensors with a JSON header.
 
 safetensors holds a length, a JSON header and raw numbers, so that reading a stranger's file runs no code. No pickle
-is read anywhere in this package.
+is read in this package, but by `cxrtool.model.foreign` as weights alone.
 """
 
 import hashlib
