@@ -809,6 +809,8 @@ def test_a_fault_meets_what_the_catalogue_says(fault: Fault, scene: Scene) -> No
 def test_23_a_file_without_permission_has_its_row(scene: Scene) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to leave it")
+    # Once as root: Python itself may lie where nobody else reads, and what is imported stays.
+    assert scene.call("predict", scene.good, "gone.jpg", "--model", scene.run, "--json").code == 1
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as undo:
         folder = Path(name)
         folder.chmod(0o755)
@@ -823,23 +825,6 @@ def test_23_a_file_without_permission_has_its_row(scene: Scene) -> None:
     bad, good = done.json["predictions"]
     assert "permission denied" in bad["error"]
     assert good["error"] is None
-
-
-def test_63_a_folder_that_may_not_be_written_is_refused_before_the_first_epoch(scene: Scene) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to leave it")
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as undo:
-        folder = Path(name)
-        folder.chmod(0o755)
-        data = Path(shutil.copytree(scene.phantoms, folder / "data"))
-        for path in (data, *data.rglob("*")):
-            path.chmod(0o755)
-        os.seteuid(65534)
-        undo.callback(os.seteuid, 0)
-        done = scene.call(*train(scene, "--data", data, "--out", folder / "run"))
-    assert done.code == 2, done
-    assert "cannot write" in done.stderr
-    assert "epoch" not in done.stderr
 
 
 ELSEWHERE = {
@@ -863,12 +848,12 @@ NOT_OURS = {
 }
 """Entries that do not apply, and why."""
 
-IN_TRAINING = (62, 68, 71, 75)
+IN_TRAINING = (62, 63, 68, 71, 75)
 """Tested with real kills, small disks and little memory beside this file: tests whose names begin with the number."""
 
 
 def test_the_catalogue_is_covered() -> None:
-    numbers = {fault.number for fault in FAULTS} | set(ELSEWHERE) | {23, 63}
+    numbers = {fault.number for fault in FAULTS} | set(ELSEWHERE) | {23}
     assert sorted(numbers & (set(NOT_OURS) | set(IN_TRAINING))) == []
     assert sorted({*numbers, *NOT_OURS, *IN_TRAINING}) == list(range(1, 97))
     assert len(numbers | set(IN_TRAINING)) >= 90
