@@ -1,5 +1,9 @@
 """What several tests build."""
 
+import hashlib
+import json
+import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,3 +81,25 @@ def dicom_of(values: NDArray[Any], **tags: object) -> FileDataset:
     for name, value in tags.items():
         setattr(dataset, name, value)
     return dataset
+
+
+def bundle_parts(path: Path) -> tuple[dict[str, Any], bytes]:
+    """A safetensors file's header and numbers."""
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def write_parts(path: Path, header: dict[str, Any], data: bytes) -> None:
+    """The two as a file."""
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def change_header(path: Path, **changes: object) -> None:
+    """Write into a bundle's own header, and its digest anew, as a stranger could."""
+    header, data = bundle_parts(path)
+    metadata = header["__metadata__"]
+    metadata["cxrtool"] = json.dumps(json.loads(metadata["cxrtool"]) | changes)
+    metadata["cxrtool-sha256"] = hashlib.sha256(metadata["cxrtool"].encode()).hexdigest()
+    write_parts(path, header, data)

@@ -189,8 +189,9 @@ def csv_cell(value: object) -> object:
 def csv_row(cells: Sequence[object]) -> str:
     """One line of CSV (RFC 4180, ``\\n`` line ends). Floats are written so that they read back to the bit."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow([csv_cell(cell) for cell in cells])
-    return text.getvalue()
+    # The writer quotes what holds a character of its line end: a bare \\r in a cell would begin a row elsewhere.
+    csv.writer(text, lineterminator="\r\n").writerow([csv_cell(cell) for cell in cells])
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

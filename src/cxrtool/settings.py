@@ -38,6 +38,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 MOST_WORKERS = 256
+FINEST_STEP = 1e-4
+"""Of a grid of thresholds; a bundle's own is checked too, so that no stranger's asks for a grid without end."""
 
 
 def usable_processors() -> int:
@@ -70,6 +72,10 @@ class DataSettings(_Section):
     i_know: bool = Field(
         default=False,
         description="go on where test data would choose something or a patient is in two splits; it is recorded",
+    )
+    allow_outside: bool = Field(
+        default=False,
+        description="links in the data folder may lead out of it; .. and absolute paths in a sheet may not",
     )
     cache: bool | None = Field(
         default=None, description="keep decoded pixels on disk and read those; so it is where a cache_dir is given"
@@ -134,6 +140,10 @@ class RuntimeSettings(_Section):
     cudnn_benchmark: bool = False
     read_timeout: float = Field(default=120.0, gt=0, description="seconds after which a read counts as hung")
     strict: bool = Field(default=False, description="an image that is warned of counts as not readable")
+    max_megapixels: int = Field(
+        default=64, ge=1, le=178, description="larger images are refused by their header; Pillow reads up to 178"
+    )
+    max_file_mib: int = Field(default=256, ge=1, le=2048, description="larger image files are refused unread")
     window: str | None = Field(
         default=None,
         description="of a DICOM: 2 is the file's second, 600/1200 centre and width; its first unless given",
@@ -186,7 +196,7 @@ class TuneSettings(_Section):
     target: Fraction | None = Field(default=None, description="wished recall or specificity, for those criteria")
     minimum: Fraction = 0.05
     maximum: Fraction = 0.95
-    step: float = Field(default=0.01, gt=0, le=0.5)
+    step: float = Field(default=0.01, ge=FINEST_STEP, le=0.5)
 
     @model_validator(mode="after")
     def _target_fits(self) -> "TuneSettings":

@@ -11,7 +11,20 @@ import pytest
 
 from conftest import Call, Cxr
 
-COMMANDS = ["demo", "phantom", "check-data", "cache", "train", "eval", "tune", "predict", "explain", "info", "config"]
+COMMANDS = [
+    "demo",
+    "phantom",
+    "check-data",
+    "cache",
+    "train",
+    "eval",
+    "tune",
+    "predict",
+    "explain",
+    "import",
+    "info",
+    "config",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

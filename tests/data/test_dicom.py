@@ -11,17 +11,10 @@ from pydicom.dataset import FileDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
+from bad_inputs import BAD_DICOMS, RAMP, dicom
 from cxrtool.data.dicom import Window
 from cxrtool.data.images import list_images, read
 from cxrtool.errors import ImageError, RequestError
-from tests_support import dicom_of
-
-RAMP = (np.arange(64 * 48).reshape(64, 48) % 4096).astype(np.uint16)
-"""0 to 3071, 12 bits."""
-
-
-def dicom(values: NDArray[Any] = RAMP, **tags: object) -> FileDataset:
-    return dicom_of(values, **tags)
 
 
 def saved(path: Path, dataset: FileDataset) -> Path:
@@ -126,35 +119,9 @@ def test_a_dicom_goes_by_content_and_is_found_without_its_suffix(tmp_path: Path)
     assert found == {"IM000001", "1.2.840.113619.2", "image.jpg", "image.dcm"}
 
 
-def without(name: str) -> FileDataset:
-    dataset = dicom()
-    delattr(dataset, name)
-    return dataset
-
-
-def lying_j2k() -> FileDataset:
-    dataset = dicom()
-    dataset.compress(JPEG2000Lossless)
-    dataset.Rows = 60
-    return dataset
-
-
-BAD = {
-    "49 no pixel data": (lambda: without("PixelData"), "no pixel data"),
-    "51 multi-frame": (lambda: dicom(NumberOfFrames=2), "several frames"),
-    "53 window of width 0": (lambda: dicom(WindowCenter=5, WindowWidth=0), "window of width 0"),
-    "54 slope 0": (lambda: dicom(RescaleSlope=0, RescaleIntercept=0), "slope of 0"),
-    "55 more rows than pixels": (lambda: dicom(Rows=100), "instead|not"),
-    "55 fewer rows than pixels": (lambda: dicom(Rows=40), "not"),
-    "55 a frame of another size": (lying_j2k, "its frame"),
-    "giant": (lambda: dicom(Rows=60000, Columns=60000), "at most"),
-    "no rows": (lambda: without("Rows"), "rows"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("case", BAD_DICOMS)
 def test_what_cannot_be_right_is_refused_in_a_line(tmp_path: Path, case: str) -> None:
-    make, words = BAD[case]
+    make, words = BAD_DICOMS[case]
     path = saved(tmp_path / "image.dcm", make())
     with pytest.raises(ImageError, match=words) as caught:
         read(path)

@@ -1,7 +1,6 @@
 import contextlib
 import io
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,62 +10,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from bad_inputs import BAD_FILES, encoded, picture
 from cxrtool.data.batches import Reading, read_radiograph
 from cxrtool.data.images import Preprocessing, list_images, preprocess, read
 from cxrtool.errors import ImageError, RequestError
-
-
-def picture(height: int = 96, width: int = 80) -> NDArray[np.uint8]:
-    rows, columns = np.mgrid[:height, :width]
-    return ((np.sin(rows / 9) + np.cos(columns / 7) + 2) * 60).astype(np.uint8)
-
-
-def encoded(kind: str = "JPEG", mode: str = "L", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture()).convert(mode).save(buffer, format=kind, **options)
-    return buffer.getvalue()
-
-
-def with_bad_crc() -> bytes:
-    content = bytearray(encoded("PNG"))
-    content[content.index(b"IDAT") + 20] ^= 0xFF
-    return bytes(content)
-
-
-def huge_header() -> bytes:
-    content = bytearray(encoded("JPEG"))
-    at = content.index(b"\xff\xc0") + 5
-    content[at : at + 4] = b"\x75\x30\x75\x30"  # 30,000 x 30,000
-    return bytes(content)
-
-
-def pages() -> bytes:
-    buffer = io.BytesIO()
-    first = Image.fromarray(picture())
-    first.save(buffer, format="TIFF", save_all=True, append_images=[first])
-    return buffer.getvalue()
-
-
-def png_of(width: int, height: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("L", (width, height), 7).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
-    "02 zero bytes": (lambda: b"", "empty"),
-    "03 HTML named .jpg": (lambda: b"<html><body>404</body></html>", "not an image"),
-    "04 JPEG cut at half": (lambda: encoded()[: len(encoded()) // 2], "cut"),
-    "05 progressive JPEG cut": (lambda: encoded(progressive=True)[:-200], "cut"),
-    "06 JPEG without its end": (lambda: encoded()[:-2], "cut"),
-    "08 PNG with a bad checksum": (with_bad_crc, "cannot be decoded"),
-    "09 PNG with a tenth of its rows": (lambda: encoded("PNG")[: len(encoded("PNG")) // 10], "decoded"),
-    "10 header of 900 megapixels": (huge_header, "pixels"),
-    "18 two pages": (pages, "several pages"),
-    "21 one pixel": (lambda: png_of(1, 1), "too small"),
-    "21 a strip": (lambda: png_of(5000, 40), "too narrow"),
-    "a GIF": (lambda: encoded("GIF"), "not an image"),
-}
 
 
 @pytest.mark.parametrize("case", BAD_FILES)

@@ -8,13 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bad_inputs import BAD_SHEETS, HEADER, ROW
 from cxrtool.choices import Views
 from cxrtool.data.manifest import load_manifest, missing_images
 from cxrtool.errors import RequestError, SheetError
 from cxrtool.findings import FINDINGS
-
-HEADER = "Path,Sex,Age,Frontal/Lateral,AP/PA," + ",".join(FINDINGS)
-ROW = "train/patient00042/study1/view1_frontal.jpg,Male,60,Frontal,AP,1.0,0.0,-1.0,,1.0"
 
 
 def sheet(folder: Path, text: str | bytes, name: str = "train.csv") -> Path:
@@ -59,29 +57,6 @@ def test_every_spelling_of_a_label_is_its_number(tmp_path_factory: pytest.TempPa
     folder = sheet(tmp_path_factory.mktemp("d"), f"{HEADER}\na/b.jpg,,,Frontal,,{','.join(cells)}\n")
     expected = [float(cell) if cell.strip() else np.nan for cell in cells]
     np.testing.assert_array_equal(load_manifest(folder, "train").raw_labels[0], expected)
-
-
-BAD_SHEETS = {
-    "29 empty": ("", ["empty"]),
-    "30 header only": (HEADER + "\n", ["no rows"]),
-    "31 column missing": (f"{HEADER.replace('Edema', 'Oedema')}\n{ROW}\n", ["no column 'Edema'", "Oedema"]),
-    "32 column twice": (f"{HEADER},Edema\n{ROW},1\n", ["'Edema' twice"]),
-    "33 spaces around": (f"{HEADER.replace('Edema', ' Edema ')}\n{ROW}\n", ["' Edema '", "spaces"]),
-    "34 semicolons": (f"{HEADER}\n{ROW}\n".replace(",", ";"), ["semicolons"]),
-    "35 UTF-16": (f"{HEADER}\n{ROW}\n".encode("utf-16"), ["UTF-16"]),
-    "36 rows longer": (f"{HEADER}\n{ROW},1\n{ROW},1\n", ["line 2", "11 cells"]),
-    "37 one ragged row": (f"{HEADER}\n{ROW}\n{ROW},1\n", ["line 3", "11 cells"]),
-    "37 with quotes": (f'{HEADER}\n"{ROW.replace(",", chr(34) + ",", 1)}\n{ROW},1\n', ["line 3", "11 cells"]),
-    "38 unclosed quote": (f'{HEADER}\n"{ROW}\n{ROW}\n', ["line 2", "quote"]),
-    "39 NUL": (f"{HEADER}\n{ROW}\n\0{ROW}\n", ["line 3", "NUL"]),
-    "40 yes": (f"{HEADER}\n{ROW}\n{ROW.replace('-1.0', 'yes')}\n", ["line 3", "Consolidation", "'yes'", "1, 0, -1"]),
-    "40 two": (f"{HEADER}\n{ROW.replace('-1.0', '2')}\n", ["line 2", "'2'"]),
-    "40 minus two": (f"{HEADER}\n{ROW.replace('-1.0', '-2')}\n", ["line 2", "'-2'"]),
-    "40 comma": (f"{HEADER}\n{ROW.replace('-1.0', chr(34) + '1,0' + chr(34))}\n", ["line 2", "'1,0'"]),
-    "40 nan": (f"{HEADER}\n{ROW.replace('-1.0', 'nan')}\n", ["line 2", "'nan'"]),
-    "not UTF-8": (f"{HEADER}\n{ROW}\n".encode() + b"\xff\n", ["line 3", "UTF-8"]),
-    "a view of no kind": (f"{HEADER}\n{ROW.replace('Frontal', 'PA')}\n", ["line 2", "'PA'", "Frontal or Lateral"]),
-}
 
 
 @pytest.mark.parametrize("case", BAD_SHEETS)

@@ -69,10 +69,10 @@ def test_nihs_boxes(tmp_path: Path) -> None:
 def test_phantom_masks(tmp_path: Path) -> None:
     folder = tmp_path / "masks" / "test/p1/study1/view1_frontal"
     folder.mkdir(parents=True)
-    picture = np.zeros((8, 8), dtype=np.uint8)
+    picture = np.zeros((64, 64), dtype=np.uint8)
     picture[2:4] = 255
     Image.fromarray(picture).save(folder / "Pleural_Effusion.png")
-    mask = load_truth(tmp_path).mask("test/p1/study1/view1_frontal.jpg", "Pleural Effusion", 8, 8)
+    mask = load_truth(tmp_path).mask("test/p1/study1/view1_frontal.jpg", "Pleural Effusion", 64, 64)
     np.testing.assert_array_equal(mask, picture > 0)
 
 

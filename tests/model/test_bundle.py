@@ -1,4 +1,3 @@
-import json
 import os
 import pickle
 import struct
@@ -11,6 +10,7 @@ from safetensors.torch import save_file
 from cxrtool.errors import ModelError, RequestError
 from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import BUNDLE_NAME, load_bundle, read_header, resolve_model, save_bundle
+from tests_support import bundle_parts, change_header
 
 
 @pytest.fixture
@@ -18,25 +18,6 @@ def bundle(run_folder: Path, tmp_path: Path) -> Path:
     path = tmp_path / BUNDLE_NAME
     path.write_bytes((run_folder / BUNDLE_NAME).read_bytes())
     return path
-
-
-def parts(path: Path) -> tuple[dict[str, object], bytes]:
-    content = path.read_bytes()
-    (length,) = struct.unpack("<Q", content[:8])
-    return json.loads(content[8 : 8 + length]), content[8 + length :]
-
-
-def write_parts(path: Path, header: dict[str, object], data: bytes) -> None:
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-
-
-def change_header(path: Path, **changes: object) -> None:
-    header, data = parts(path)
-    metadata = header["__metadata__"]
-    assert isinstance(metadata, dict)
-    metadata["cxrtool"] = json.dumps(json.loads(metadata["cxrtool"]) | changes)
-    write_parts(path, header, data)
 
 
 def test_a_bundle_says_all_that_its_use_needs(run_folder: Path) -> None:
@@ -99,7 +80,7 @@ def test_85_an_empty_text_or_cut_file_is_refused(bundle: Path) -> None:
 
 def test_86_a_flipped_byte_of_the_weights_is_refused(bundle: Path) -> None:
     content = bytearray(bundle.read_bytes())
-    header, _ = parts(bundle)
+    header, _ = bundle_parts(bundle)
     for share in (0.3, 0.6, 0.999):
         flipped = bytearray(content)
         flipped[int(len(content) * share)] ^= 1

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxrtool.cli import display
-from cxrtool.cli.options import JsonOption, settings_options
+from cxrtool.cli.options import LIMITS, JsonOption, settings_options
 from cxrtool.cli.signals import graceful_stop
 from cxrtool.errors import RequestError
 from cxrtool.settings import ResolvedSettings, Settings, load_settings
@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 _EXAMPLES = 5
 
 
-@settings_options("train.image_size", "data.views", "data.max_missing", "data.cache_dir", "runtime.workers")
+@settings_options(
+    "train.image_size",
+    "data.views",
+    "data.max_missing",
+    "data.allow_outside",
+    "data.cache_dir",
+    *LIMITS,
+    "runtime.workers",
+)
 def cache(
     resolved: ResolvedSettings,
     data: Annotated[Path, typer.Argument(help="A folder in CheXpert's layout.")],
@@ -75,12 +83,7 @@ def _prepare(settings: Settings, splits: list[str] | None) -> dict[str, "CacheRe
         if name not in present:
             raise RequestError(f"--split {name}: {settings.data.root} has none", f"It has {', '.join(present)}.")
     manifests = {name: load_usable(settings.data, name) for name in wished}
-    reading = Reading(
-        Preprocessing(image_size=settings.train.image_size),
-        settings.runtime.batch_size,
-        settings.runtime.reading_threads,
-        settings.runtime.read_timeout,
-    )
+    reading = Reading.by(Preprocessing(image_size=settings.train.image_size), settings.runtime)
     with graceful_stop() as stop, display.progress_bar() as progress:
         return {
             name: open_cache(manifest, settings.data, reading, progress, stop) for name, manifest in manifests.items()

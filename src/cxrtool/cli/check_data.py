@@ -6,11 +6,14 @@ from typing import Annotated
 import typer
 
 from cxrtool.cli import display
-from cxrtool.cli.options import JsonOption
+from cxrtool.cli.options import LIMITS, JsonOption, settings_options
 from cxrtool.progress import Progress
+from cxrtool.settings import ResolvedSettings
 
 
+@settings_options("data.allow_outside", *LIMITS)
 def check_data(
+    resolved: ResolvedSettings,
     data: Annotated[Path, typer.Argument(help="A folder in CheXpert's layout.")],
     full: Annotated[bool, typer.Option("--full", help="Read every image; compare files between splits.")] = False,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that read images.")] = 2,
@@ -31,13 +34,23 @@ def check_data(
     cxr check-data CheXpert-v1.0-small --samples 12
     """
     from cxrtool.data.checks import check_data as run_checks
+    from cxrtool.data.images import Limits
 
+    runtime, outside = resolved.settings.runtime, resolved.settings.data.allow_outside
+    limits = Limits(runtime.max_megapixels, runtime.max_file_mib)
     with display.progress_bar() as progress:
-        report = run_checks(data, full, workers, lambda done, total: progress(Progress("reading", done, total)))
+        report = run_checks(
+            data,
+            full,
+            workers,
+            lambda done, total: progress(Progress("reading", done, total)),
+            limits,
+            outside,
+        )
     if samples:
         from cxrtool.explain.samples import write_contact_sheet
 
-        write_contact_sheet(data, samples, samples_file, image_size)
+        write_contact_sheet(data, samples, samples_file, image_size, limits, outside)
         display.hint(f"contact sheet: {samples_file}")
     if json_output:
         display.print_json(report.to_dict())

@@ -107,6 +107,11 @@ def _saved(
             }
         )
     warnings = [{"code": warning.code, "message": warning.message} for warning in explanations[0].warnings]
+    warnings += [
+        {"code": "zero-map", "message": f"the map of {one.label} is zero everywhere"}
+        for one in explanations
+        if not one.heatmap.any()
+    ]
     saved: dict[str, Any] = {"warnings": warnings, "explanations": rows}
     if panel:
         from cxrtool.explain.explanation import panel_of_findings
@@ -134,7 +139,7 @@ def unique_names(paths: list[Path]) -> list[str]:
     """
     whole = [Path(os.path.abspath(path)) for path in paths]
     common = Path(os.path.commonpath([path.parent for path in whole])) if whole else Path()
-    names = ["_".join(path.relative_to(common).with_suffix("").parts) for path in whole]
+    names = ["_".join(path.relative_to(common).with_suffix("").parts) if path.name else "root" for path in whole]
     return [
         name if names.count(name) == 1 else f"{name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
         for name, path in zip(names, whole, strict=True)

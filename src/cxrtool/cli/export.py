@@ -30,13 +30,16 @@ def export(
     cxr export runs/my-run --format onnx
     cxr export runs/my-run --format openvino --precision int8 --images CheXpert-v1.0-small/train
     """
+    from cxrtool.data.images import Limits
     from cxrtool.inference.exporting import ExportSettings, export_model
 
     resolved = load_settings({"model": model})
     path = chosen_model(resolved)
-    workers = resolved.settings.runtime.reading_threads
+    runtime = resolved.settings.runtime
+    limits = Limits(runtime.max_megapixels, runtime.max_file_mib)
     with display.progress_bar() as progress:
-        made = export_model(path, ExportSettings(kind, precision, images, out, workers), progress)
+        wished = ExportSettings(kind, precision, images, out, runtime.reading_threads, limits)
+        made = export_model(path, wished, progress)
     record = made.record
     if json_output:
         display.print_json({"path": str(made.path)} | record.model_dump(mode="json"))

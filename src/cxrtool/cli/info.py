@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -54,15 +54,22 @@ def info(
             "use": header.intended_use,
         },
     )
-    labels = header.metrics["valid"]["labels"]
     display.print_table(
         "findings (valid, at the best epoch)",
         ["finding", "threshold", "AUROC", "AUPRC"],
         [
-            [finding, f"{header.effective_thresholds[finding]:.2f}", row["auroc"], row["auprc"]]
-            for finding, row in labels.items()
+            [finding, f"{threshold:.2f}", *(_figure(header.metrics, finding, name) for name in ("auroc", "auprc"))]
+            for finding, threshold in header.effective_thresholds.items()
         ],
     )
+
+
+def _figure(metrics: Mapping[str, Any], finding: str, name: str) -> object:
+    """None where there is none: an imported bundle has no figures, and a stranger's may hold anything."""
+    found: Any = metrics
+    for key in ("valid", "labels", finding, name):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 def _split_line(data: Mapping[str, "SplitDigest"], split: str) -> str:

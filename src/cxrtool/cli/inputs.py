@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ def input_paths(inputs: list[Path], recursive: bool) -> Iterator[Path]:
 
     for given in inputs:
         if str(given) == "-":
+            if isinstance(sys.stdin, TextIOWrapper):  # a name that is no UTF-8 is a name too
+                sys.stdin.reconfigure(errors="surrogateescape")
             yield from (Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip())
             continue
         found = list_images([given], recursive)

@@ -101,11 +101,13 @@ def _help(key: str, field: FieldInfo) -> str:
     return f"{text[0].upper()}{text[1:]}.{shown}"
 
 
-DATA = ("data.views", "data.blank", "data.max_missing", "data.i_know")
+LIMITS = ("runtime.max_megapixels", "runtime.max_file_mib")
+"""What is too large to be read."""
+DATA = ("data.views", "data.blank", "data.max_missing", "data.i_know", "data.allow_outside", *LIMITS)
 """The data's settings that every command with a split has."""
 CACHE = ("data.cache", "data.cache_dir")
 """And those of a command that needs only the pixels that the network sees."""
-READING = ("runtime.strict", "runtime.window")
+READING = ("runtime.strict", "runtime.window", *LIMITS)
 """How single radiographs are taken."""
 BOOTSTRAP = ("eval.draws", "eval.draw_seed", "eval.confidence")
 """How patients are drawn for intervals."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxrtool.cli import display
-from cxrtool.cli.options import CACHE, RUNTIME, JsonOption, given_on_command_line, settings_options
+from cxrtool.cli.options import CACHE, LIMITS, RUNTIME, JsonOption, given_on_command_line, settings_options
 from cxrtool.cli.signals import graceful_stop
 from cxrtool.errors import RequestError
 from cxrtool.settings import ResolvedSettings, load_settings
@@ -34,8 +34,10 @@ TRAINING = (
     "data.blank",
     "data.max_missing",
     "data.i_know",
+    "data.allow_outside",
     *CACHE,
     *RUNTIME,
+    *LIMITS,
     "runtime.pin_memory",
     "runtime.matmul_precision",
     "runtime.cudnn_benchmark",

@@ -9,16 +9,17 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.data.dicom import Window
-from cxrtool.data.images import Preprocessing, preprocess, read, shown
+from cxrtool.data.images import DEFAULT_LIMITS, Limits, Preprocessing, preprocess, read, shown
 from cxrtool.data.reading import read_ahead
 from cxrtool.data.screening import ImageWarning, screen
 from cxrtool.errors import CxrError, ImageError
+from cxrtool.settings import RuntimeSettings
 
 if TYPE_CHECKING:  # pandas comes with them, which predict does not need
     from cxrtool.data.cache import PixelCache
@@ -67,6 +68,7 @@ class Reading:
         whole: keep images at their own size, for pictures.
         strict: a warning is an error.
         window: of DICOM files.
+        limits: what is too large to be read.
     """
 
     preprocessing: Preprocessing
@@ -76,6 +78,18 @@ class Reading:
     whole: bool = False
     strict: bool = False
     window: Window | None = None
+    limits: Limits = DEFAULT_LIMITS
+
+    @classmethod
+    def by(cls, preprocessing: Preprocessing, runtime: RuntimeSettings) -> Self:
+        """As the settings ask, of a whole split: neither strict nor by a window of its own."""
+        return cls(
+            preprocessing,
+            runtime.batch_size,
+            runtime.reading_threads,
+            runtime.read_timeout,
+            limits=Limits(runtime.max_megapixels, runtime.max_file_mib),
+        )
 
 
 def read_radiograph(path: Path, reading: Reading, root: Path | None = None) -> Radiograph:
@@ -90,24 +104,26 @@ def read_radiograph(path: Path, reading: Reading, root: Path | None = None) -> R
     Raises:
         ImageError: it cannot be read, a link leads out of `root`, or it is warned of and `reading` is strict.
     """
-    decoded = read(path, root, reading.preprocessing.image_size, reading.window)
+    decoded = read(path, root, reading.preprocessing.image_size, reading.window, reading.limits)
     pixels = preprocess(decoded.pixels, reading.preprocessing)
     warnings = screen(path, decoded, pixels)
     if reading.strict and warnings:
         told = "; ".join(f"{warning.code}: {warning.message}" for warning in warnings)
         raise ImageError(f"{shown(path)}: {told}", "Without --strict it is read, with the warning beside it.")
     at_its_size = len(decoded.pixels) == decoded.size[0] or not reading.whole
-    image = decoded.pixels if at_its_size else read(path, root, 0, reading.window).pixels
+    image = decoded.pixels if at_its_size else read(path, root, 0, reading.window, reading.limits).pixels
     return Radiograph(path, image, pixels, warnings)
 
 
-def read_pixels(path: Path, preprocessing: Preprocessing, root: Path | None = None) -> NDArray[np.uint8]:
+def read_pixels(
+    path: Path, preprocessing: Preprocessing, root: Path | None = None, limits: Limits = DEFAULT_LIMITS
+) -> NDArray[np.uint8]:
     """[S, S] uint8 of one file, as `read_radiograph` has them, without looking for warnings.
 
     Raises:
         ImageError: it cannot be read, or a link leads out of `root`.
     """
-    return preprocess(read(path, root, preprocessing.image_size).pixels, preprocessing)
+    return preprocess(read(path, root, preprocessing.image_size, limits=limits).pixels, preprocessing)
 
 
 def radiograph_batches(paths: Iterable[Path], reading: Reading) -> Iterator[list[tuple[Path, Radiograph | CxrError]]]:
@@ -144,7 +160,7 @@ def manifest_batches(
     Raises:
         ImageError: an image cannot be read.
     """
-    load = _loader(manifest, reading.preprocessing, cache)
+    load = _loader(manifest, reading, cache)
     rows = [int(row) for group in groups for row in group]
     largest = max((len(group) for group in groups), default=1)
     results = read_ahead(
@@ -158,13 +174,11 @@ def manifest_batches(
         results.close()
 
 
-def _loader(
-    manifest: "Manifest", preprocessing: Preprocessing, cache: "PixelCache | None"
-) -> Callable[[int], NDArray[np.uint8]]:
+def _loader(manifest: "Manifest", reading: Reading, cache: "PixelCache | None") -> Callable[[int], NDArray[np.uint8]]:
     def load(row: int) -> NDArray[np.uint8]:
         pixels = None if cache is None else cache.read(row)
         if pixels is None:
-            pixels = read_pixels(manifest.file(row), preprocessing, manifest.root)
+            pixels = read_pixels(manifest.file(row), reading.preprocessing, manifest.fence, reading.limits)
         return pixels
 
     return load

@@ -270,7 +270,7 @@ class _Job:
     stop: StopSignal
 
     def load(self, row: int) -> NDArray[np.uint8]:
-        return read_pixels(self.manifest.file(row), self.preprocessing, self.manifest.root)
+        return read_pixels(self.manifest.file(row), self.preprocessing, self.manifest.fence, self.reading.limits)
 
     def name_of(self, row: int) -> str:
         return shown(self.manifest.file(row))

@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from cxrtool.choices import Views
-from cxrtool.data.images import read, shown, starts_as_dicom
+from cxrtool.data.images import DEFAULT_LIMITS, Limits, read, read_facts, shown
 from cxrtool.data.leaks import shared_patients
 from cxrtool.data.manifest import Manifest, available_splits, load_manifest, missing_images
 from cxrtool.data.reading import read_ahead
@@ -108,14 +107,24 @@ def check_data(
     full: bool = False,
     workers: int = 2,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
+    limits: Limits = DEFAULT_LIMITS,
+    allow_outside: bool = False,
 ) -> DataReport:
     """Check every sheet of a data folder, and its images: a sample's headers, or with `full` each one whole.
+
+    Args:
+        root: a folder in CheXpert's layout.
+        full: read every image, and compare files between splits.
+        workers: threads that read.
+        progress: called with images done and in all.
+        limits: larger images count as unreadable.
+        allow_outside: links may lead out of the folder.
 
     Raises:
         RequestError: the folder is missing or holds no sheet.
         SheetError: a sheet cannot be read.
     """
-    manifests = {split: load_manifest(root, split, Views.ALL) for split in available_splits(root)}
+    manifests = {split: load_manifest(root, split, Views.ALL, allow_outside) for split in available_splits(root)}
     rows_to_read = {split: _rows_to_read(manifest, full) for split, manifest in manifests.items()}
     total = sum(len(rows) for rows in rows_to_read.values())
     errors, warnings = shared_patients(manifests.values()), []
@@ -125,7 +134,7 @@ def check_data(
     for split, manifest in manifests.items():
         facts: dict[str, _ImageFacts] = {}
         unreadable: list[str] = []
-        for path, found in _inspect(manifest, rows_to_read[split], full, workers):
+        for path, found in _inspect(manifest, rows_to_read[split], full, workers, limits):
             if isinstance(found, CxrError):
                 unreadable.append(f"{path}: {found.message.removeprefix(f'{manifest.root / path}: ')}")
             else:
@@ -148,27 +157,22 @@ def _rows_to_read(manifest: Manifest, full: bool) -> list[int]:
 
 
 def _inspect(
-    manifest: Manifest, rows: list[int], full: bool, workers: int
+    manifest: Manifest, rows: list[int], full: bool, workers: int, limits: Limits
 ) -> Iterator[tuple[str, _ImageFacts | CxrError]]:
-    load = partial(_facts, manifest=manifest, full=full)
+    load = partial(_facts, manifest=manifest, full=full, limits=limits)
     for row, found in read_ahead(rows, load, workers, name_of=lambda row: shown(manifest.file(row))):
         yield str(manifest.paths[row]), found
 
 
-def _facts(row: int, manifest: Manifest, full: bool) -> _ImageFacts:
+def _facts(row: int, manifest: Manifest, full: bool, limits: Limits) -> _ImageFacts:
     path = manifest.file(row)
+    facts = read_facts(path, manifest.fence, limits)
     digest = ""
     if full:
-        read(path, manifest.root)
+        read(path, manifest.fence, limits=limits)
         digest = sha256_of_file(path)
-    try:
-        if starts_as_dicom(path):
-            height, width = read(path, manifest.root).size
-            return _ImageFacts(f"{width} x {height}", "DICOM", digest)
-        with Image.open(path) as image:
-            return _ImageFacts(f"{image.width} x {image.height}", image.mode, digest)
-    except (OSError, Image.DecompressionBombError) as error:
-        raise CxrError(f"{path}: is not an image ({type(error).__name__})") from None
+    height, width = facts.size
+    return _ImageFacts(f"{width} x {height}", facts.mode, digest)
 
 
 def _report(manifest: Manifest, facts: dict[str, _ImageFacts], unreadable: list[str]) -> SplitReport:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrtool.data.frames import frame_header, unpacks_to
 from cxrtool.data.screening import Decoded, ImageWarning
 from cxrtool.errors import RequestError
 
@@ -93,7 +94,7 @@ def decode_dicom(content: bytes, most_pixels: int, window: Window | None = None)
     # Its warnings quote what stands in tags, and those may be about a person.
     warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
     # Before dcmread, which inflates that whole syntax even when only tags are asked for.
-    if _transfer_syntax(content) == _DEFLATED:
+    if _DEFLATED in _transfer_syntaxes(content):
         raise DicomError(
             "is a deflated DICOM, which may unpack to any size", "Save it uncompressed, e.g. with dcmconv."
         )
@@ -111,16 +112,17 @@ def decode_dicom(content: bytes, most_pixels: int, window: Window | None = None)
     return Decoded(np.round(grey).astype(np.uint8), (height, width), tuple(told))
 
 
-def _transfer_syntax(content: bytes) -> str:
-    """From the file meta alone (group 2, always explicit little endian)."""
+def _transfer_syntaxes(content: bytes) -> set[str]:
+    """From the file meta alone (group 2, always explicit little endian); of one given twice pydicom takes the last."""
     from pydicom.filereader import data_element_generator
 
     file = io.BytesIO(content)
     file.seek(132)
+    found: set[str] = set()
     for element in data_element_generator(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2):
         if int(element.tag) == 0x00020010 and isinstance(element.value, bytes):
-            return element.value.decode("ascii", errors="replace").strip("\0 ")
-    return ""
+            found |= {one.strip("\0 ") for one in element.value.decode("ascii", errors="replace").split("\\")}
+    return found
 
 
 def _check_shape(dataset: "Dataset", most_pixels: int) -> None:
@@ -164,19 +166,21 @@ def _codec(dataset: "Dataset") -> str:
 
 def _check_frame(dataset: "Dataset", height: int, width: int) -> None:
     """The compressed frame's own header must say the same size: memory is taken by that one."""
-    from PIL import Image
     from pydicom.encaps import generate_frames
+    from pydicom.uid import RLELossless
 
     frame = next(generate_frames(dataset.PixelData, number_of_frames=1), b"")
-    try:
-        with Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
-            size = image.size
-    except Image.DecompressionBombError:
-        raise DicomError("holds a frame of more pixels than are read") from None
-    except (OSError, SyntaxError, ValueError):
-        return  # RLE, JPEG-LS and lossless JPEG: their decoders go by the DICOM's own rows and columns
-    if size != (width, height):
-        raise DicomError(f"says {width} x {height} pixels, and its frame {size[0]} x {size[1]}")
+    if dataset.file_meta.TransferSyntaxUID == RLELossless:
+        if not unpacks_to(frame, height * width):
+            raise DicomError(f"says {width} x {height} pixels, and its run lengths are other than that")
+        return
+    header = frame_header(frame)
+    if header is None:
+        raise DicomError("holds a frame that is neither JPEG nor JPEG 2000")
+    if (header.width, header.height) != (width, height):
+        raise DicomError(f"says {width} x {height} pixels, and its frame {header.width} x {header.height}")
+    if header.components != int(dataset.get("SamplesPerPixel", 1)):
+        raise DicomError(f"says {dataset.get('SamplesPerPixel', 1)} samples a pixel, its frame {header.components}")
 
 
 def _tag_warnings(dataset: "Dataset") -> list[ImageWarning]:

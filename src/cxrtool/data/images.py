@@ -5,9 +5,12 @@ file is refused instead.
 """
 
 import io
+import math
 import os
 import stat
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -28,16 +31,58 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".dcm", ".dicom"})
 PIXELS_VERSION = 1
 """Raised whenever `read` or `preprocess` gives other pixels than before, so that no cache of the old ones is used."""
-LARGEST_PIXELS = 64_000_000
-"""Four times a large digital radiograph; refused from the header, before memory is taken."""
-LARGEST_BYTES = 256 * 2**20
 SMALLEST_SIDE = 32
 LARGEST_ASPECT = 4.0
 
+_RAISE_PIXELS = "Save it smaller, or raise runtime.max_megapixels."
+_RAISE_MIB = "Save it smaller, or raise runtime.max_file_mib."
 _JPEG_END = b"\xff\xd9"
 _TRANSPARENT = ("LA", "PA", "RGBA", "La", "RGBa")
 _MODES = {"CMYK": "in printing colours (CMYK)", "P": "in palette colours", "PA": "in palette colours"}
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+
+
+# On stderr, of bad tags and of what lies between its own limit and twice that: what counts is refused here.
+warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is refused before memory is taken.
+
+    Attributes:
+        megapixels: of an image, by its header; the default is four times a large digital radiograph.
+        file_mib: size of a file in MiB.
+    """
+
+    megapixels: int = 64
+    file_mib: int = 256
+
+    @property
+    def pixels(self) -> int:
+        """The largest number of pixels."""
+        return self.megapixels * 1_000_000
+
+    @property
+    def file_bytes(self) -> int:
+        """The largest file."""
+        return self.file_mib * 2**20
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What an image's header says.
+
+    Attributes:
+        size: (height, width).
+        mode: Pillow's, or ``DICOM``.
+    """
+
+    size: tuple[int, int]
+    mode: str
 
 
 @dataclass(frozen=True)
@@ -61,8 +106,9 @@ class Preprocessing:
             raise RequestError(f"image size {self.image_size} lies outside 32 to 1024", "320 is usual.")
         if self.resize != type(self).resize:
             raise RequestError(f"resize {self.resize!r} is unknown", f"It must be {type(self).resize!r}.")
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
-            raise RequestError("mean and std need three values each, std above 0", "ImageNet's are usual.")
+        finite = all(math.isfinite(value) for value in (*self.mean, *self.std))
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std) or not finite:
+            raise RequestError("mean and std need three finite values each, std above 0", "ImageNet's are usual.")
 
     def to_dict(self) -> dict[str, object]:
         """Plain values by name."""
@@ -82,7 +128,7 @@ class Preprocessing:
                 std=_three(content["std"]),
                 resize=str(content["resize"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise RequestError(f"preprocessing cannot be read: {error}", "The bundle is damaged.") from None
 
 
@@ -93,7 +139,13 @@ def _three(value: object) -> tuple[float, float, float]:
     return first, second, third
 
 
-def read(path: Path, root: Path | None = None, enough: int = 0, window: "Window | None" = None) -> Decoded:
+def read(
+    path: Path,
+    root: Path | None = None,
+    enough: int = 0,
+    window: "Window | None" = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Decoded:
     """One radiograph as grey pixels, with what is to beware of in its file.
 
     The format goes by content, not by name. Orientation from EXIF is applied once; colour becomes luma (ITU-R 601);
@@ -107,14 +159,38 @@ def read(path: Path, root: Path | None = None, enough: int = 0, window: "Window 
             eighth (by its DCT, which averages), never below twice this; what `preprocess` then makes of it differs by
             0.14 grey levels on average (measured, 2500 x 3000 to 320). 0 decodes everything at its own size.
         window: of a DICOM.
+        limits: larger files and images are refused.
 
     Raises:
         ImageError: it is missing, not a regular file, not an image of an allowed format, cut, damaged, too large, too
             small or too narrow, or has several pages.
     """
-    content = _read_bytes(path, root)
+    content = _read_bytes(path, root, limits)
+    with _as_image_error(path):
+        if is_dicom(content[:132]):
+            return _decode_dicom(path, content, window, limits)
+        return _decode(path, content, enough, limits)
+
+
+def read_facts(path: Path, root: Path | None = None, limits: Limits = DEFAULT_LIMITS) -> ImageFacts:
+    """Size and mode by the header alone; of a DICOM, whose header says less, by decoding it.
+
+    Raises:
+        ImageError: as `read`, for all that a header shows.
+    """
+    content = _read_bytes(path, root, limits)
+    with _as_image_error(path):
+        if is_dicom(content[:132]):
+            return ImageFacts(_decode_dicom(path, content, None, limits).size, "DICOM")
+        with _open(path, content, limits) as image:
+            _check_header(path, image, limits)
+            return ImageFacts((image.height, image.width), image.mode)
+
+
+@contextmanager
+def _as_image_error(path: Path) -> Iterator[None]:
     try:
-        return _decode_dicom(path, content, window) if is_dicom(content[:132]) else _decode(path, content, enough)
+        yield
     except ImageError:
         raise
     except MemoryError:
@@ -187,7 +263,7 @@ def starts_as_dicom(path: Path) -> bool:
         return is_dicom(file.read(132))
 
 
-def _read_bytes(path: Path, root: Path | None) -> bytes:
+def _read_bytes(path: Path, root: Path | None, limits: Limits) -> bytes:
     if root is not None and not _is_inside(path, root):
         raise _refuse(path, f"leads out of {root}", "Put the file itself into the data folder.")
     try:
@@ -199,8 +275,8 @@ def _read_bytes(path: Path, root: Path | None) -> bytes:
             raise _refuse(path, "is not a regular file")
         if status.st_size == 0:
             raise _refuse(path, "is empty (0 bytes)", "Copy it again.")
-        if status.st_size > LARGEST_BYTES:
-            raise _refuse(path, f"has {status.st_size:,} bytes; at most {LARGEST_BYTES:,} are read")
+        if status.st_size > limits.file_bytes:
+            raise _refuse(path, f"has {status.st_size:,} bytes; at most {limits.file_bytes:,} are read", _RAISE_MIB)
         return path.read_bytes()
     except FileNotFoundError:
         raise _refuse(path, "no such file", "Check the path.") from None
@@ -215,11 +291,11 @@ def _is_inside(path: Path, root: Path) -> bool:
     return os.path.realpath(path).startswith(real_root.rstrip(os.sep) + os.sep)
 
 
-def _decode_dicom(path: Path, content: bytes, window: "Window | None") -> Decoded:
+def _decode_dicom(path: Path, content: bytes, window: "Window | None", limits: Limits) -> Decoded:
     from cxrtool.data.dicom import DicomError, decode_dicom
 
     try:
-        decoded = decode_dicom(content, LARGEST_PIXELS, window)
+        decoded = decode_dicom(content, limits.pixels, window)
     except DicomError as error:
         raise _refuse(path, error.reason, error.advice) from None
     except MemoryError:
@@ -232,28 +308,31 @@ def _decode_dicom(path: Path, content: bytes, window: "Window | None") -> Decode
     return decoded
 
 
-def _decode(path: Path, content: bytes, enough: int) -> Decoded:
+def _open(path: Path, content: bytes, limits: Limits) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        return Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError:
-        raise _refuse(path, f"has more than {LARGEST_PIXELS:,} pixels") from None
+        raise _refuse(path, f"has more than {limits.pixels:,} pixels", _RAISE_PIXELS) from None
     except OSError:
         raise _refuse(path, "is not an image", f"Readable are {', '.join(FORMATS)} and DICOM.") from None
-    with image:
-        _check_header(path, image)
+
+
+def _decode(path: Path, content: bytes, enough: int, limits: Limits) -> Decoded:
+    with _open(path, content, limits) as image:
+        _check_header(path, image, limits)
         if image.format == "JPEG" and _JPEG_END not in content[-4096:]:
             # Pillow fills what is missing in some files without a word.
             raise _refuse(path, "is cut: the JPEG has no end marker", "Copy it again.")
         if image.format == "PNG":
             with Image.open(io.BytesIO(content), formats=FORMATS) as twin:
                 twin.verify()  # load() ignores checksums; verify() leaves the image unusable, hence a twin
-        size, warnings = (image.height, image.width), _file_warnings(image, content)
+        size, found = (image.height, image.width), _file_warnings(image, content)
         if image.format == "JPEG":
             # A colour JPEG holds its luma as it is; decoding that alone takes half the time.
             image.draft("L", (2 * enough, 2 * enough) if enough else image.size)
         image.load()
         grey, deep = _to_grey(image)
-        return Decoded(grey, size, (*warnings, *deep))
+        return Decoded(grey, size, (*found, *deep))
 
 
 def _file_warnings(image: Image.Image, content: bytes) -> list[ImageWarning]:
@@ -275,13 +354,14 @@ def _is_coloured(content: bytes) -> bool:
     return float((small.max(axis=2) - small.min(axis=2)).mean()) > COLOUR_SPREAD
 
 
-def _check_header(path: Path, image: Image.Image) -> None:
+def _check_header(path: Path, image: Image.Image, limits: Limits) -> None:
     width, height = image.size
-    if width * height > LARGEST_PIXELS:
-        raise _refuse(path, f"has {width} x {height} pixels; at most {LARGEST_PIXELS:,} are read")
+    if width * height > limits.pixels:
+        raise _refuse(path, f"has {width} x {height} pixels; at most {limits.pixels:,} are read", _RAISE_PIXELS)
     if _is_out_of_shape(width, height):
         raise _refuse(path, f"is {width} x {height} pixels, too small or too narrow for a radiograph")
-    if getattr(image, "n_frames", 1) > 1:
+    # Not n_frames: a TIFF's is found by walking its whole chain of pages, however long.
+    if getattr(image, "is_animated", False):
         raise _refuse(path, "has several pages or frames", "Save the radiograph alone.")
 
 

@@ -53,6 +53,7 @@ class Manifest:
         sexes: [N] text, may be empty.
         ages: [N] float32 years, NaN where not given.
         raw_labels: [N, 5] float32 of 1, 0, -1 and NaN (blank), in the order of `FINDINGS`.
+        allow_outside: links may lead out of `root`.
     """
 
     root: Path
@@ -68,6 +69,7 @@ class Manifest:
     sexes: Texts
     ages: NDArray[np.float32]
     raw_labels: NDArray[np.float32]
+    allow_outside: bool = False
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -75,6 +77,11 @@ class Manifest:
     def file(self, row: int) -> Path:
         """The image of a row."""
         return self.root / str(self.paths[row])
+
+    @property
+    def fence(self) -> Path | None:
+        """The folder that no image's path or link may lead out of; None where links may."""
+        return None if self.allow_outside else self.root
 
     def select(self, rows: NDArray[Any]) -> Self:
         """The rows of a boolean mask or of positions, in that order."""
@@ -128,13 +135,14 @@ def available_splits(root: Path) -> tuple[str, ...]:
     return found
 
 
-def load_manifest(root: Path, split: str, views: Views = Views.FRONTAL) -> Manifest:
+def load_manifest(root: Path, split: str, views: Views = Views.FRONTAL, allow_outside: bool = False) -> Manifest:
     """Read one split's sheet. Vectorised: CheXpert's 223,414 rows take about a second.
 
     Args:
         root: a folder in CheXpert's layout.
         split: ``train``, ``valid`` or ``test`` (test.csv or test_labels.csv).
         views: frontal only, or all.
+        allow_outside: links may lead out of the folder.
 
     Raises:
         RequestError: the folder is missing.
@@ -146,7 +154,7 @@ def load_manifest(root: Path, split: str, views: Views = Views.FRONTAL) -> Manif
         names = " or ".join(SHEET_NAMES[split])
         raise SheetError(f"{root} has no {names}", f"It has sheets for: {', '.join(splits)}.")
     sheet = read_sheet(path, ("Path", *FINDINGS), _OPTIONAL)
-    manifest = _build(root, split, sheet)
+    manifest = replace(_build(root, split, sheet), allow_outside=allow_outside)
     return manifest if views is Views.ALL else manifest.select(manifest.views == "frontal")
 
 
@@ -188,7 +196,7 @@ def _strip_prefix(root: Path, sheet: Sheet) -> list[str]:
     if "" in paths:
         raise SheetError(f"{sheet.path} line {sheet.lines[paths.index('')]} has no path", "Fill or remove it.")
     own = {"", ".", "..", *SPLITS}
-    foreign = {first for first in firsts - own if not (root / first).exists()}
+    foreign = {first for first in firsts - own if not os.path.exists(root / first)}
     if not foreign:
         return paths
     return [_without_first(path) if path.partition("/")[0] in foreign else path for path in paths]
@@ -264,8 +272,12 @@ def sheet_column(manifest: Manifest, name: str) -> Texts:
 
 
 def missing_images(manifest: Manifest) -> MissingImages:
-    """Which rows have no file, or one outside the data folder; each folder is listed once."""
-    real_root = os.path.realpath(manifest.root)
+    """Which rows have no file, or one outside the data folder; each folder is listed once.
+
+    A path with ``..`` and an absolute one are outside wherever they lead; a link is where it leads out, unless the
+    manifest allows that.
+    """
+    real_root = "/" if manifest.allow_outside else os.path.realpath(manifest.root)
     inside_of: dict[str, tuple[bool, frozenset[str], frozenset[str]]] = {}
     rows = np.zeros(len(manifest), dtype=np.bool_)
     reasons: dict[int, str] = {}
@@ -313,7 +325,7 @@ def load_usable(data: DataSettings, split: str) -> Manifest:
     """
     if data.root is None:
         raise RequestError("no data is given", "Name the folder with --data.")
-    manifest = load_manifest(data.root, split, data.views)
+    manifest = load_manifest(data.root, split, data.views, data.allow_outside)
     missing = missing_images(manifest)
     count = int(missing.rows.sum())
     if count:

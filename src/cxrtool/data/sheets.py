@@ -84,7 +84,10 @@ def _read(path: Path) -> bytes:
 
 def _read_header(path: Path, content: bytes) -> list[str]:
     first = content.split(b"\n", 1)[0].decode("utf-8-sig").rstrip("\r")
-    header = next(csv.reader([first]), [])
+    try:
+        header = next(csv.reader([first]), [])
+    except csv.Error as error:
+        raise SheetError(f"{path} line 1 is not CSV ({error})", "Save it as CSV UTF-8.") from None
     if len(header) == 1 and ";" in header[0]:
         raise SheetError(f"{path} is separated by semicolons", "Save it with commas.")
     return header

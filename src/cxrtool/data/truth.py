@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrtool.data.images import read
 from cxrtool.errors import RequestError
 from cxrtool.findings import FINDINGS
 
@@ -54,13 +55,10 @@ class MaskTruth:
 
     def mask(self, path: str, finding: str, height: int, width: int) -> Mask | None:
         """See `Truth`."""
-        from PIL import Image
-
         file = self.folder / Path(path).with_suffix("") / f"{finding.replace(' ', '_')}.png"
         if not file.is_file():
             return None
-        with Image.open(file) as image:
-            found: Mask = np.asarray(image.convert("L")) > 127
+        found: Mask = read(file, self.folder).pixels > 127
         return _non_empty(_fitting(found, height, width, file))
 
 

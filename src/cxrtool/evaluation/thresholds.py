@@ -233,8 +233,9 @@ def parse_thresholds(text: str) -> dict[str, float]:
     for name, number in pairs:
         try:
             value = float(number)
-        except (TypeError, ValueError):
-            raise RequestError(f"threshold {number!r} of {name} is no number", "Write it as 0.46.") from None
+        except (TypeError, ValueError, OverflowError):
+            shown = f"{number!r:.40}"
+            raise RequestError(f"threshold {shown} of {name} is no number", "Write it as 0.46.") from None
         if not 0 <= value <= 1:
             raise RequestError(f"threshold {value:g} of {name} lies outside [0, 1]", "Write it as 0.46.")
         found[find_finding(name)] = value
@@ -263,7 +264,7 @@ def _pairs_in_file(path: Path) -> list[tuple[str, str]]:
         return [(str(name), number) for name, number in content.items()]
     except OSError as error:
         raise RequestError(f"cannot read thresholds {path}: {error.strerror}", "Check the path.") from None
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, RecursionError) as error:
         raise RequestError(
             f"thresholds {path} are not as cxr tune writes them ({error})", "Give thresholds.json or .csv."
         ) from None

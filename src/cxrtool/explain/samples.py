@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxrtool.data.batches import read_pixels
-from cxrtool.data.images import Preprocessing
+from cxrtool.data.images import DEFAULT_LIMITS, Limits, Preprocessing, read
 from cxrtool.data.manifest import Manifest, available_splits, load_manifest, missing_images
 from cxrtool.explain.overlay import contact_sheet
 from cxrtool.files import write_png
@@ -16,7 +16,14 @@ from cxrtool.findings import FINDINGS
 _LETTERS = {1.0: "1", 0.0: "0", -1.0: "-1"}
 
 
-def write_contact_sheet(root: Path, count: int, out: Path, image_size: int) -> None:
+def write_contact_sheet(
+    root: Path,
+    count: int,
+    out: Path,
+    image_size: int,
+    limits: Limits = DEFAULT_LIMITS,
+    allow_outside: bool = False,
+) -> None:
     """Draw evenly spaced rows of the first split of `root` into the PNG `out`.
 
     Where the data set has masks (a phantom's do), each finding's is tinted over the image.
@@ -24,13 +31,13 @@ def write_contact_sheet(root: Path, count: int, out: Path, image_size: int) -> N
     Raises:
         ImageError: an image cannot be read.
     """
-    manifest = load_manifest(root, available_splits(root)[0])
+    manifest = load_manifest(root, available_splits(root)[0], allow_outside=allow_outside)
     there = manifest.select(~missing_images(manifest).rows)
     rows = np.unique(np.linspace(0, len(there) - 1, min(count, len(there))).astype(int))
     preprocessing = Preprocessing(image_size=image_size)
     pictures, captions = [], []
     for row in rows:
-        pixels = read_pixels(there.file(row), preprocessing, root)
+        pixels = read_pixels(there.file(row), preprocessing, there.fence, limits)
         pictures.append(_with_masks(pixels, root, str(there.paths[row])))
         captions.append(_caption(there, int(row)))
     write_png(out, contact_sheet(pictures, captions))
@@ -45,7 +52,7 @@ def _caption(manifest: Manifest, row: int) -> str:
 def _with_masks(pixels: NDArray[np.uint8], root: Path, path: str) -> NDArray[np.uint8]:
     coloured = np.repeat(pixels[..., None], 3, axis=2).astype(np.float32)
     for mask_file in sorted((root / "masks" / Path(path).with_suffix("")).glob("*.png")):
-        with Image.open(mask_file) as image:
-            mask = np.asarray(image.convert("L").resize(pixels.shape[::-1])) > 127
+        drawn = Image.fromarray(read(mask_file, root).pixels)
+        mask = np.asarray(drawn.resize(pixels.shape[::-1])) > 127
         coloured[mask] = 0.75 * coloured[mask] + 0.25 * np.array([255, 140, 0])
     return coloured.astype(np.uint8)

@@ -161,11 +161,8 @@ class Classifier:
             network=runtime.place(network),
             runtime=runtime,
             engine=engine,
-            reading=Reading(
-                header.image_preprocessing,
-                settings.batch_size,
-                settings.reading_threads,
-                settings.read_timeout,
+            reading=replace(
+                Reading.by(header.image_preprocessing, settings),
                 strict=settings.strict,
                 window=None if settings.window is None else Window.parse(settings.window),
             ),

@@ -112,12 +112,7 @@ def predict_split(
     refuse_shared_patients(settings.data)
     network, header = load_bundle(model)
     engine = open_engine(model, network, header, settings.runtime, reported=True)
-    reading = Reading(
-        header.image_preprocessing,
-        settings.runtime.batch_size,
-        settings.runtime.reading_threads,
-        settings.runtime.read_timeout,
-    )
+    reading = Reading.by(header.image_preprocessing, settings.runtime)
     cache = open_cache(manifest, settings.data, reading, progress).cache if settings.data.uses_cache else None
     logits = manifest_logits(engine, manifest, reading, progress, f"reading {split}", cache)
     table = table_of(logits, manifest, settings.data.blank, header.weights_sha256, columns)

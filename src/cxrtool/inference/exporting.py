@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from cxrtool.choices import Backend, ExportFormat, Precision
 from cxrtool.data.batches import Radiograph, Reading, radiograph_batches
-from cxrtool.data.images import list_images
+from cxrtool.data.images import DEFAULT_LIMITS, Limits, list_images
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.files import locked_folder, sha256_of_file, sweep_partials, sync_folder, write_json
 from cxrtool.inference.exports import (
@@ -67,6 +67,7 @@ class ExportSettings:
         images: a folder of radiographs like those that the model will read; for int8.
         out: folder; ``export/`` beside the bundle unless given.
         workers: threads that read them.
+        limits: what is too large to be read.
     """
 
     kind: ExportFormat
@@ -74,6 +75,7 @@ class ExportSettings:
     images: Path | None = None
     out: Path | None = None
     workers: int = 2
+    limits: Limits = DEFAULT_LIMITS
 
 
 class ExportGraph(nn.Module):
@@ -199,7 +201,9 @@ def _calibration_images(wished: ExportSettings, header: BundleHeader, progress: 
         chosen = [paths[place] for place in np.linspace(0, len(paths) - 1, MOST_IMAGES).astype(int)]
     good: list[NDArray[np.uint8]] = []
     phase = f"reading {wished.images}"
-    for batch in radiograph_batches(chosen, Reading(header.image_preprocessing, 16, wished.workers)):
+    for batch in radiograph_batches(
+        chosen, Reading(header.image_preprocessing, 16, wished.workers, limits=wished.limits)
+    ):
         for path, result in batch:
             if isinstance(result, Radiograph):
                 good.append(result.pixels)

@@ -4,13 +4,14 @@ Nothing here imports a runtime: looking for an export costs a few stats, and a d
 """
 
 import json
+import stat
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from cxrtool.choices import Backend, ExportFormat, Precision
 from cxrtool.errors import RequestError
@@ -96,6 +97,15 @@ class ExportRecord(_Part):
     created: str
     intended_use: str
 
+    @field_validator("files")
+    @classmethod
+    def _files_lie_beside(cls, files: dict[str, str]) -> dict[str, str]:
+        """A name is a name and no way out of the folder."""
+        for name in files:
+            if name in ("", ".", "..") or any(mark in name for mark in "/\\\0"):
+                raise ValueError(f"{name!r} is no file's name")
+        return files
+
 
 @dataclass(frozen=True)
 class Export:
@@ -123,11 +133,22 @@ def record_path(path: Path) -> Path:
 def read_export(path: Path) -> Export | None:
     """The export whose file to open is `path`; None where it, its record or its digest is missing or wrong."""
     try:
+        if not _is_plain(record_path(path)):
+            return None
         record = ExportRecord.model_validate(json.loads(record_path(path).read_text(encoding="utf-8")))
-        whole = all(sha256_of_file(path.parent / name) == digest for name, digest in record.files.items())
-    except (OSError, ValueError, ValidationError):
+        whole = all(_is_whole(path.parent / name, digest) for name, digest in record.files.items())
+    except (OSError, ValueError, RecursionError):  # pydantic's refusal is a ValueError
         return None
     return Export(path, record) if whole and path.name in record.files else None
+
+
+def _is_whole(file: Path, digest: str) -> bool:
+    return _is_plain(file) and sha256_of_file(file) == digest
+
+
+def _is_plain(file: Path) -> bool:
+    """A file itself: a link is not followed, and a device or pipe not opened."""
+    return stat.S_ISREG(file.lstat().st_mode)
 
 
 def find_export(bundle: Path, kind: ExportFormat, precision: Precision) -> Export | None:

@@ -1,11 +1,12 @@
 """One model, one file: weights and everything needed to use them, as safetensors with a JSON header.
 
 safetensors holds a length, a JSON header and raw numbers, so that reading a stranger's file runs no code. No pickle
-is read anywhere in this package.
+is read in this package, but by `cxrtool.model.foreign` as weights alone.
 """
 
 import hashlib
 import json
+import stat
 import struct
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -28,12 +29,15 @@ from cxrtool.evaluation.thresholds import threshold_grid
 from cxrtool.files import sha256_of_file, to_json, write_bytes
 from cxrtool.findings import FINDINGS, Blank
 from cxrtool.model.densenet import ChestNet
+from cxrtool.settings import FINEST_STEP
 
 BUNDLE_NAME = "model.safetensors"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 had no digest of the header."""
 DEFAULT_THRESHOLD = 0.5
-_KEY = "cxrtool"
+_KEY, _DIGEST_KEY = "cxrtool", "cxrtool-sha256"
 _LARGEST_HEADER = 16 * 2**20
+_TYPES = {torch.float32: "F32", torch.int64: "I64"}
 
 
 class _Part(BaseModel):
@@ -45,9 +49,9 @@ class Tuning(_Part):
 
     criterion: Criterion
     target: float | None = None
-    minimum: float = 0.05
-    maximum: float = 0.95
-    step: float = 0.01
+    minimum: float = Field(default=0.05, ge=0, le=1)
+    maximum: float = Field(default=0.95, ge=0, le=1)
+    step: float = Field(default=0.01, ge=FINEST_STEP, le=0.5)
     split: str
     level: str
     rows: int
@@ -124,7 +128,7 @@ class BundleHeader(_Part):
         weights_sha256: over names, shapes, types and numbers of all tensors.
     """
 
-    format_version: int = FORMAT_VERSION
+    format_version: int = Field(default=FORMAT_VERSION, ge=1)
     architecture: Literal["densenet121"] = "densenet121"
     findings: tuple[str, ...]
     preprocessing: dict[str, Any]
@@ -193,9 +197,16 @@ def save_bundle(path: Path, weights: Mapping[str, Tensor], header: BundleHeader)
         CxrError: the file cannot be written.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(weights.items())}
-    signed = header.model_copy(update={"weights_sha256": digest_of_weights(contiguous)})
-    write_bytes(path, save(contiguous, metadata={_KEY: to_json(signed.model_dump(mode="json"))}))
+    signed = header.model_copy(
+        update={"weights_sha256": digest_of_weights(contiguous), "format_version": FORMAT_VERSION}
+    )
+    text = to_json(signed.model_dump(mode="json"))
+    write_bytes(path, save(contiguous, metadata={_KEY: text, _DIGEST_KEY: _digest_of_text(text)}))
     return signed
+
+
+def _digest_of_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_header(path: Path) -> BundleHeader:
@@ -207,18 +218,22 @@ def read_header(path: Path) -> BundleHeader:
     _check_size(path)
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_KEY)
+            metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise _no_bundle(path, str(error)) from None
+    text = metadata.get(_KEY)
     if text is None:
         raise ModelError(f"{path} holds weights but no cxrtool header", "Use it as a start: cxr train --init FILE.")
-    return _parse_header(path, text)
+    return _parse_header(path, text, metadata.get(_DIGEST_KEY))
 
 
 def _check_size(path: Path) -> None:
     # Before safetensors reads: a header of a stated terabyte must not be asked for.
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+            raise _no_bundle(path, "it is no regular file")
+        size = status.st_size
         with path.open("rb") as file:
             start = file.read(8)
     except OSError as error:
@@ -237,10 +252,10 @@ def _no_bundle(path: Path, reason: str) -> ModelError:
     )
 
 
-def _parse_header(path: Path, text: str) -> BundleHeader:
+def _parse_header(path: Path, text: str, digest: str | None) -> BundleHeader:
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also of a number of more than 4,300 digits
         raise _no_bundle(path, f"its header is not JSON ({error})") from None
     newer = content.get("format_version") if isinstance(content, dict) else None
     if isinstance(newer, int) and newer > FORMAT_VERSION:
@@ -248,6 +263,8 @@ def _parse_header(path: Path, text: str) -> BundleHeader:
             f"model {path} has bundle version {newer}; this cxrtool reads up to {FORMAT_VERSION}",
             "Upgrade: pip install -U cxrtool.",
         )
+    if digest != _digest_of_text(text) and not (digest is None and newer == 1):
+        raise ModelError(f"model {path} is damaged: its header does not match its digest", "Copy it again.")
     try:
         header = BundleHeader.model_validate(content)
         _ = header.image_preprocessing
@@ -278,11 +295,22 @@ def load_bundle(path: Path) -> tuple[ChestNet, BundleHeader]:
     weights = read_weights(path, network)
     if digest_of_weights(weights) != header.weights_sha256:
         raise ModelError(f"model {path} is damaged: its weights do not match their digest", "Copy it again.")
-    bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
-    if bad:
-        raise ModelError(f"model {path} has weights that are not finite ({bad[0]})", "Train it again.")
+    refuse_broken(weights, f"model {path}")
     network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(False), header
+
+
+def refuse_broken(weights: Mapping[str, Tensor], origin: str) -> None:
+    """Refuse weights that would make every probability NaN.
+
+    Raises:
+        ModelError: one is not finite, or a variance is negative; the message begins with `origin`.
+    """
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(f"{origin} has weights that are not finite ({name})", "Train it again.")
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise ModelError(f"{origin} has a negative variance ({name})", "Train it again.")
 
 
 def read_weights(path: Path, network: ChestNet) -> dict[str, Tensor]:
@@ -304,6 +332,8 @@ def read_weights(path: Path, network: ChestNet) -> dict[str, Tensor]:
                 )
             for name, tensor in own.items():
                 shape = tuple(file.get_slice(name).get_shape())
+                if file.get_slice(name).get_dtype() != _TYPES[tensor.dtype]:
+                    raise _no_bundle(path, f"tensor {name!r} is not of type {_TYPES[tensor.dtype]}")
                 if shape != tuple(tensor.shape):
                     raise ModelError(
                         f"model {path}: tensor {name!r} has shape {shape}, not {tuple(tensor.shape)}",

@@ -22,7 +22,7 @@ LAYERS = (6, 12, 24, 16)
 """Layers of the four dense blocks; 121 counts their convolutions, the first, the transitions' and the classifier."""
 
 # torchvision's published file names its layers norm.1, conv.2; its modules are called norm1, conv2.
-_OLD_NAME = re.compile(r"^(.*denselayer\d+\.(?:norm|conv))\.([12]\..*)$")
+OLD_NAME = re.compile(r"^(.*denselayer\d+\.(?:norm|conv))\.([12]\..*)$")
 
 _FOLLOWING = {
     Layer.DENSEBLOCK2: "transition2",
@@ -289,7 +289,7 @@ def _weights_in(path: Path) -> dict[str, Tensor]:
 
 
 def _load_backbone(network: ChestNet, weights: dict[str, Tensor], origin: str) -> None:
-    renamed = {_OLD_NAME.sub(r"\1\2", name): tensor for name, tensor in weights.items()}
+    renamed = {OLD_NAME.sub(r"\1\2", name): tensor for name, tensor in weights.items()}
     own = network.state_dict()
     for name in ("classifier.weight", "classifier.bias"):
         if name in renamed and renamed[name].shape != own[name].shape:

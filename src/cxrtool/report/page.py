@@ -359,7 +359,8 @@ def _subgroups(assessment: Assessment) -> Section | None:
 def _history(content: ReportContent) -> Section | None:
     if not content.history:
         return None
-    best = int(content.header.metrics.get("epoch", 0))
+    epoch = content.header.metrics.get("epoch")
+    best = epoch if isinstance(epoch, int) else 0
     rows = [[text_of(value) for value in asdict(record).values()] for record in content.history]
     header = [name.replace("_", " ") for name in asdict(content.history[0])]
     table = Table("Epochs", header, rows, "history")

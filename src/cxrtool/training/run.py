@@ -101,12 +101,7 @@ def prepare_run(settings: Settings, folder: Path, progress: ProgressCallback, st
     if settings.runtime.precision is Precision.INT8:
         raise RequestError("training does not run in int8", "Use --precision auto, fp32 or bf16.")
     runtime = choose_runtime(settings.runtime, auto_bf16=True)
-    reading = Reading(
-        Preprocessing(image_size=settings.train.image_size),
-        settings.runtime.batch_size,
-        settings.runtime.reading_threads,
-        settings.runtime.read_timeout,
-    )
+    reading = Reading.by(Preprocessing(image_size=settings.train.image_size), settings.runtime)
     return Run(
         folder=folder,
         settings=settings,

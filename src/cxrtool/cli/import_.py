@@ -1,0 +1,53 @@
+"""``cxr import``"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrtool.cli import display
+from cxrtool.cli.options import JsonOption, settings_options
+from cxrtool.errors import RequestError
+from cxrtool.findings import FINDINGS
+from cxrtool.settings import ResolvedSettings
+
+
+@settings_options("train.image_size", "train.policy")
+def import_(
+    resolved: ResolvedSettings,
+    checkpoint: Annotated[Path, typer.Argument(help="A file of torch.save (.pt, .pth).")],
+    out: Annotated[Path, typer.Argument(help="The bundle to write, or a folder for its model.safetensors.")],
+    findings: Annotated[
+        str, typer.Option("--findings", help="In the order of the file's outputs, separated by commas.")
+    ] = ",".join(FINDINGS),
+    json_output: JsonOption = False,
+) -> None:
+    """Make a bundle of a DenseNet121 that was trained elsewhere on these five findings.
+
+    Only weights are read: a file that carries code is refused, and nothing in it is run. The image size and policy
+    that it was trained with are not in such a file: name them. Its thresholds are 0.5 until cxr tune.
+
+    \b
+    cxr import best.pt imported
+    cxr import best.pt imported --image-size 320 --policy u-ones
+    cxr import best.pt imported --findings "Edema,Atelectasis,Cardiomegaly,Consolidation,Pleural Effusion"
+    """
+    from cxrtool.model.bundle import BUNDLE_NAME
+    from cxrtool.model.foreign import ImportSettings, import_checkpoint, parse_findings
+
+    train = resolved.settings.train
+    wished = ImportSettings(parse_findings(findings), train.image_size, train.policy)
+    path = out if out.suffix == ".safetensors" else out / BUNDLE_NAME
+    if path.exists():
+        raise RequestError(f"{path} is there already", "Name another place.")
+    header = import_checkpoint(checkpoint, path, wished)
+    if json_output:
+        display.print_json({"path": str(path)} | header.model_dump(mode="json"))
+        return
+    display.say(f"model: {path}")
+    display.hint(f"next: cxr tune --data DATA --model {out}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("import")(import_)

@@ -1,0 +1,93 @@
+"""What a compressed frame says of its own size, before a decoder takes memory for it."""
+
+import struct
+from dataclasses import dataclass
+
+_JPEG_START, _J2K_START = b"\xff\xd8", b"\xff\x4f\xff\x51"
+_BOX_SEARCH = 4096
+_RUN = 128
+# Start of frame, T.81 table B.1 and T.87 (JPEG-LS, 0xF7); 0xC4, 0xC8 and 0xCC are other segments.
+_FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+
+
+@dataclass(frozen=True)
+class FrameHeader:
+    """The size in a frame of JPEG, lossless JPEG, JPEG-LS or JPEG 2000."""
+
+    width: int
+    height: int
+    components: int
+
+
+def frame_header(frame: bytes) -> FrameHeader | None:
+    """What `frame` says of itself; None where it is none of the four, or cut before it says so."""
+    try:
+        if frame.startswith(_JPEG_START):
+            return _jpeg(frame)
+        start = frame.find(_J2K_START, 0, _BOX_SEARCH)  # at 0, or behind the boxes of a JP2 file
+        return None if start < 0 else _jpeg2000(frame, start + 4)
+    except (struct.error, IndexError):
+        return None
+
+
+def _jpeg(frame: bytes) -> FrameHeader | None:
+    """The largest of all start-of-frame segments before the first scan: a decoder may go by any."""
+    place, found = 2, None
+    while frame[place] == 0xFF:
+        marker = frame[place + 1]
+        if marker == 0xFF:  # filling
+            place += 1
+            continue
+        if marker in _WITHOUT_LENGTH:
+            place += 2
+            continue
+        if marker == 0xDA:
+            return found
+        (length,) = struct.unpack_from(">H", frame, place + 2)
+        if marker in _FRAMES:
+            height, width, components = struct.unpack_from(">HHB", frame, place + 5)
+            if found is None or width * height > found.width * found.height:
+                found = FrameHeader(width, height, components)
+        place += 2 + length
+    return None
+
+
+def _jpeg2000(frame: bytes, place: int) -> FrameHeader:
+    """The SIZ segment, T.800 A.5.1."""
+    right, lower, left, upper = struct.unpack_from(">4I", frame, place + 4)
+    (components,) = struct.unpack_from(">H", frame, place + 36)
+    return FrameHeader(right - left, lower - upper, components)
+
+
+def unpacks_to(frame: bytes, pixels: int) -> bool:
+    """Whether each segment of an RLE frame (PS3.5 annex G) unpacks to `pixels` bytes, or a run more: some are padded.
+
+    Two bytes may stand for 128, so that a decoder that does not count takes 64 times the file.
+    """
+    if len(frame) < 64:
+        return False
+    count, *offsets = struct.unpack("<16I", frame[:64])
+    if not 1 <= count <= 15:
+        return False
+    ends = [*offsets[1:count], len(frame)]
+    return all(
+        pixels <= _unpacked(frame, start, end, pixels + _RUN) <= pixels + _RUN
+        for start, end in zip(offsets[:count], ends, strict=True)
+    )
+
+
+def _unpacked(frame: bytes, start: int, end: int, most: int) -> int:
+    """Bytes that a segment unpacks to; counting ends above `most`."""
+    total, place, end = 0, start, min(end, len(frame))
+    while place < end and total <= most:
+        head = frame[place]
+        if head > 128:
+            total += (257 - head) * (place + 1 < end)
+            place += 2
+        elif head < 128:
+            total += min(head + 1, max(end - place - 1, 0))
+            place += head + 2
+        else:
+            place += 1
+    return total

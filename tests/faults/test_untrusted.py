@@ -1,0 +1,209 @@
+"""A stranger's model, export, settings file and sheet can do no harm."""
+
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import Call
+from cxrtool.choices import ExportFormat, Precision
+from cxrtool.data.images import Preprocessing
+from cxrtool.errors import ModelError
+from cxrtool.files import sha256_of_file
+from cxrtool.findings import FINDINGS
+from cxrtool.inference.exports import ExportRecord, export_name, find_export, record_path
+from cxrtool.model.bundle import BUNDLE_NAME, load_bundle, read_header
+from tests_support import bundle_parts, change_header, write_parts
+
+
+@pytest.fixture
+def bundle(run_folder: Path, tmp_path: Path) -> Path:
+    path = tmp_path / BUNDLE_NAME
+    path.write_bytes((run_folder / BUNDLE_NAME).read_bytes())
+    return path
+
+
+def test_86_of_a_hundred_flipped_bytes_each_is_refused(bundle: Path) -> None:
+    """60 anywhere in the file, which is nearly all weights, and 40 in the header before them."""
+    size, (header, _) = bundle.stat().st_size, bundle_parts(bundle)
+    start = size - len(bundle_parts(bundle)[1])
+    rng = random.Random(0)
+    places = [rng.randrange(size) for _ in range(60)] + [rng.randrange(start) for _ in range(40)]
+    refused = 0
+    with bundle.open("rb+") as file:
+        for place in places:
+            file.seek(place)
+            (before,) = file.read(1)
+            file.seek(place)
+            file.write(bytes([before ^ (1 << rng.randrange(8))]))
+            file.flush()
+            try:
+                load_bundle(bundle)
+            except ModelError:
+                refused += 1
+            file.seek(place)
+            file.write(bytes([before]))
+            file.flush()
+    load_bundle(bundle)
+    assert header
+    assert refused == 100
+
+
+def test_every_byte_of_the_header_counts(bundle: Path) -> None:
+    """Also a digit of a threshold, which reads as well as another."""
+    header, data = bundle_parts(bundle)
+    text = header["__metadata__"]["cxrtool"]
+    digit = text.index("0.", text.index('"thresholds"')) + 2
+    header["__metadata__"]["cxrtool"] = text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1 :]
+    write_parts(bundle, header, data)
+    with pytest.raises(ModelError, match="header does not match its digest"):
+        read_header(bundle)
+    del header["__metadata__"]["cxrtool-sha256"]
+    write_parts(bundle, header, data)
+    with pytest.raises(ModelError, match="header does not match its digest"):
+        read_header(bundle)
+
+
+def test_a_bundle_of_version_1_is_still_read(bundle: Path) -> None:
+    change_header(bundle, format_version=1)
+    header, data = bundle_parts(bundle)
+    del header["__metadata__"]["cxrtool-sha256"]
+    write_parts(bundle, header, data)
+    assert read_header(bundle).format_version == 1
+
+
+HOSTILE_HEADERS: dict[str, dict[str, object]] = {
+    "a grid without end": {
+        "tuning": {"criterion": "f1", "step": 1e-12, "split": "valid", "level": "study", "rows": 1, "sheet_sha256": ""}
+    },
+    "an image without end": {"preprocessing": {"image_size": 10**9}},
+    "a mean of infinity": {
+        "preprocessing": Preprocessing(32).to_dict() | {"mean": [1e999, 0, 0]},
+    },
+    "a mean of 400 digits": {
+        "preprocessing": Preprocessing(32).to_dict() | {"mean": [10**400, 0, 0]},
+    },
+    "a threshold of NaN": {"thresholds": dict.fromkeys(FINDINGS, float("nan"))},
+    "version 0": {"format_version": 0},
+    "a key of its own": {"file": "/etc/passwd"},
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_HEADERS)
+def test_a_hostile_header_is_refused(bundle: Path, case: str) -> None:
+    change_header(bundle, **HOSTILE_HEADERS[case])
+    with pytest.raises(ModelError) as caught:
+        read_header(bundle)
+    assert "\n" not in caught.value.message
+
+
+def test_a_header_deeper_than_the_stack_and_one_of_endless_digits_are_refused(bundle: Path) -> None:
+    header, data = bundle_parts(bundle)
+    for text in ("[" * 200_000, '{"format_version": ' + "9" * 10_000 + "}"):
+        header["__metadata__"]["cxrtool"] = text
+        write_parts(bundle, header, data)
+        with pytest.raises(ModelError, match="not JSON"):
+            read_header(bundle)
+
+
+def test_a_bundle_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / BUNDLE_NAME)
+    with pytest.raises(ModelError, match="no regular file"):
+        read_header(tmp_path / BUNDLE_NAME)
+
+
+def test_weights_of_another_type_or_a_negative_variance_are_refused(bundle: Path) -> None:
+    from cxrtool.model.bundle import save_bundle
+
+    network, header = load_bundle(bundle)
+    weights = network.state_dict()
+    save_bundle(bundle, weights | {"classifier.bias": weights["classifier.bias"].double()}, header)
+    with pytest.raises(ModelError, match="not of type F32"):
+        load_bundle(bundle)
+    variance = "features.norm0.running_var"
+    save_bundle(bundle, weights | {variance: torch.full_like(weights[variance], -1)}, header)
+    with pytest.raises(ModelError, match="negative variance"):
+        load_bundle(bundle)
+
+
+def test_odd_figures_in_a_header_are_shown_as_none(bundle: Path, call: Call) -> None:
+    for metrics in ({}, {"valid": 3}, {"valid": {"labels": []}}, {"epoch": "x", "valid": {"labels": {"Edema": {}}}}):
+        change_header(bundle, metrics=metrics, run="\x1b[2J[/red]<script>")
+        done = call("info", bundle)
+        assert done.code == 0, done.stderr
+        assert "\x1b" not in done.stdout
+
+
+def record_of(bundle: Path, files: dict[str, str]) -> str:
+    header = read_header(bundle)
+    content = {
+        "format": "onnx",
+        "precision": "fp32",
+        "files": files,
+        "weights_sha256": header.weights_sha256,
+        "findings": FINDINGS,
+        "thresholds": None,
+        "calibration": None,
+        "image_size": 32,
+        "preprocessing": header.preprocessing,
+        "input": {"shape": ["batch", 1, 32, 32]},
+        "check": {"largest_difference": 0, "allowed": 1, "images": 8},
+        "int8": None,
+        "versions": {},
+        "created": "",
+        "intended_use": "",
+    }
+    return json.dumps(content)
+
+
+def test_the_record_of_an_export_leads_to_no_file_outside_its_folder(bundle: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    digest = sha256_of_file(secret)
+    folder = tmp_path / "export"
+    (folder / "below").mkdir(parents=True)
+    (folder / "below" / "x").write_text("secret")
+    name = export_name(ExportFormat.ONNX, Precision.FP32)
+    (folder / name).write_text("secret")
+    (folder / "link").symlink_to(secret)
+    os.mkfifo(folder / "pipe")
+    record = record_path(folder / name)
+
+    def found(**files: str) -> bool:
+        record.write_text(record_of(bundle, {name: digest} | files))
+        return find_export(bundle, ExportFormat.ONNX, Precision.FP32) is not None
+
+    assert found()
+    for other in ("../secret", str(secret), "below/x", "..", ".", "", "link", "pipe", "below\\x", "a\0b", "gone"):
+        assert not found(**{other: digest}), other
+    (folder / name).unlink()
+    (folder / name).symlink_to(secret)
+    assert not found()
+    record.unlink()
+    os.mkfifo(record)
+    assert find_export(bundle, ExportFormat.ONNX, Precision.FP32) is None
+
+
+def test_a_record_names_its_file_alone(bundle: Path) -> None:
+    with pytest.raises(ValueError, match="no file's name"):
+        ExportRecord.model_validate(json.loads(record_of(bundle, {"../x": ""})))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!!python/object/apply:os.mkdir [ran]",
+        "model: !!python/object/apply:os.mkdir [ran]",
+        "train: !!python/name:os.mkdir",
+        "a: &a [*a]",
+    ],
+)
+def test_a_settings_file_runs_nothing(tmp_path: Path, call: Call, text: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    done = call("config", "--config", "c.yaml")
+    assert done.code == 2
+    assert done.stderr.startswith("error: ")
+    assert not (tmp_path / "ran").exists()
