@@ -225,10 +225,10 @@ class ExplainSettings(_Section):
     alpha: Fraction = Field(default=0.45, description="strength of the heatmap over the radiograph")
     method: Method = Field(default=Method.GRAD_CAM, description="how the map is made")
     smooth: float = Field(
-        default=0.06, ge=0, le=0.5, description="width of a Gaussian over the map, a share of its side"
+        default=0.08, ge=0, le=0.5, description="width of a Gaussian over the map, a share of its side"
     )
-    layer: Layer = Field(default=Layer.DENSEBLOCK3, description="dense block of a CAM")
-    flip: bool = Field(default=False, description="average with the map of the mirrored image")
+    layer: Layer = Field(default=Layer.DENSEBLOCK4, description="dense block of a CAM")
+    flip: bool = Field(default=True, description="average with the map of the mirrored image, at twice the cost")
     scales: str = Field(default="1", pattern=r"^\d+(\.\d+)?(,\d+(\.\d+)?)*$", description="average over these sizes")
     stretch: bool = Field(default=False, description="raise each map's peak to 1 instead of the probability")
     contour: bool = Field(default=False, description="draw a line at half the peak instead of colours")
@@ -398,6 +398,7 @@ def _nest(values: Mapping[str, object]) -> dict[str, Any]:
 def _explain_refusal(error: ValidationError, sources: Mapping[str, str]) -> RequestError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
+    name = key if key.isprintable() else repr(key)
     origin = sources.get(key) or next((sources[k] for k in sources if k.startswith(f"{key}.")), "")
     where = f" ({origin})" if origin else ""
     if first["type"] == "extra_forbidden":
@@ -405,7 +406,7 @@ def _explain_refusal(error: ValidationError, sources: Mapping[str, str]) -> Requ
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         siblings = [name for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]]
         hint = f"Did you mean {near[0]}? " if near else ""
-        return RequestError(f"setting {key}{where} is unknown", f"{hint}Allowed: {', '.join(siblings or known)}.")
+        return RequestError(f"setting {name}{where} is unknown", f"{hint}Allowed: {', '.join(siblings or known)}.")
     rule = first["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(first["input"], (dict, BaseModel)) else f" = {first['input']!r}"
-    return RequestError(f"setting {key}{shown}{where}: {rule}", "`cxr config` prints every setting and its source.")
+    return RequestError(f"setting {name}{shown}{where}: {rule}", "`cxr config` prints every setting and its source.")

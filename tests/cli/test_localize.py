@@ -46,7 +46,7 @@ def test_explain_prints_what_is_known(call: Call, phantoms: Path, run: Path) -> 
     assert call("localize", "--data", phantoms, "--model", run, "--methods", "grad-cam,layer-cam").code == 0
     stored = read_header(run / "model.safetensors").localization
     assert [one.method for one in stored] == [
-        "Grad-CAM (denseblock3), smoothed 0.06", "LayerCAM (denseblock3), smoothed 0.06"
+        "Grad-CAM (denseblock4), smoothed 0.08, with its mirror image", "LayerCAM (denseblock4), smoothed 0.08, with its mirror image"
     ]  # fmt: skip
     finding = next(iter(stored[0].hit_rate))
     after = Classifier.load(run).explain(image, finding)

@@ -56,7 +56,9 @@ def test_maps_agree_with_an_independent_implementation(
     network: ChestNet, layer: Layer, method: Method, theirs: type[BaseCAM]
 ) -> None:
     pixels = random_pixels()
-    logits, maps = explain_batch(network, pixels, all_columns(range(5)), MapSettings(method, layer, smooth=0))
+    logits, maps = explain_batch(
+        network, pixels, all_columns(range(5)), MapSettings(method, layer, flip=False, smooth=0)
+    )
     model = _Halves(network, layer)
     compared = 0
     with theirs(model=model, target_layers=[model.last]) as oracle:
@@ -75,7 +77,7 @@ def test_maps_agree_with_an_independent_implementation(
 
 def test_score_cam_agrees_with_an_independent_implementation(network: ChestNet) -> None:
     pixels = random_pixels(1, 32)
-    settings = MapSettings(Method.SCORE_CAM, Layer.DENSEBLOCK2, smooth=0, channels=0)
+    settings = MapSettings(Method.SCORE_CAM, Layer.DENSEBLOCK2, flip=False, smooth=0, channels=0)
     _, maps = explain_batch(network, pixels, all_columns([1]), settings)
     model = _Halves(network, Layer.DENSEBLOCK2)
     with ScoreCAM(model=model, target_layers=[model.last]) as oracle, torch.no_grad():
@@ -89,7 +91,9 @@ def test_a_map_by_hand(network: ChestNet) -> None:
     with torch.no_grad():
         activations = network.activations(pixels)
     expected = torch.einsum("c,bchw->bhw", network.classifier.weight[2].detach(), activations).relu() / 16
-    _, maps = explain_batch(network, pixels, all_columns([2]), MapSettings(layer=Layer.DENSEBLOCK4, smooth=0))
+    _, maps = explain_batch(
+        network, pixels, all_columns([2]), MapSettings(layer=Layer.DENSEBLOCK4, flip=False, smooth=0)
+    )
     np.testing.assert_allclose(maps[0][2], expected[0], rtol=1e-4, atol=1e-7)
 
 
@@ -123,7 +127,7 @@ def test_occlusion_finds_the_only_patch_that_matters() -> None:
     corner = _Corner(Preprocessing(64)).eval()
     pixels = torch.zeros(1, 1, 64, 64)
     pixels[:, :, :16, 48:] = 200
-    _, maps = explain_batch(corner, pixels, all_columns([0]), MapSettings(Method.OCCLUSION, smooth=0))
+    _, maps = explain_batch(corner, pixels, all_columns([0]), MapSettings(Method.OCCLUSION, flip=False, smooth=0))
     row, column = np.unravel_index(maps[0][0].argmax(), (64, 64))
     assert row < 20
     assert column > 44
@@ -231,8 +235,8 @@ def test_explain_gives_a_map_at_the_images_own_size(run_folder: Path, phantoms: 
     )
     assert explanation.heatmap.max() == (pytest.approx(explanation.probability) if explanation.heatmap.any() else 0)
     layer_cam = classifier.explain(tmp_path / "a.png", "Pleural Effusion", method="layer-cam", stretch=True)
-    assert explanation.method == "Grad-CAM (denseblock3), smoothed 0.06"
-    assert layer_cam.method == "LayerCAM (denseblock3), smoothed 0.06"
+    assert explanation.method == "Grad-CAM (denseblock4), smoothed 0.08, with its mirror image"
+    assert layer_cam.method == "LayerCAM (denseblock4), smoothed 0.08, with its mirror image"
     assert layer_cam.heatmap.max() in (0, 1)
     with pytest.raises(RequestError) as unknown:
         classifier.explain(tmp_path / "a.png", "Edema", method="gradcam")

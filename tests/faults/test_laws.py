@@ -189,6 +189,7 @@ TREES = st.recursive(VALUES, lambda inner: st.dictionaries(st.one_of(KEYS, TEXT)
 
 
 @given(st.dictionaries(st.one_of(KEYS, TEXT), TREES, max_size=4))
+@example({"\n": None})
 def test_any_settings_file_is_read_or_refused_in_a_line(
     tmp_path_factory: pytest.TempPathFactory, tree: dict[str, object]
 ) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from cxrtool.cli import display
 from cxrtool.cli.inputs import input_paths, load_classifier
-from cxrtool.cli.options import READING, RUNTIME, JsonOption, settings_options
+from cxrtool.cli.options import MAPS, READING, RUNTIME, JsonOption, settings_options
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.findings import find_finding
 from cxrtool.progress import Progress
@@ -17,16 +17,19 @@ from cxrtool.settings import ResolvedSettings
 
 if TYPE_CHECKING:
     from cxrtool.explain.explanation import Explanation
-    from cxrtool.explain.methods import MapSettings
     from cxrtool.settings import ExplainSettings
 
 
-MAPS = ("explain.method", "explain.layer", "explain.flip", "explain.scales", "explain.smooth")
-"""The settings that say how a map is made."""
-
-
 @settings_options(
-    "model", *MAPS, "explain.alpha", "explain.stretch", "explain.contour", *RUNTIME, *READING, "runtime.batch_size"
+    "model",
+    "explain.method",
+    *MAPS,
+    "explain.alpha",
+    "explain.stretch",
+    "explain.contour",
+    *RUNTIME,
+    *READING,
+    "runtime.batch_size",
 )
 def explain(
     resolved: ResolvedSettings,
@@ -54,6 +57,7 @@ def explain(
     cxr explain image.jpg --panel --contour
     """
     from cxrtool.data.reading import read_ahead
+    from cxrtool.explain.methods import MapSettings
 
     if panel and label is not None:
         raise RequestError("--panel shows all five findings", "Leave out --label, or --panel.")
@@ -62,7 +66,7 @@ def explain(
     names = unique_names(paths)
     classifier = load_classifier(resolved, thresholds, for_maps=True)
     wished = resolved.settings.explain
-    found = classifier.explain_many(paths, finding, map_settings(wished), panel, wished.stretch)
+    found = classifier.explain_many(paths, finding, MapSettings.of(wished), panel, wished.stretch)
     rows: list[dict[str, Any]] = []
 
     def save(named: "tuple[str, tuple[Path, tuple[Explanation, ...] | CxrError]]") -> dict[str, Any]:
@@ -121,14 +125,6 @@ def _saved(
         write_png(path, panel_of_findings(explanations, wished.alpha, wished.contour))
         saved["panel"] = str(path)
     return saved
-
-
-def map_settings(wished: "ExplainSettings") -> "MapSettings":
-    """How maps are made, from the settings."""
-    from cxrtool.explain.methods import MapSettings
-
-    scales = tuple(float(part) for part in wished.scales.split(","))
-    return MapSettings(wished.method, wished.layer, wished.flip, scales, wished.smooth)
 
 
 def unique_names(paths: list[Path]) -> list[str]:

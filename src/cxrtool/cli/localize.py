@@ -7,7 +7,7 @@ import typer
 
 from cxrtool.cli import display
 from cxrtool.cli.models import chosen_model
-from cxrtool.cli.options import BOOTSTRAP, DATA, RUNTIME, JsonOption, settings_options
+from cxrtool.cli.options import BOOTSTRAP, DATA, MAPS, RUNTIME, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     "model",
     "localize.split",
     "localize.methods",
-    "explain.smooth",
+    *MAPS,
     "localize.otsu",
     "localize.positives_only",
     "localize.limit",

@@ -109,6 +109,8 @@ CACHE = ("data.cache", "data.cache_dir")
 """And those of a command that needs only the pixels that the network sees."""
 READING = ("runtime.strict", "runtime.window", *LIMITS)
 """How single radiographs are taken."""
+MAPS = ("explain.layer", "explain.flip", "explain.scales", "explain.smooth")
+"""How a map is made by whatever method."""
 BOOTSTRAP = ("eval.draws", "eval.draw_seed", "eval.confidence")
 """How patients are drawn for intervals."""
 RUNTIME = ("runtime.device", "runtime.precision", "runtime.channels_last", "runtime.workers")

@@ -7,6 +7,7 @@ function from pixels to a map. There are no hooks: the network is run in two par
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from torch.nn import functional
 from cxrtool.choices import Layer, Method
 from cxrtool.errors import RequestError
 from cxrtool.model.densenet import ChestNet
+from cxrtool.settings import ExplainSettings
 
 Map = NDArray[np.float32]
 Wanted = Callable[[NDArray[np.float32]], NDArray[np.bool_]]
@@ -42,14 +44,20 @@ class MapSettings:
 
     # The defaults had the best figures together: hits, sanity, insertion and deletion (docs/explain.md).
     method: Method = Method.GRAD_CAM
-    layer: Layer = Layer.DENSEBLOCK3
-    flip: bool = False
+    layer: Layer = Layer.DENSEBLOCK4
+    flip: bool = True
     scales: tuple[float, ...] = (1.0,)
-    smooth: float = 0.06
+    smooth: float = 0.08
     channels: int = 32
     steps: int = 16
     samples: int = 2
     patch: float = 1 / 6
+
+    @classmethod
+    def of(cls, wished: ExplainSettings) -> Self:
+        """As the settings say."""
+        scales = tuple(float(part) for part in wished.scales.split(","))
+        return cls(wished.method, wished.layer, wished.flip, scales, wished.smooth)
 
     @property
     def title(self) -> str:
@@ -57,7 +65,7 @@ class MapSettings:
         name = TITLES[self.method]
         at = f" ({self.layer})" if self.method in _COMBINE or self.method is Method.SCORE_CAM else ""
         more = [f"smoothed {self.smooth:g}"] if self.smooth else []
-        more += ["flip"] if self.flip else []
+        more += ["with its mirror image"] if self.flip else []
         more += [f"scales {self.scales}"] if self.scales != (1.0,) else []
         return name + at + (f", {', '.join(more)}" if more else "")
 
@@ -71,10 +79,36 @@ TITLES = {
     Method.OCCLUSION: "Occlusion",
 }
 _NOISE = 10.0  # grey levels, SmoothGrad's
+_AS_IT_IS = (1.0, False)
+"""An image at its own scale, not mirrored."""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """The part of the work that needs no gradient.
+
+    Attributes:
+        network: the explained network, or its `inference_copy`, which is faster.
+        bf16: run convolutions in bfloat16.
+    """
+
+    network: ChestNet
+    bf16: bool = False
+
+    @torch.no_grad()
+    def activations(self, pixels: Tensor, layer: Layer = Layer.DENSEBLOCK4) -> Tensor:
+        """As `ChestNet.activations`, in float32."""
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.network.activations(pixels, layer).float()
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Logits [B, 5] float32 of any number of images, 16 at a time."""
+        with torch.no_grad():
+            return torch.cat([self.network.head(self.activations(part)) for part in torch.split(pixels, 16)])
 
 
 def explain_batch(
-    network: ChestNet, pixels: Tensor, wanted: Wanted, settings: MapSettings
+    network: ChestNet, pixels: Tensor, wanted: Wanted, settings: MapSettings, forward: Forward | None = None
 ) -> tuple[NDArray[np.float32], list[dict[int, Map]]]:
     """Maps of several findings of several radiographs; the CAM family shares one forward pass.
 
@@ -83,6 +117,7 @@ def explain_batch(
         pixels: [B, 1, S, S] in [0, 255], on the network's device.
         wanted: which findings of which image.
         settings: method, layer and averaging.
+        forward: a faster way to run the same network without gradients; the network itself unless given.
 
     Returns:
         logits: [B, 5] float32, of the images as they are.
@@ -94,17 +129,21 @@ def explain_batch(
     """
     if network.training:
         raise RequestError("the network is in train mode", "Call network.eval() first.")
-    logits, own = _maps_of(network, pixels, wanted, settings)
+    forward = forward or Forward(network)
+    logits, own = _maps_of(network, forward, pixels, wanted, settings)
     size = pixels.shape[-1]
-    if not settings.flip and settings.scales == (1.0,):
+    sides = (False, True) if settings.flip else (False,)
+    variants = [(scale, mirrored) for scale in settings.scales for mirrored in sides]
+    if variants == [_AS_IT_IS]:
         return logits, [_smoothed(one, size, settings) for one in own]
     chosen = wanted(logits)
     sums: list[dict[int, Map]] = [{} for _ in range(len(pixels))]
-    sides = (False, True) if settings.flip else (False,)
-    variants = [(scale, mirrored) for scale in settings.scales for mirrored in sides]
     for scale, mirrored in variants:
-        changed = _resize(pixels.float(), round(size * scale / 32) * 32)
-        _, maps = _maps_of(network, changed.flip(-1) if mirrored else changed, lambda _: chosen, settings)
+        maps = own
+        if (scale, mirrored) != _AS_IT_IS:
+            changed = _resize(pixels.float(), round(size * scale / 32) * 32)
+            changed = changed.flip(-1) if mirrored else changed
+            _, maps = _maps_of(network, forward, changed, lambda _: chosen, settings)
         for total, found in zip(sums, maps, strict=True):
             for column, coarse in found.items():
                 full = _to_size(np.ascontiguousarray(coarse[:, ::-1]) if mirrored else coarse, size)
@@ -125,11 +164,11 @@ def _blur(one: Map, deviation: float) -> Map:
 
 
 def _maps_of(
-    network: ChestNet, pixels: Tensor, wanted: Wanted, settings: MapSettings
+    network: ChestNet, forward: Forward, pixels: Tensor, wanted: Wanted, settings: MapSettings
 ) -> tuple[NDArray[np.float32], list[dict[int, Map]]]:
     layer = settings.layer
+    activations = forward.activations(pixels, layer)
     with torch.no_grad():
-        activations = network.activations(pixels, layer).float()
         logits = network.logits_after(activations, layer).cpu().numpy()
     chosen = wanted(logits)
     maps: list[dict[int, Map]] = [{} for _ in range(len(logits))]
@@ -141,7 +180,7 @@ def _maps_of(
         if settings.method in _COMBINE:
             found = _cam(network, activations[index], layer, column, _COMBINE[settings.method])
         else:
-            found = _FROM_PIXELS[settings.method](network, pixels[index].float(), column, settings)
+            found = _FROM_PIXELS[settings.method](network, forward, pixels[index].float(), column, settings)
         for row, one in zip(rows, found.cpu().numpy().astype(np.float32), strict=True):
             maps[row][column] = np.nan_to_num(one, nan=0.0, posinf=0.0)
     return logits, maps
@@ -186,7 +225,7 @@ _COMBINE: dict[Method, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 @torch.no_grad()
-def _score_cam(network: ChestNet, pixels: Tensor, column: int, settings: MapSettings) -> Tensor:
+def _score_cam(_: ChestNet, forward: Forward, pixels: Tensor, column: int, settings: MapSettings) -> Tensor:
     """Wang et al. 2020 (arXiv:1910.01279): channels weighed by the logit of the image seen through them.
 
     Of the `settings.channels` channels with the largest peak, since each costs a forward pass.
@@ -194,13 +233,13 @@ def _score_cam(network: ChestNet, pixels: Tensor, column: int, settings: MapSett
     layer, size = settings.layer, pixels.shape[-1]
     maps = []
     for image in pixels:
-        activations = network.activations(image[None], layer)[0].float()
+        activations = forward.activations(image[None], layer)[0]
         count = settings.channels or len(activations)
         kept = activations[activations.amax(dim=(1, 2)).topk(min(count, len(activations))).indices]
         masks = functional.interpolate(kept[:, None], (size, size), mode="bilinear", align_corners=True)
         low, high = masks.amin(dim=(2, 3), keepdim=True), masks.amax(dim=(2, 3), keepdim=True)
         masks = (masks - low) / (high - low).clamp(min=1e-8)
-        scores = _in_parts(network, image[None] * masks)[:, column]
+        scores = forward.logits(image[None] * masks)[:, column]
         maps.append((scores.softmax(dim=0)[:, None, None] * kept).sum(dim=0).relu())
     return torch.stack(maps)
 
@@ -230,7 +269,9 @@ def integrated_gradients(
     return ((pixels - start) * total / steps)[:, 0].detach()
 
 
-def _smooth_integrated_gradients(network: ChestNet, pixels: Tensor, column: int, settings: MapSettings) -> Tensor:
+def _smooth_integrated_gradients(
+    network: ChestNet, _: Forward, pixels: Tensor, column: int, settings: MapSettings
+) -> Tensor:
     """Integrated gradients, averaged over noisy copies (SmoothGrad, Smilkov et al. 2017, arXiv:1706.03825).
 
     Its positive part, blurred over 2 % of the side: single pixels are no place.
@@ -238,7 +279,7 @@ def _smooth_integrated_gradients(network: ChestNet, pixels: Tensor, column: int,
     generator = torch.Generator().manual_seed(0)  # the same image gives the same map
     total = torch.zeros_like(pixels[:, 0])
     deviation = 0.0 if settings.samples == 1 else _NOISE
-    for _ in range(settings.samples):
+    for _sample in range(settings.samples):
         noise = deviation * torch.randn(pixels.shape, generator=generator).to(pixels.device)
         total += integrated_gradients(network, pixels + noise, column, settings.steps)
     positive = (total / settings.samples).relu().cpu().numpy()
@@ -247,7 +288,7 @@ def _smooth_integrated_gradients(network: ChestNet, pixels: Tensor, column: int,
 
 
 @torch.no_grad()
-def _occlusion(network: ChestNet, pixels: Tensor, column: int, settings: MapSettings) -> Tensor:
+def _occlusion(_: ChestNet, forward: Forward, pixels: Tensor, column: int, settings: MapSettings) -> Tensor:
     """Zeiler & Fergus 2014 (arXiv:1311.2901): how far the logit falls when a patch takes the image's mean grey."""
     size = pixels.shape[-1]
     side = max(2, round(settings.patch * size))
@@ -255,12 +296,12 @@ def _occlusion(network: ChestNet, pixels: Tensor, column: int, settings: MapSett
     starts += [size - side] if starts[-1] != size - side else []
     maps = []
     for image in pixels:
-        whole = network(image[None])[0, column]
+        whole = forward.logits(image[None])[0, column]
         places = [(top, left) for top in starts for left in starts]
         covered = image[None].repeat(len(places), 1, 1, 1)
         for one, (top, left) in zip(covered, places, strict=True):
             one[:, top : top + side, left : left + side] = image.mean()
-        falls = whole - _in_parts(network, covered)[:, column]
+        falls = whole - forward.logits(covered)[:, column]
         total, times = torch.zeros(size, size), torch.zeros(size, size)
         for fall, (top, left) in zip(falls.cpu(), places, strict=True):
             total[top : top + side, left : left + side] += fall
@@ -269,15 +310,11 @@ def _occlusion(network: ChestNet, pixels: Tensor, column: int, settings: MapSett
     return torch.stack(maps)
 
 
-_FROM_PIXELS: dict[Method, Callable[[ChestNet, Tensor, int, MapSettings], Tensor]] = {
+_FROM_PIXELS: dict[Method, Callable[[ChestNet, Forward, Tensor, int, MapSettings], Tensor]] = {
     Method.SCORE_CAM: _score_cam,
     Method.INTEGRATED_GRADIENTS: _smooth_integrated_gradients,
     Method.OCCLUSION: _occlusion,
 }
-
-
-def _in_parts(network: ChestNet, pixels: Tensor, size: int = 16) -> Tensor:
-    return torch.cat([network(part) for part in torch.split(pixels, size)])
 
 
 def _resize(pixels: Tensor, size: int) -> Tensor:

@@ -17,10 +17,10 @@ from cxrtool.data.screening import ImageWarning
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.calibration import Scaling, calibrate_probabilities
 from cxrtool.explain.explanation import Explanation, heatmap_of
-from cxrtool.explain.methods import Map, MapSettings, all_columns, explain_batch
+from cxrtool.explain.methods import Forward, Map, MapSettings, all_columns, explain_batch
 from cxrtool.files import sha256_of_file
 from cxrtool.findings import FINDINGS, find_finding
-from cxrtool.inference.engines import Engine, open_engine
+from cxrtool.inference.engines import Engine, TorchEngine, open_engine
 from cxrtool.inference.forward import Runtime, choose_runtime, sigmoid
 from cxrtool.model.bundle import BundleHeader, load_bundle, resolve_model
 from cxrtool.model.densenet import ChestNet
@@ -258,9 +258,17 @@ class Classifier:
             for path, result in batch:
                 yield path, result if isinstance(result, CxrError) else next(groups)
 
+    @property
+    def forward(self) -> Forward:
+        """What runs the part of maps that needs no gradient: the engine's own network, where that is torch's."""
+        if isinstance(self.engine, TorchEngine):
+            return Forward(self.engine.network, self.engine.runtime.bf16)
+        return Forward(self.network)
+
     def maps_of(self, pixels: NDArray[np.uint8], columns: Sequence[int], settings: MapSettings) -> list[dict[int, Map]]:
         """Coarse maps of these findings, per image by position of the finding; pixels [B, 1, S, S] uint8."""
-        return explain_batch(self.network, self.runtime.tensor(pixels), all_columns(columns), settings)[1]
+        wanted = all_columns(columns)
+        return explain_batch(self.network, self.runtime.tensor(pixels), wanted, settings, self.forward)[1]
 
     def _explained(
         self,
@@ -278,7 +286,7 @@ class Classifier:
                 return all_columns(columns)(logits)
             return np.stack([_chosen(self._results(row)) for row in sigmoid(logits)])
 
-        logits, maps = explain_batch(self.network, self.runtime.tensor(pixels), wanted, settings)
+        logits, maps = explain_batch(self.network, self.runtime.tensor(pixels), wanted, settings, self.forward)
         groups = []
         for radiograph, row, found in zip(radiographs, sigmoid(logits), maps, strict=True):
             results = self._results(row)

@@ -38,7 +38,7 @@ from cxrtool.inference.evaluate import bootstrap_settings
 from cxrtool.inference.forward import sigmoid
 from cxrtool.model.bundle import StoredLocalization, change_header, read_header
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
-from cxrtool.settings import LocalizeSettings, Settings
+from cxrtool.settings import ExplainSettings, LocalizeSettings, Settings
 
 log = logging.getLogger(__name__)
 
@@ -118,8 +118,8 @@ class _Case:
         return heatmap_of(self.maps[column], height, width, 1.0)
 
 
-def parse_methods(text: str, smooth: float) -> tuple[MapSettings, ...]:
-    """``grad-cam,layer-cam@denseblock2`` as settings of maps, all smoothed alike.
+def parse_methods(text: str, wished: ExplainSettings) -> tuple[MapSettings, ...]:
+    """``grad-cam,layer-cam@denseblock2`` as settings of maps, in all else as `wished`.
 
     Raises:
         RequestError: a method or layer is unknown.
@@ -129,7 +129,7 @@ def parse_methods(text: str, smooth: float) -> tuple[MapSettings, ...]:
         name, _, layer = part.strip().partition("@")
         if layer and layer not in list(Layer):
             raise RequestError(f"layer {layer!r} is unknown", f"The layers are {', '.join(Layer)}.")
-        own = MapSettings(find_method(name), smooth=smooth)
+        own = replace(MapSettings.of(wished), method=find_method(name))
         found.append(replace(own, layer=Layer(layer)) if layer else own)
     return tuple(found)
 
@@ -163,7 +163,7 @@ def localize_model(
     classifier = Classifier.load(model, settings=settings.runtime.for_maps, raw=True)
     results: dict[str, MethodResult] = {}
     warnings: list[str] = []
-    for place, method in enumerate(parse_methods(wished.methods, settings.explain.smooth)):
+    for place, method in enumerate(parse_methods(wished.methods, settings.explain)):
         cuts, told = _map_thresholds(classifier, settings, truth, method, progress)
         warnings += [text for text in told if text not in warnings]
         export = _Export(maps_out) if maps_out is not None and place == 0 else None
@@ -322,7 +322,7 @@ def _maps(
         return chosen & (sigmoid(logits).astype(np.float64) >= cuts) if positives_only else chosen
 
     pixels = np.stack([radiograph.pixels for radiograph in radiographs])[:, None]
-    return explain_batch(classifier.network, classifier.runtime.tensor(pixels), wanted, method)[1]
+    return explain_batch(classifier.network, classifier.runtime.tensor(pixels), wanted, method, classifier.forward)[1]
 
 
 def _faithfulness(
