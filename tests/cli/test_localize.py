@@ -46,8 +46,9 @@ def test_explain_prints_what_is_known(call: Call, phantoms: Path, run: Path) -> 
     assert call("localize", "--data", phantoms, "--model", run, "--methods", "grad-cam,layer-cam").code == 0
     stored = read_header(run / "model.safetensors").localization
     assert [one.method for one in stored] == [
-        "Grad-CAM (denseblock4), smoothed 0.08, with its mirror image", "LayerCAM (denseblock4), smoothed 0.08, with its mirror image"
-    ]  # fmt: skip
+        "Grad-CAM (denseblock4), smoothed 0.08, with its mirror image",
+        "LayerCAM (denseblock4), smoothed 0.08, with its mirror image",
+    ]
     finding = next(iter(stored[0].hit_rate))
     after = Classifier.load(run).explain(image, finding)
     assert f"% of {stored[0].images[finding]} images" in after.known
