@@ -89,17 +89,14 @@ class Forward:
 
     Attributes:
         network: the explained network, or its `inference_copy`, which is faster.
-        bf16: run convolutions in bfloat16.
     """
 
     network: ChestNet
-    bf16: bool = False
 
     @torch.no_grad()
     def activations(self, pixels: Tensor, layer: Layer = Layer.DENSEBLOCK4) -> Tensor:
         """As `ChestNet.activations`, in float32."""
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.network.activations(pixels, layer).float()
+        return self.network.activations(pixels, layer).float()
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Logits [B, 5] float32 of any number of images, 16 at a time."""

@@ -262,7 +262,7 @@ class Classifier:
     def forward(self) -> Forward:
         """What runs the part of maps that needs no gradient: the engine's own network, where that is torch's."""
         if isinstance(self.engine, TorchEngine):
-            return Forward(self.engine.network, self.engine.runtime.bf16)
+            return Forward(self.engine.network)
         return Forward(self.network)
 
     def maps_of(self, pixels: NDArray[np.uint8], columns: Sequence[int], settings: MapSettings) -> list[dict[int, Map]]:

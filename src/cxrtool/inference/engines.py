@@ -1,6 +1,7 @@
 """What turns pixels into logits: torch, or an export that another runtime reads."""
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +24,8 @@ from cxrtool.inference.precision import (
     kept_difference,
 )
 from cxrtool.model.bundle import BundleHeader
-from cxrtool.model.densenet import ChestNet, inference_copy
+from cxrtool.model.densenet import ChestNet
+from cxrtool.model.folding import inference_copy
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import RuntimeSettings
 
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+
+_LARGEST_BLOCK = 32 * 2**20
+"""Bytes. glibc gives larger blocks back to the kernel and faults them in again: 1.3 times as slow at 320 px."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class TorchEngine:
     """The network itself.
 
     Attributes:
-        network: in eval mode, placed by `runtime`.
+        network: as `torch_engine` makes it.
         runtime: where and how.
     """
 
@@ -86,10 +91,10 @@ class TorchEngine:
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits [B, 5] float32 of pixels [B, 1, S, S] uint8."""
-        bf16 = torch.autocast(self.runtime.device.type, torch.bfloat16, enabled=self.runtime.bf16)
         try:
-            with torch.inference_mode(), bf16:
-                logits: NDArray[np.float32] = self.network(self.runtime.tensor(pixels)).float().cpu().numpy()
+            with torch.inference_mode():
+                parts = [self.network(self.runtime.tensor(part)) for part in self._parts(pixels)]
+                logits: NDArray[np.float32] = torch.cat(parts).cpu().numpy()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -99,6 +104,13 @@ class TorchEngine:
                 f"Take a smaller runtime.batch_size (--batch-size outside of train): {less}.",
             ) from error
         return logits
+
+    def _parts(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        """On a CPU, as few images at once as keep every block of memory below `_LARGEST_BLOCK`."""
+        if self.runtime.device.type != "cpu":
+            return [pixels]
+        block = 4 * 64 * (pixels.shape[-1] // 2) ** 2  # what the first convolution gives, the largest: float32 always
+        return np.array_split(pixels, math.ceil(len(pixels) / max(1, _LARGEST_BLOCK // block)))
 
 
 def open_engine(
@@ -192,7 +204,8 @@ def _beside(path: Path, header: BundleHeader, wished: Precision) -> Engine | Non
 
 def torch_engine(network: ChestNet, runtime: Runtime) -> TorchEngine:
     """`network` made ready to predict; it stays as it is."""
-    return TorchEngine(runtime.place(inference_copy(network)), runtime)
+    dtype = torch.bfloat16 if runtime.bf16 else torch.float32
+    return TorchEngine(runtime.place(inference_copy(network, dtype)), runtime)
 
 
 def _is_close(faster: Engine, make: Callable[[Precision], Engine], header: BundleHeader, device: torch.device) -> bool:
