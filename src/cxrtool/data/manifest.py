@@ -6,6 +6,7 @@ CheXpert-small (Irvin et al. 2019): train.csv has 223,414 rows, 191,027 of them 
 
 import logging
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +32,9 @@ SHEET_NAMES = {
 _VIEW, _PROJECTION = "Frontal/Lateral", "AP/PA"
 _OPTIONAL = ("Sex", "Age", _VIEW, _PROJECTION)
 _EXAMPLES = 3
+
+_PLACE = re.compile(r"^(?:[^\n]*/)?(patient[^/\n]*/study[^/\n]*)/[^/\n]*$", re.MULTILINE)
+"""The study in each line that is a path as CheXpert has them."""
 
 Texts = NDArray[np.object_]
 
@@ -173,7 +177,7 @@ def _build(root: Path, split: str, sheet: Sheet) -> Manifest:
         views=_views(sheet, paths),
         projections=_texts(sheet, _PROJECTION),
         sexes=_texts(sheet, "Sex"),
-        ages=pd.to_numeric(_column(sheet, "Age"), errors="coerce").to_numpy(dtype=np.float32),
+        ages=_ages(sheet),
         raw_labels=np.column_stack([_labels(sheet, finding) for finding in FINDINGS]),
     )
 
@@ -188,6 +192,12 @@ def _texts(sheet: Sheet, name: str) -> Texts:
     return _column(sheet, name).to_numpy(dtype=object)
 
 
+def _ages(sheet: Sheet) -> NDArray[np.float32]:
+    codes, spellings = pd.factorize(_column(sheet, "Age"))
+    ages: NDArray[np.float32] = pd.to_numeric(spellings, errors="coerce").to_numpy(dtype=np.float32)[codes]
+    return ages
+
+
 def _strip_prefix(root: Path, sheet: Sheet) -> list[str]:
     """Paths relative to `root`: a first part that is no folder there is the data set's own name."""
     # Lists of text are four times as fast here as pandas' text columns (measured on 223,414 rows).
@@ -199,6 +209,9 @@ def _strip_prefix(root: Path, sheet: Sheet) -> list[str]:
     foreign = {first for first in firsts - own if not os.path.exists(root / first)}
     if not foreign:
         return paths
+    if firsts == foreign and len(firsts) == 1:  # as in CheXpert's own sheets: twice as fast
+        start = len(firsts.pop()) + 1
+        return [path[start:] or path for path in paths]
     return [_without_first(path) if path.partition("/")[0] in foreign else path for path in paths]
 
 
@@ -209,6 +222,11 @@ def _without_first(path: str) -> str:
 
 def _places(paths: list[str]) -> tuple[Texts, Texts]:
     patients, studies = np.empty(len(paths), dtype=object), np.empty(len(paths), dtype=object)
+    found = _PLACE.findall("\n".join(paths))
+    if len(found) == len(paths):  # every path is CheXpert's: three times as fast as the loop below
+        studies[:] = found
+        patients[:] = [study[: study.index("/")] for study in found]
+        return patients, studies
     for row, path in enumerate(paths):
         folder, _, name = path.rpartition("/")
         parent, _, study = folder.rpartition("/")

@@ -113,10 +113,8 @@ def _line_numbers(path: Path, content: bytes, columns: int) -> NDArray[np.int64]
     characters = np.frombuffer(content if content.endswith(b"\n") else content + b"\n", dtype=np.uint8)
     ends = np.flatnonzero(characters == ord("\n"))
     starts = np.concatenate(([0], ends[:-1] + 1))
-    commas = np.cumsum(characters == ord(","))
-    # Commas up to a line's end less those up to its start: its own, as no line starts with its own newline.
-    before = np.where(starts > 0, commas[starts - 1], 0)
-    cells = commas[ends] - before + 1
+    commas_before = np.searchsorted(np.flatnonzero(characters == ord(",")), ends)
+    cells = np.diff(commas_before, prepend=0) + 1
     lengths = ends - starts - (characters[np.maximum(ends - 1, 0)] == ord("\r"))
     lines = np.flatnonzero(lengths > 0) + 1
     wrong = lines[cells[lines - 1] != columns]
