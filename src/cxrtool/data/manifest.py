@@ -194,8 +194,8 @@ def _texts(sheet: Sheet, name: str) -> Texts:
 
 def _ages(sheet: Sheet) -> NDArray[np.float32]:
     codes, spellings = pd.factorize(_column(sheet, "Age"))
-    ages: NDArray[np.float32] = pd.to_numeric(spellings, errors="coerce").to_numpy(dtype=np.float32)[codes]
-    return ages
+    ages = pd.to_numeric(pd.Series(spellings), errors="coerce").to_numpy(dtype=np.float32)
+    return ages[codes]
 
 
 def _strip_prefix(root: Path, sheet: Sheet) -> list[str]:
