@@ -35,6 +35,7 @@ _EXAMPLES = 3
 
 _PLACE = re.compile(r"^(?:[^\n]*/)?(patient[^/\n]*/study[^/\n]*)/[^/\n]*$", re.MULTILINE)
 """The study in each line that is a path as CheXpert has them."""
+_ROWS_AT_ONCE = 50_000
 
 Texts = NDArray[np.object_]
 
@@ -222,20 +223,27 @@ def _without_first(path: str) -> str:
 
 def _places(paths: list[str]) -> tuple[Texts, Texts]:
     patients, studies = np.empty(len(paths), dtype=object), np.empty(len(paths), dtype=object)
-    found = _PLACE.findall("\n".join(paths))
-    if len(found) == len(paths):  # every path is CheXpert's: three times as fast as the loop below
-        studies[:] = found
-        patients[:] = [study[: study.index("/")] for study in found]
-        return patients, studies
-    for row, path in enumerate(paths):
-        folder, _, name = path.rpartition("/")
-        parent, _, study = folder.rpartition("/")
-        patient = parent.rpartition("/")[2]
-        if patient.startswith("patient") and study.startswith("study"):
-            patients[row], studies[row] = patient, f"{patient}/{study}"
+    for start in range(0, len(paths), _ROWS_AT_ONCE):
+        part = paths[start : start + _ROWS_AT_ONCE]
+        rows = slice(start, start + len(part))
+        found = _PLACE.findall("\n".join(part))
+        if len(found) == len(part):  # every path is as CheXpert's: three times as fast as path by path
+            studies[rows] = found
+            patients[rows] = [study[: study.index("/")] for study in found]
         else:
-            patients[row] = studies[row] = folder or name
+            places = [_place(path) for path in part]
+            patients[rows] = [patient for patient, _ in places]
+            studies[rows] = [study for _, study in places]
     return patients, studies
+
+
+def _place(path: str) -> tuple[str, str]:
+    folder, _, name = path.rpartition("/")
+    parent, _, study = folder.rpartition("/")
+    patient = parent.rpartition("/")[2]
+    if patient.startswith("patient") and study.startswith("study"):
+        return patient, f"{patient}/{study}"
+    return folder or name, folder or name
 
 
 def _views(sheet: Sheet, paths: list[str]) -> Texts:
