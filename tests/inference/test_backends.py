@@ -261,6 +261,25 @@ def test_a_flipped_byte_is_noticed(model_with: Callable[..., Path], monkeypatch:
     assert open_engine(model, network, header, using(Backend.AUTO), reported=False).how.backend == "torch"
 
 
+def test_predicting_with_openvino_reports_nothing(
+    model_with: Callable[..., Path], phantoms: Path, tmp_path: Path
+) -> None:
+    """openvino_telemetry sends when OpenVINO is imported, unless it cannot be imported itself."""
+    model = model_with((OPENVINO, Precision.FP32))
+    image = list_images([phantoms / "test"], recursive=True)[0]
+    program = f"""
+import sys
+from cxrtool import Classifier
+from cxrtool.settings import RuntimeSettings
+classifier = Classifier.load({str(model)!r}, settings=RuntimeSettings(backend="openvino", precision="fp32"))
+assert classifier.predict({str(image)!r}).findings
+assert classifier.engine.how.backend == "openvino"
+sys.exit("openvino_telemetry" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_threads_share_an_engine(model_with: Callable[..., Path]) -> None:
     model = model_with((OPENVINO, Precision.FP32))
     network, header = load_bundle(model)

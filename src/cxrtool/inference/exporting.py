@@ -6,7 +6,6 @@ import logging
 import os
 import secrets
 import shutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -42,7 +41,7 @@ from cxrtool.inference.exports import (
 )
 from cxrtool.inference.forward import sigmoid
 from cxrtool.inference.precision import check_images
-from cxrtool.inference.runtimes import OnnxEngine, OpenVinoEngine
+from cxrtool.inference.runtimes import OnnxEngine, OpenVinoEngine, without_telemetry
 from cxrtool.model.bundle import BundleHeader, current_versions, load_bundle, now, read_header
 from cxrtool.model.densenet import ChestNet
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
@@ -245,7 +244,7 @@ def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
 
 
 def _write_openvino(graph: ExportGraph, example: Tensor, path: Path, images: NDArray[np.uint8] | None) -> None:
-    with _without_telemetry():
+    with without_telemetry():
         import openvino
 
         # Traced here, in half the time that convert_model takes for it.
@@ -263,23 +262,6 @@ def _write_openvino(graph: ExportGraph, example: Tensor, path: Path, images: NDA
                 subset_size=len(ones),
             )
     openvino.save_model(model, path, compress_to_fp16=False)
-
-
-@contextlib.contextmanager
-def _without_telemetry() -> Iterator[None]:
-    """Hide openvino_telemetry from what is first imported here: it reports each use over the network, unasked.
-
-    OpenVINO and NNCF do without it when it cannot be imported.
-    """
-    name = "openvino_telemetry"
-    before = sys.modules.get(name)
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-        if before is not None:
-            sys.modules[name] = before
 
 
 @contextlib.contextmanager

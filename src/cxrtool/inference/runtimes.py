@@ -1,5 +1,8 @@
 """Engines that run an exported network: ONNX Runtime and OpenVINO, both on the CPU."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,24 @@ class OnnxEngine:
         return logits
 
 
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Hide openvino_telemetry from what is first imported here: it reports each use over the network, unasked.
+
+    OpenVINO does so when it is imported, from a forked process; NNCF likewise. Both do without it when it cannot be
+    imported.
+    """
+    name = "openvino_telemetry"
+    before = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
+
+
 @cache
 def _openvino_core() -> Any:
     """One for the process, and for ever.
@@ -52,7 +73,8 @@ def _openvino_core() -> Any:
     that are not freed in reverse order leave the thread on a stack that is gone, and the next signal that Python
     handles, of a child's end say, ends the process by SIGSEGV (openvino 2026.4).
     """
-    import openvino
+    with without_telemetry():
+        import openvino
 
     return openvino.Core()
 
