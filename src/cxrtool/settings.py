@@ -227,7 +227,9 @@ class ExplainSettings(_Section):
     smooth: float = Field(
         default=0.08, ge=0, le=0.5, description="width of a Gaussian over the map, a share of its side"
     )
-    layer: Layer = Field(default=Layer.DENSEBLOCK4, description="dense block of a CAM")
+    layer: Layer | None = Field(
+        default=None, description="dense block of a CAM; unless given, the deepest with six cells a side"
+    )
     flip: bool = Field(default=True, description="average with the map of the mirrored image, at twice the cost")
     scales: str = Field(default="1", pattern=r"^\d+(\.\d+)?(,\d+(\.\d+)?)*$", description="average over these sizes")
     stretch: bool = Field(default=False, description="raise each map's peak to 1 instead of the probability")

@@ -46,8 +46,8 @@ def test_explain_prints_what_is_known(call: Call, phantoms: Path, run: Path) -> 
     assert call("localize", "--data", phantoms, "--model", run, "--methods", "grad-cam,layer-cam").code == 0
     stored = read_header(run / "model.safetensors").localization
     assert [one.method for one in stored] == [
-        "Grad-CAM (denseblock4), smoothed 0.08, with its mirror image",
-        "LayerCAM (denseblock4), smoothed 0.08, with its mirror image",
+        "Grad-CAM (denseblock2), smoothed 0.08, with its mirror image",
+        "LayerCAM (denseblock2), smoothed 0.08, with its mirror image",
     ]
     finding = next(iter(stored[0].hit_rate))
     after = Classifier.load(run).explain(image, finding)

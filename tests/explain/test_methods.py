@@ -13,7 +13,7 @@ from cxrtool.choices import Layer, Method
 from cxrtool.data.images import Preprocessing
 from cxrtool.errors import ImageError, RequestError
 from cxrtool.explain.explanation import Explanation, heatmap_of
-from cxrtool.explain.methods import MapSettings, all_columns, explain_batch, integrated_gradients
+from cxrtool.explain.methods import MapSettings, all_columns, explain_batch, fitting_layer, integrated_gradients
 from cxrtool.explain.overlay import draw_overlay
 from cxrtool.findings import FINDINGS
 from cxrtool.model.densenet import ChestNet, build_network
@@ -176,6 +176,11 @@ def test_nothing_is_left_behind_even_after_an_error(network: ChestNet, monkeypat
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.parametrize(("size", "block"), [(1024, 4), (320, 4), (192, 4), (191, 3), (96, 3), (95, 2), (32, 2)])
+def test_the_layer_fits_the_input(size: int, block: int) -> None:
+    assert fitting_layer(size) == f"denseblock{block}"
+
+
 def test_a_network_in_train_mode_is_refused() -> None:
     with pytest.raises(RequestError, match="train mode"):
         explain_batch(ChestNet(Preprocessing(32)).train(), random_pixels(1, 32), all_columns([0]), MapSettings())
@@ -235,8 +240,8 @@ def test_explain_gives_a_map_at_the_images_own_size(run_folder: Path, phantoms: 
     )
     assert explanation.heatmap.max() == (pytest.approx(explanation.probability) if explanation.heatmap.any() else 0)
     layer_cam = classifier.explain(tmp_path / "a.png", "Pleural Effusion", method="layer-cam", stretch=True)
-    assert explanation.method == "Grad-CAM (denseblock4), smoothed 0.08, with its mirror image"
-    assert layer_cam.method == "LayerCAM (denseblock4), smoothed 0.08, with its mirror image"
+    assert explanation.method == "Grad-CAM (denseblock2), smoothed 0.08, with its mirror image"
+    assert layer_cam.method == "LayerCAM (denseblock2), smoothed 0.08, with its mirror image"
     assert layer_cam.heatmap.max() in (0, 1)
     with pytest.raises(RequestError) as unknown:
         classifier.explain(tmp_path / "a.png", "Edema", method="gradcam")

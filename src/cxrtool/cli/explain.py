@@ -66,7 +66,8 @@ def explain(
     names = unique_names(paths)
     classifier = load_classifier(resolved, thresholds, for_maps=True)
     wished = resolved.settings.explain
-    found = classifier.explain_many(paths, finding, MapSettings.of(wished), panel, wished.stretch)
+    maps = MapSettings.of(wished, classifier.header.image_preprocessing.image_size)
+    found = classifier.explain_many(paths, finding, maps, panel, wished.stretch)
     rows: list[dict[str, Any]] = []
 
     def save(named: "tuple[str, tuple[Path, tuple[Explanation, ...] | CxrError]]") -> dict[str, Any]:

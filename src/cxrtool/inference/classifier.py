@@ -17,7 +17,7 @@ from cxrtool.data.screening import ImageWarning
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.calibration import Scaling, calibrate_probabilities
 from cxrtool.explain.explanation import Explanation, heatmap_of
-from cxrtool.explain.methods import Forward, Map, MapSettings, all_columns, explain_batch
+from cxrtool.explain.methods import Forward, Map, MapSettings, all_columns, explain_batch, fitting_layer
 from cxrtool.files import sha256_of_file
 from cxrtool.findings import FINDINGS, find_finding
 from cxrtool.inference.engines import Engine, TorchEngine, open_engine
@@ -223,7 +223,8 @@ class Classifier:
             ImageError: the file cannot be read.
             RequestError: the finding or the method is unknown; the advice suggests the nearest.
         """
-        finding, settings = find_finding(label), MapSettings() if method is None else MapSettings(find_method(method))
+        finding = find_finding(label)
+        settings = self._own_maps if method is None else replace(self._own_maps, method=find_method(method))
         radiograph = read_radiograph(Path(path), replace(self.reading, whole=True))
         return self._explained([radiograph], finding, settings, stretch)[0][0]
 
@@ -254,7 +255,7 @@ class Classifier:
         reading = replace(self.reading, whole=True)
         for batch in radiograph_batches((Path(path) for path in paths), reading):
             good = [result for _, result in batch if isinstance(result, Radiograph)]
-            groups = iter(self._explained(good, finding, settings or MapSettings(), stretch, every) if good else ())
+            groups = iter(self._explained(good, finding, settings or self._own_maps, stretch, every) if good else ())
             for path, result in batch:
                 yield path, result if isinstance(result, CxrError) else next(groups)
 
@@ -264,6 +265,10 @@ class Classifier:
         if isinstance(self.engine, TorchEngine):
             return Forward(self.engine.network)
         return Forward(self.network)
+
+    @property
+    def _own_maps(self) -> MapSettings:
+        return MapSettings(layer=fitting_layer(self.header.image_preprocessing.image_size))
 
     def maps_of(self, pixels: NDArray[np.uint8], columns: Sequence[int], settings: MapSettings) -> list[dict[int, Map]]:
         """Coarse maps of these findings, per image by position of the finding; pixels [B, 1, S, S] uint8."""

@@ -118,7 +118,7 @@ class _Case:
         return heatmap_of(self.maps[column], height, width, 1.0)
 
 
-def parse_methods(text: str, wished: ExplainSettings) -> tuple[MapSettings, ...]:
+def parse_methods(text: str, wished: ExplainSettings, image_size: int) -> tuple[MapSettings, ...]:
     """``grad-cam,layer-cam@denseblock2`` as settings of maps, in all else as `wished`.
 
     Raises:
@@ -129,7 +129,7 @@ def parse_methods(text: str, wished: ExplainSettings) -> tuple[MapSettings, ...]
         name, _, layer = part.strip().partition("@")
         if layer and layer not in list(Layer):
             raise RequestError(f"layer {layer!r} is unknown", f"The layers are {', '.join(Layer)}.")
-        own = replace(MapSettings.of(wished), method=find_method(name))
+        own = replace(MapSettings.of(wished, image_size), method=find_method(name))
         found.append(replace(own, layer=Layer(layer)) if layer else own)
     return tuple(found)
 
@@ -163,7 +163,8 @@ def localize_model(
     classifier = Classifier.load(model, settings=settings.runtime.for_maps, raw=True)
     results: dict[str, MethodResult] = {}
     warnings: list[str] = []
-    for place, method in enumerate(parse_methods(wished.methods, settings.explain)):
+    size = classifier.header.image_preprocessing.image_size
+    for place, method in enumerate(parse_methods(wished.methods, settings.explain, size)):
         cuts, told = _map_thresholds(classifier, settings, truth, method, progress)
         warnings += [text for text in told if text not in warnings]
         export = _Export(maps_out) if maps_out is not None and place == 0 else None
