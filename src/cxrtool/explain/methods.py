@@ -112,7 +112,7 @@ class Forward:
     def logits(self, pixels: Tensor) -> Tensor:
         """Logits [B, 5] float32 of any number of images, 16 at a time."""
         with torch.no_grad():
-            return torch.cat([self.network.head(self.activations(part)) for part in torch.split(pixels, 16)])
+            return torch.cat([self.network(part) for part in torch.split(pixels, 16)])
 
 
 def explain_batch(

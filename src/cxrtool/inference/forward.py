@@ -19,7 +19,7 @@ class Runtime:
 
     Attributes:
         device: CPU or a GPU.
-        bf16: convolutions in bfloat16 (autocast); the classifier and the sigmoid stay in float32.
+        bf16: convolutions in bfloat16 (autocast in training); the classifier and the sigmoid stay in float32.
         channels_last: memory layout of images and weights.
         pin_memory: copy batches to the GPU from page-locked memory.
     """
