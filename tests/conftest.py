@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,6 +132,13 @@ def run_folder(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     done = run_cxr("tune", "--data", phantoms, "--model", folder / "run", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "run"
+
+
+@pytest.fixture
+def run(run_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the trained run that a test may change, without the 200 MB that only ``--resume`` needs."""
+    only_to_resume = shutil.ignore_patterns("state*", "*-previous*")
+    return Path(shutil.copytree(run_folder, tmp_path / "run", ignore=only_to_resume))
 
 
 @pytest.fixture(scope="session")

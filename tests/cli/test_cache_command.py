@@ -76,11 +76,10 @@ def test_a_wrong_request_is_two_lines_and_2(call: Call, data: Path, arguments: l
 
 
 def test_eval_and_tune_read_from_it_and_come_to_the_same(
-    call: Call, data: Path, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+    call: Call, data: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = Path(shutil.copytree(run_folder, data.parent / "run"))
-    evaluate = ["eval", "--data", data, "--model", model, "--split", "valid", "--draws", 10, "--json"]
-    tune = ["tune", "--data", data, "--model", model, "--draws", 10, "--json"]
+    evaluate = ["eval", "--data", data, "--model", run, "--split", "valid", "--draws", 10, "--json"]
+    tune = ["tune", "--data", data, "--model", run, "--draws", 10, "--json"]
     without = call(*evaluate), call(*tune)
     call("cache", data, "--image-size", 32)
 

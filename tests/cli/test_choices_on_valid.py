@@ -16,12 +16,6 @@ from cxrtool.inference.classifier import Classifier
 from cxrtool.model.bundle import read_header
 
 
-@pytest.fixture
-def run(run_folder: Path, tmp_path: Path) -> Path:
-    """A copy of the trained run that a test may change."""
-    return Path(shutil.copytree(run_folder, tmp_path / "run"))
-
-
 def test_eval_gives_intervals_over_patients(call: Call, phantoms: Path, run: Path) -> None:
     options = ["--draws", 200, "--draw-seed", 5, "--prevalence", 0.1]
     document = call("eval", "--data", phantoms, "--model", run, *options, "--json").json

@@ -81,9 +81,8 @@ def test_a_finding_of_one_class_is_null_and_said(call: Call, phantoms: Path, run
 
 
 def test_tune_writes_thresholds_into_the_bundle_and_eval_uses_them(
-    call: Call, phantoms: Path, run_folder: Path, tmp_path: Path
+    call: Call, phantoms: Path, run: Path, tmp_path: Path
 ) -> None:
-    run = Path(shutil.copytree(run_folder, tmp_path / "run"))
     done = call("tune", "--data", phantoms, "--model", run, "--criterion", "specificity", "--target", 0.8, "--json")
     assert done.code == 0, done.stderr
     assert read_header(run / "model.safetensors").thresholds == done.json["thresholds"]

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +14,6 @@ from cxrtool import Classifier
 from cxrtool.data.truth import CHEXLOCALIZE_TASKS
 from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import read_header
-
-
-@pytest.fixture
-def run(run_folder: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(run_folder, tmp_path / "run"))
 
 
 def test_the_figures_are_those_of_the_maps_that_explain_gives(call: Call, phantoms: Path, run: Path) -> None:

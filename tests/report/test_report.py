@@ -131,9 +131,8 @@ def test_the_page_itself_gives_no_console_error_and_prints(report: Path) -> None
 
 
 def test_the_card_holds_data_policy_figures_thresholds_and_limits(
-    call: Call, phantoms: Path, run_folder: Path, tmp_path: Path
+    call: Call, phantoms: Path, run: Path, tmp_path: Path
 ) -> None:
-    run = Path(shutil.copytree(run_folder, tmp_path / "run"))
     change_header(run / "model.safetensors", run="a|b <i>")
     done = call("report", run, "--card", "--data", phantoms, "--draws", 50)
     assert done.code == 0, done.stderr
