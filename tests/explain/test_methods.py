@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,18 @@ def test_averaging_over_mirrors_mirrors_with_the_image(network: ChestNet) -> Non
     _, (straight,) = explain_batch(network, pixels, all_columns([1]), settings)
     _, (mirrored,) = explain_batch(network, pixels.flip(-1), all_columns([1]), settings)
     np.testing.assert_allclose(mirrored[1][:, ::-1], straight[1], atol=1e-4 * straight[1].max())
+
+
+def test_an_image_and_its_mirror_image_have_an_equal_say(network: ChestNet) -> None:
+    pixels, column = random_pixels(1), 3
+    alone = MapSettings(Method.INTEGRATED_GRADIENTS, flip=False, smooth=0, samples=1, steps=2)
+    maps = [
+        explain_batch(network, image, all_columns([column]), alone)[1][0][column] for image in (pixels, pixels.flip(-1))
+    ]
+    assert maps[0].max() != pytest.approx(maps[1].max(), rel=1e-3)
+    _, (together,) = explain_batch(network, pixels, all_columns([column]), replace(alone, flip=True))
+    expected = (maps[0] / maps[0].max() + maps[1][:, ::-1] / maps[1].max()) / 2
+    np.testing.assert_allclose(together[column], expected, atol=1e-5)
 
 
 def test_nothing_is_left_behind_even_after_an_error(network: ChestNet, monkeypatch: pytest.MonkeyPatch) -> None:

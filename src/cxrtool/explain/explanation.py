@@ -106,11 +106,13 @@ class Explanation:
 
     def figure(self, alpha: float = 0.45, contour: bool = False) -> NDArray[np.uint8]:
         """Radiograph, heatmap with its scale, and overlay side by side under the caption; RGB uint8."""
-        grey = np.repeat(self.image[..., None], 3, axis=2)
+        return self._figure(draw_heatmap(self.heatmap), self.overlay(alpha, contour), contour)
+
+    def _figure(self, heatmap: NDArray[np.uint8], overlay: NDArray[np.uint8], contour: bool) -> NDArray[np.uint8]:
         panels = [
-            Panel("Radiograph", grey),
-            Panel(self.method, draw_heatmap(self.heatmap), scale=True),
-            Panel("Contour at half the peak" if contour else "Overlay", self.overlay(alpha, contour)),
+            Panel("Radiograph", np.repeat(self.image[..., None], 3, axis=2)),
+            Panel(self.method, heatmap, scale=True),
+            Panel("Contour at half the peak" if contour else "Overlay", overlay),
         ]
         return draw_figure(panels, self.caption, self.notes)
 
@@ -123,11 +125,8 @@ class Explanation:
             CxrError: the folder cannot be written.
         """
         stem = f"{name or self.path.stem}_{self.label.replace(' ', '_')}"
-        pictures = {
-            "heatmap": draw_heatmap(self.heatmap),
-            "overlay": self.overlay(alpha, contour),
-            "figure": self.figure(alpha, contour),
-        }
+        heatmap, overlay = draw_heatmap(self.heatmap), self.overlay(alpha, contour)
+        pictures = {"heatmap": heatmap, "overlay": overlay, "figure": self._figure(heatmap, overlay, contour)}
         paths = {kind: folder / f"{stem}_{kind}.png" for kind in pictures}
         for kind, picture in pictures.items():
             write_png(paths[kind], picture)

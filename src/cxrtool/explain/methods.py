@@ -89,34 +89,14 @@ TITLES = {
     Method.INTEGRATED_GRADIENTS: "Integrated gradients",
     Method.OCCLUSION: "Occlusion",
 }
+_TINY = np.float32(1e-12)
 _NOISE = 10.0  # grey levels, SmoothGrad's
 _AS_IT_IS = (1.0, False)
 """An image at its own scale, not mirrored."""
 
 
-@dataclass(frozen=True)
-class Forward:
-    """The part of the work that needs no gradient.
-
-    Attributes:
-        network: the explained network, or its `inference_copy`, which is faster.
-    """
-
-    network: ChestNet
-
-    @torch.no_grad()
-    def activations(self, pixels: Tensor, layer: Layer = Layer.DENSEBLOCK4) -> Tensor:
-        """As `ChestNet.activations`, in float32."""
-        return self.network.activations(pixels, layer).float()
-
-    def logits(self, pixels: Tensor) -> Tensor:
-        """Logits [B, 5] float32 of any number of images, 16 at a time."""
-        with torch.no_grad():
-            return torch.cat([self.network(part) for part in torch.split(pixels, 16)])
-
-
 def explain_batch(
-    network: ChestNet, pixels: Tensor, wanted: Wanted, settings: MapSettings, forward: Forward | None = None
+    network: ChestNet, pixels: Tensor, wanted: Wanted, settings: MapSettings, fast: ChestNet | None = None
 ) -> tuple[NDArray[np.float32], list[dict[int, Map]]]:
     """Maps of several findings of several radiographs; the CAM family shares one forward pass.
 
@@ -125,25 +105,28 @@ def explain_batch(
         pixels: [B, 1, S, S] in [0, 255], on the network's device.
         wanted: which findings of which image.
         settings: method, layer and averaging.
-        forward: a faster way to run the same network without gradients; the network itself unless given.
+        fast: the network's `inference_copy`, which runs what needs no gradient; the network itself unless given.
 
     Returns:
         logits: [B, 5] float32, of the images as they are.
-        maps: per image, by position of the finding: [h, w] float32, at least 0, not scaled; coarse for the CAM family,
-            [S, S] otherwise and where maps are averaged, a quarter of that where they are smoothed.
+        maps: per image, by position of the finding: [h, w] float32, at least 0, as the method gave them or, where maps
+            are averaged, the mean of maps that each have the peak 1; coarse for the CAM family, [S, S] otherwise and
+            where maps are averaged, a quarter of that where they are smoothed.
 
     Raises:
         RequestError: the network is in train mode, where its BatchNorm would move and images of a batch would mix.
     """
     if network.training:
         raise RequestError("the network is in train mode", "Call network.eval() first.")
-    forward = forward or Forward(network)
-    logits, own = _maps_of(network, forward, pixels, wanted, settings)
+    fast = fast or network
+    logits, own = _maps_of(network, fast, pixels, wanted, settings)
     size = pixels.shape[-1]
+    # A smooth map needs no more: finer than any CAM's cells, and a sixteenth of the image's cost.
+    side = max(size // 4, 1) if settings.smooth else size
     sides = (False, True) if settings.flip else (False,)
     variants = [(scale, mirrored) for scale in settings.scales for mirrored in sides]
     if variants == [_AS_IT_IS]:
-        return logits, [_smoothed(one, size, settings) for one in own]
+        return logits, [_smoothed(one, side, settings) for one in own]
     chosen = wanted(logits)
     sums: list[dict[int, Map]] = [{} for _ in range(len(pixels))]
     for scale, mirrored in variants:
@@ -151,20 +134,19 @@ def explain_batch(
         if (scale, mirrored) != _AS_IT_IS:
             changed = _resize(pixels.float(), round(size * scale / 32) * 32)
             changed = changed.flip(-1) if mirrored else changed
-            _, maps = _maps_of(network, forward, changed, lambda _: chosen, settings)
+            _, maps = _maps_of(network, fast, changed, lambda _: chosen, settings)
         for total, found in zip(sums, maps, strict=True):
             for column, coarse in found.items():
-                full = _to_size(np.ascontiguousarray(coarse[:, ::-1]) if mirrored else coarse, size)
-                total[column] = total.get(column, np.float32(0)) + full / np.float32(len(variants))
-    return logits, [_smoothed(one, size, settings) for one in sums]
+                full = _to_size(np.ascontiguousarray(coarse[:, ::-1]) if mirrored else coarse, side)
+                # Each has an equal say: how high a map is differs with the variant, and is not where to look.
+                total[column] = total.get(column, np.float32(0)) + full / max(full.max(), _TINY) / len(variants)
+    return logits, [_smoothed(one, side, settings) for one in sums]
 
 
-def _smoothed(maps: dict[int, Map], size: int, settings: MapSettings) -> dict[int, Map]:
+def _smoothed(maps: dict[int, Map], side: int, settings: MapSettings) -> dict[int, Map]:
     if not settings.smooth:
         return maps
-    side = max(size // 4, 1)  # finer than any CAM's cells, and a sixteenth of the image's cost
-    deviation = settings.smooth * side
-    return {column: _blur(_to_size(one, side), deviation) for column, one in maps.items()}
+    return {column: _blur(_to_size(one, side), settings.smooth * side) for column, one in maps.items()}
 
 
 def _blur(one: Map, deviation: float) -> Map:
@@ -172,11 +154,11 @@ def _blur(one: Map, deviation: float) -> Map:
 
 
 def _maps_of(
-    network: ChestNet, forward: Forward, pixels: Tensor, wanted: Wanted, settings: MapSettings
+    network: ChestNet, fast: ChestNet, pixels: Tensor, wanted: Wanted, settings: MapSettings
 ) -> tuple[NDArray[np.float32], list[dict[int, Map]]]:
     layer = settings.layer
-    activations = forward.activations(pixels, layer)
     with torch.no_grad():
+        activations = fast.activations(pixels, layer).float()
         logits = network.logits_after(activations, layer).cpu().numpy()
     chosen = wanted(logits)
     maps: list[dict[int, Map]] = [{} for _ in range(len(logits))]
@@ -188,7 +170,7 @@ def _maps_of(
         if settings.method in _COMBINE:
             found = _cam(network, activations[index], layer, column, _COMBINE[settings.method])
         else:
-            found = _FROM_PIXELS[settings.method](network, forward, pixels[index].float(), column, settings)
+            found = _FROM_PIXELS[settings.method](network, fast, pixels[index].float(), column, settings)
         for row, one in zip(rows, found.cpu().numpy().astype(np.float32), strict=True):
             maps[row][column] = np.nan_to_num(one, nan=0.0, posinf=0.0)
     return logits, maps
@@ -233,7 +215,7 @@ _COMBINE: dict[Method, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 @torch.no_grad()
-def _score_cam(_: ChestNet, forward: Forward, pixels: Tensor, column: int, settings: MapSettings) -> Tensor:
+def _score_cam(_: ChestNet, fast: ChestNet, pixels: Tensor, column: int, settings: MapSettings) -> Tensor:
     """Wang et al. 2020 (arXiv:1910.01279): channels weighed by the logit of the image seen through them.
 
     Of the `settings.channels` channels with the largest peak, since each costs a forward pass.
@@ -241,13 +223,13 @@ def _score_cam(_: ChestNet, forward: Forward, pixels: Tensor, column: int, setti
     layer, size = settings.layer, pixels.shape[-1]
     maps = []
     for image in pixels:
-        activations = forward.activations(image[None], layer)[0]
+        activations = fast.activations(image[None], layer)[0].float()
         count = settings.channels or len(activations)
         kept = activations[activations.amax(dim=(1, 2)).topk(min(count, len(activations))).indices]
         masks = functional.interpolate(kept[:, None], (size, size), mode="bilinear", align_corners=True)
         low, high = masks.amin(dim=(2, 3), keepdim=True), masks.amax(dim=(2, 3), keepdim=True)
         masks = (masks - low) / (high - low).clamp(min=1e-8)
-        scores = forward.logits(image[None] * masks)[:, column]
+        scores = _logits(fast, image[None] * masks)[:, column]
         maps.append((scores.softmax(dim=0)[:, None, None] * kept).sum(dim=0).relu())
     return torch.stack(maps)
 
@@ -278,7 +260,7 @@ def integrated_gradients(
 
 
 def _smooth_integrated_gradients(
-    network: ChestNet, _: Forward, pixels: Tensor, column: int, settings: MapSettings
+    network: ChestNet, _: ChestNet, pixels: Tensor, column: int, settings: MapSettings
 ) -> Tensor:
     """Integrated gradients, averaged over noisy copies (SmoothGrad, Smilkov et al. 2017, arXiv:1706.03825).
 
@@ -296,7 +278,7 @@ def _smooth_integrated_gradients(
 
 
 @torch.no_grad()
-def _occlusion(_: ChestNet, forward: Forward, pixels: Tensor, column: int, settings: MapSettings) -> Tensor:
+def _occlusion(_: ChestNet, fast: ChestNet, pixels: Tensor, column: int, settings: MapSettings) -> Tensor:
     """Zeiler & Fergus 2014 (arXiv:1311.2901): how far the logit falls when a patch takes the image's mean grey."""
     size = pixels.shape[-1]
     side = max(2, round(settings.patch * size))
@@ -304,12 +286,12 @@ def _occlusion(_: ChestNet, forward: Forward, pixels: Tensor, column: int, setti
     starts += [size - side] if starts[-1] != size - side else []
     maps = []
     for image in pixels:
-        whole = forward.logits(image[None])[0, column]
+        whole = _logits(fast, image[None])[0, column]
         places = [(top, left) for top in starts for left in starts]
         covered = image[None].repeat(len(places), 1, 1, 1)
         for one, (top, left) in zip(covered, places, strict=True):
             one[:, top : top + side, left : left + side] = image.mean()
-        falls = whole - forward.logits(covered)[:, column]
+        falls = whole - _logits(fast, covered)[:, column]
         total, times = torch.zeros(size, size), torch.zeros(size, size)
         for fall, (top, left) in zip(falls.cpu(), places, strict=True):
             total[top : top + side, left : left + side] += fall
@@ -318,11 +300,16 @@ def _occlusion(_: ChestNet, forward: Forward, pixels: Tensor, column: int, setti
     return torch.stack(maps)
 
 
-_FROM_PIXELS: dict[Method, Callable[[ChestNet, Forward, Tensor, int, MapSettings], Tensor]] = {
+_FROM_PIXELS: dict[Method, Callable[[ChestNet, ChestNet, Tensor, int, MapSettings], Tensor]] = {
     Method.SCORE_CAM: _score_cam,
     Method.INTEGRATED_GRADIENTS: _smooth_integrated_gradients,
     Method.OCCLUSION: _occlusion,
 }
+
+
+def _logits(network: ChestNet, pixels: Tensor) -> Tensor:
+    """Logits [B, 5] of any number of images, 16 at a time, so that many masks of one image take little memory."""
+    return torch.cat([network(part) for part in torch.split(pixels, 16)])
 
 
 def _resize(pixels: Tensor, size: int) -> Tensor:

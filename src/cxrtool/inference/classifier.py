@@ -17,7 +17,7 @@ from cxrtool.data.screening import ImageWarning
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.calibration import Scaling, calibrate_probabilities
 from cxrtool.explain.explanation import Explanation, heatmap_of
-from cxrtool.explain.methods import Forward, Map, MapSettings, all_columns, explain_batch, fitting_layer
+from cxrtool.explain.methods import Map, MapSettings, all_columns, explain_batch, fitting_layer
 from cxrtool.files import sha256_of_file
 from cxrtool.findings import FINDINGS, find_finding
 from cxrtool.inference.engines import Engine, TorchEngine, open_engine
@@ -260,11 +260,9 @@ class Classifier:
                 yield path, result if isinstance(result, CxrError) else next(groups)
 
     @property
-    def forward(self) -> Forward:
+    def fast_network(self) -> ChestNet:
         """What runs the part of maps that needs no gradient: the engine's own network, where that is torch's."""
-        if isinstance(self.engine, TorchEngine):
-            return Forward(self.engine.network)
-        return Forward(self.network)
+        return self.engine.network if isinstance(self.engine, TorchEngine) else self.network
 
     @property
     def _own_maps(self) -> MapSettings:
@@ -273,7 +271,7 @@ class Classifier:
     def maps_of(self, pixels: NDArray[np.uint8], columns: Sequence[int], settings: MapSettings) -> list[dict[int, Map]]:
         """Coarse maps of these findings, per image by position of the finding; pixels [B, 1, S, S] uint8."""
         wanted = all_columns(columns)
-        return explain_batch(self.network, self.runtime.tensor(pixels), wanted, settings, self.forward)[1]
+        return explain_batch(self.network, self.runtime.tensor(pixels), wanted, settings, self.fast_network)[1]
 
     def _explained(
         self,
@@ -291,7 +289,7 @@ class Classifier:
                 return all_columns(columns)(logits)
             return np.stack([_chosen(self._results(row)) for row in sigmoid(logits)])
 
-        logits, maps = explain_batch(self.network, self.runtime.tensor(pixels), wanted, settings, self.forward)
+        logits, maps = explain_batch(self.network, self.runtime.tensor(pixels), wanted, settings, self.fast_network)
         groups = []
         for radiograph, row, found in zip(radiographs, sigmoid(logits), maps, strict=True):
             results = self._results(row)

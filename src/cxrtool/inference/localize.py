@@ -323,7 +323,9 @@ def _maps(
         return chosen & (sigmoid(logits).astype(np.float64) >= cuts) if positives_only else chosen
 
     pixels = np.stack([radiograph.pixels for radiograph in radiographs])[:, None]
-    return explain_batch(classifier.network, classifier.runtime.tensor(pixels), wanted, method, classifier.forward)[1]
+    return explain_batch(
+        classifier.network, classifier.runtime.tensor(pixels), wanted, method, classifier.fast_network
+    )[1]
 
 
 def _faithfulness(
