@@ -72,8 +72,14 @@ def test_phantom_masks(tmp_path: Path) -> None:
     picture = np.zeros((64, 64), dtype=np.uint8)
     picture[2:4] = 255
     Image.fromarray(picture).save(folder / "Pleural_Effusion.png")
-    mask = load_truth(tmp_path).mask("test/p1/study1/view1_frontal.jpg", "Pleural Effusion", 64, 64)
+    truth = load_truth(tmp_path)
+    mask = truth.mask("test/p1/study1/view1_frontal.jpg", "Pleural Effusion", 64, 64)
     np.testing.assert_array_equal(mask, picture > 0)
+    assert truth.name == "masks"
+
+
+def test_masks_of_drawn_radiographs_are_called_so(phantoms: Path) -> None:
+    assert load_truth(phantoms).name == "masks of synthetic radiographs"
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,9 @@ COLUMNS = (
 )
 """The columns of CheXpert's sheets, in their order."""
 
+PHANTOM_NAME = "phantom.json"
+"""A folder that holds it was drawn."""
+
 
 @dataclass(frozen=True)
 class PhantomSettings:
@@ -168,7 +171,7 @@ def write_phantom(
         partial.mkdir(parents=True)
         splits = _write_splits(partial, out.name, patients, image_size, seed, progress, settings)
         write_json(
-            partial / "phantom.json",
+            partial / PHANTOM_NAME,
             {
                 "format": 1,
                 "seed": seed,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.data.images import read
+from cxrtool.data.phantom import PHANTOM_NAME
 from cxrtool.errors import RequestError
 from cxrtool.findings import FINDINGS
 
@@ -48,6 +49,7 @@ class MaskTruth:
 
     Attributes:
         folder: ``masks/``; below it each image's path without suffix.
+        name: as pictures and tables give it; a reader must know where only drawn radiographs were measured.
     """
 
     folder: Path
@@ -133,7 +135,8 @@ def load_truth(root: Path, masks: Path | None = None, boxes: Path | None = None)
         return _read_segmentations(folder)
     if not folder.is_dir():
         raise RequestError(f"there is no folder {folder}", "Give --masks DIR, --masks FILE.json or --boxes FILE.csv.")
-    return MaskTruth(folder)
+    drawn = (folder.parent / PHANTOM_NAME).is_file()
+    return MaskTruth(folder, "masks of synthetic radiographs" if drawn else "masks")
 
 
 def _read_segmentations(path: Path) -> SegmentationTruth:

@@ -111,10 +111,10 @@ class Explanation:
     def _figure(self, heatmap: NDArray[np.uint8], overlay: NDArray[np.uint8], contour: bool) -> NDArray[np.uint8]:
         panels = [
             Panel("Radiograph", np.repeat(self.image[..., None], 3, axis=2)),
-            Panel(self.method, heatmap, scale=True),
+            Panel("Heatmap", heatmap, scale=True),
             Panel("Contour at half the peak" if contour else "Overlay", overlay),
         ]
-        return draw_figure(panels, self.caption, self.notes)
+        return draw_figure(panels, self.caption, (f"{self.method}.", *self.notes))
 
     def save(
         self, folder: Path, name: str | None = None, alpha: float = 0.45, contour: bool = False
