@@ -112,14 +112,18 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return run
 
 
+def draw_phantoms(folder: Path, patients: int) -> Path:
+    """A data set at 64 px."""
+    from cxrtool.data.phantom import write_phantom
+
+    write_phantom(folder, patients, 64, seed=3)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of 40 synthetic patients at 64 px."""
-    from cxrtool.data.phantom import write_phantom
-
-    folder = tmp_path_factory.mktemp("data") / "phantoms"
-    write_phantom(folder, 40, 64, seed=3)
-    return folder
+    return draw_phantoms(tmp_path_factory.mktemp("data") / "phantoms", 40)
 
 
 @pytest.fixture(scope="session")
@@ -141,14 +145,16 @@ def run(run_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run_folder, tmp_path / "run", ignore=only_to_resume))
 
 
+@pytest.fixture
+def bundle(run_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the trained bundle alone, to be damaged."""
+    return Path(shutil.copy(run_folder / "model.safetensors", tmp_path))
+
+
 @pytest.fixture(scope="session")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of 20 synthetic patients: 22 images to train on, 6 to validate."""
-    from cxrtool.data.phantom import write_phantom
-
-    folder = tmp_path_factory.mktemp("data") / "few"
-    write_phantom(folder, 20, 64, seed=3)
-    return folder
+    return draw_phantoms(tmp_path_factory.mktemp("data") / "few", 20)
 
 
 @pytest.fixture(scope="session")

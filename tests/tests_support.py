@@ -13,10 +13,34 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from cxrtool.choices import Device, Level, Precision
 from cxrtool.predictions import PredictionTable
-from cxrtool.settings import RuntimeSettings
+from cxrtool.settings import ResolvedSettings, RuntimeSettings, load_settings
 
 EXACT = RuntimeSettings(device=Device.CPU, precision=Precision.FP32)
 """What figures are compared in: where a CPU has bf16 units, predict takes those by itself."""
+
+
+def tiny_training(data: Path, **more: object) -> ResolvedSettings:
+    """Settings of a training of seconds: two epochs at 32 px from random weights; `more` as ``train__epochs=3``."""
+    overrides: dict[str, object] = {
+        "data.root": data,
+        "train.init": "none",
+        "train.image_size": 32,
+        "train.epochs": 2,
+        "train.batch_size": 16,
+        "train.lr": 1e-3,
+        "runtime.device": "cpu",
+    }
+    return load_settings(overrides | {key.replace("__", "."): value for key, value in more.items()}, environ={})
+
+
+def link_radiographs(phantoms: Path, folder: Path, count: int) -> list[Path]:
+    """Fill a new folder with links to so many radiographs; the few that there are come again and again."""
+    folder.mkdir()
+    good = sorted((phantoms / "test").rglob("*frontal.jpg"))
+    links = [folder / f"{number:04d}.jpg" for number in range(count)]
+    for number, link in enumerate(links):
+        link.hardlink_to(good[number % len(good)])
+    return links
 
 
 def random_table(count: int, seed: int = 0) -> PredictionTable:

@@ -17,7 +17,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from conftest import Call
-from tests_support import dicom_of
+from tests_support import dicom_of, link_radiographs
 
 CANARY = "ZEBRACANARY"
 
@@ -26,14 +26,10 @@ CANARY = "ZEBRACANARY"
 def many(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """120 files, one in twenty of them broken."""
     folder = tmp_path_factory.mktemp("many") / "many"
-    folder.mkdir()
-    good = sorted((phantoms / "test").rglob("*frontal.jpg"))
-    for number in range(120):
-        path = folder / f"{number:04d}.jpg"
-        if number % 20 == 7:
-            path.write_bytes(good[0].read_bytes()[: 400 + number])
-        else:
-            path.hardlink_to(good[number % len(good)])
+    links = link_radiographs(phantoms, folder, 120)
+    for number, path in enumerate(links[7::20]):
+        path.unlink()
+        path.write_bytes(links[0].read_bytes()[: 400 + number])
     return folder
 
 

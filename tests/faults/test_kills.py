@@ -13,7 +13,7 @@ import torch
 
 from cxrtool.errors import InterruptedWorkError, RequestError
 from cxrtool.model.bundle import load_bundle, read_header
-from cxrtool.settings import ResolvedSettings, load_settings
+from cxrtool.settings import ResolvedSettings
 from cxrtool.training.loop import train
 from cxrtool.training.state import (
     PREVIOUS_STATE_NAME,
@@ -22,6 +22,7 @@ from cxrtool.training.state import (
     newest_state,
     read_state,
 )
+from tests_support import tiny_training
 from warm import Warm, until
 
 TIMES = ("images_per_second", "seconds")
@@ -32,16 +33,7 @@ STEPS = 4
 
 
 def options(data: Path, **more: object) -> ResolvedSettings:
-    overrides: dict[str, object] = {
-        "data.root": data,
-        "train.init": "none",
-        "train.image_size": 32,
-        "train.epochs": 3,
-        "train.batch_size": 6,
-        "train.lr": 1e-3,
-        "runtime.device": "cpu",
-    }
-    return load_settings(overrides | {key.replace("__", "."): value for key, value in more.items()}, environ={})
+    return tiny_training(data, **{"train__epochs": 3, "train__batch_size": 6, **more})
 
 
 def command(data: Path, out: str = "run", epochs: int = 3) -> list[object]:

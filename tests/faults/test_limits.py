@@ -20,6 +20,7 @@ from cxrtool.errors import CxrError
 from cxrtool.training import loop
 from cxrtool.training.loop import train
 from cxrtool.training.state import STATE_NAME, read_state
+from tests_support import link_radiographs
 from warm import Ended, Warm, until
 
 MB = 10**6
@@ -75,10 +76,7 @@ def test_62_a_limit_on_file_sizes_stops_training_alike(few: Path, warm: Warm, tm
 def table(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 500 links to radiographs, whose table takes more than 50 kB."""
     folder = tmp_path_factory.mktemp("table") / "in"
-    folder.mkdir()
-    good = sorted((phantoms / "test").rglob("*frontal.jpg"))
-    for number in range(500):
-        (folder / f"{number:04d}.jpg").hardlink_to(good[number % len(good)])
+    link_radiographs(phantoms, folder, 500)
     return folder
 
 

@@ -19,13 +19,6 @@ from cxrtool.model.bundle import BUNDLE_NAME, load_bundle, read_header
 from tests_support import bundle_parts, change_header, write_parts
 
 
-@pytest.fixture
-def bundle(run_folder: Path, tmp_path: Path) -> Path:
-    path = tmp_path / BUNDLE_NAME
-    path.write_bytes((run_folder / BUNDLE_NAME).read_bytes())
-    return path
-
-
 def test_86_of_a_hundred_flipped_bytes_each_is_refused(bundle: Path) -> None:
     """60 anywhere in the file, which is nearly all weights, and 40 in the header before them."""
     size, (header, _) = bundle.stat().st_size, bundle_parts(bundle)

@@ -13,13 +13,6 @@ from cxrtool.model.bundle import BUNDLE_NAME, load_bundle, read_header, resolve_
 from tests_support import bundle_parts, change_header
 
 
-@pytest.fixture
-def bundle(run_folder: Path, tmp_path: Path) -> Path:
-    path = tmp_path / BUNDLE_NAME
-    path.write_bytes((run_folder / BUNDLE_NAME).read_bytes())
-    return path
-
-
 def test_a_bundle_says_all_that_its_use_needs(run_folder: Path) -> None:
     header = read_header(run_folder / BUNDLE_NAME)
     assert header.findings == FINDINGS

@@ -11,22 +11,9 @@ import yaml
 from cxrtool.errors import ImageError, InterruptedWorkError, RequestError
 from cxrtool.model.bundle import load_bundle
 from cxrtool.progress import Progress
-from cxrtool.settings import ResolvedSettings, load_settings
 from cxrtool.training.loop import train
+from tests_support import tiny_training
 from warm import Warm, until
-
-
-def small(phantoms: Path, **more: object) -> ResolvedSettings:
-    overrides: dict[str, object] = {
-        "data.root": phantoms,
-        "train.init": "none",
-        "train.image_size": 32,
-        "train.epochs": 2,
-        "train.batch_size": 16,
-        "train.lr": 1e-3,
-        "runtime.device": "cpu",
-    }
-    return load_settings(overrides | {key.replace("__", "."): value for key, value in more.items()}, environ={})
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -39,40 +26,40 @@ def equal(a: Path, b: Path) -> bool:
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_bit_whatever_the_threads(phantoms: Path, tmp_path: Path) -> None:
-    train(small(phantoms, train__epochs=1, runtime__workers=1), tmp_path / "a")
-    train(small(phantoms, train__epochs=1, runtime__workers=3), tmp_path / "b")
-    train(small(phantoms, train__epochs=1, train__seed=1), tmp_path / "c")
+    train(tiny_training(phantoms, train__epochs=1, runtime__workers=1), tmp_path / "a")
+    train(tiny_training(phantoms, train__epochs=1, runtime__workers=3), tmp_path / "b")
+    train(tiny_training(phantoms, train__epochs=1, train__seed=1), tmp_path / "c")
     assert equal(tmp_path / "a/last.safetensors", tmp_path / "b/last.safetensors")
     assert not equal(tmp_path / "a/last.safetensors", tmp_path / "c/last.safetensors")
 
 
 def test_a_resumed_run_ends_with_the_weights_of_one_never_stopped(phantoms: Path, tmp_path: Path) -> None:
-    train(small(phantoms), tmp_path / "whole")
+    train(tiny_training(phantoms), tmp_path / "whole")
 
     def stop_in_second_epoch() -> int | None:
         return signal.SIGINT if (tmp_path / "parts" / "history.csv").exists() else None
 
     with pytest.raises(InterruptedWorkError) as caught:
-        train(small(phantoms), tmp_path / "parts", stop=stop_in_second_epoch)
+        train(tiny_training(phantoms), tmp_path / "parts", stop=stop_in_second_epoch)
     assert caught.value.exit_code == 130
     assert "1 whole epoch is kept" in caught.value.message
-    result = train(small(phantoms), resume=tmp_path / "parts")
+    result = train(tiny_training(phantoms), resume=tmp_path / "parts")
     assert [row.epoch for row in result.history] == [1, 2]
     for name in ("last.safetensors", "model.safetensors"):
         assert equal(tmp_path / "whole" / name, tmp_path / "parts" / name)
 
 
 def test_a_cache_changes_no_bit_and_a_run_goes_on_with_it_or_without(phantoms: Path, tmp_path: Path) -> None:
-    train(small(phantoms), tmp_path / "without")
+    train(tiny_training(phantoms), tmp_path / "without")
     place = tmp_path / "pixels"
-    train(small(phantoms, train__epochs=1, data__cache_dir=place), tmp_path / "mixed")
+    train(tiny_training(phantoms, train__epochs=1, data__cache_dir=place), tmp_path / "mixed")
     held = {path.parent.name for path in place.rglob("pixels-*.npy")}
     assert held == {"train-frontal-32px", "valid-frontal-32px"}
-    train(small(phantoms), resume=tmp_path / "mixed")
+    train(tiny_training(phantoms), resume=tmp_path / "mixed")
     for name in ("last.safetensors", "model.safetensors"):
         assert equal(tmp_path / "without" / name, tmp_path / "mixed" / name)
-    train(small(phantoms, train__epochs=1), tmp_path / "other")
-    train(small(phantoms, data__cache_dir=place), resume=tmp_path / "other")
+    train(tiny_training(phantoms, train__epochs=1), tmp_path / "other")
+    train(tiny_training(phantoms, data__cache_dir=place), resume=tmp_path / "other")
     assert equal(tmp_path / "without/last.safetensors", tmp_path / "other/last.safetensors")
 
 
@@ -86,7 +73,7 @@ def test_an_unreadable_image_ends_training_alike_and_with_a_cache_before_the_fir
     for run, cache in (("a", None), ("b", True)):
         shown: list[Progress] = []
         with pytest.raises(ImageError) as caught:
-            train(small(data, data__cache=cache), tmp_path / run, progress=shown.append)
+            train(tiny_training(data, data__cache=cache), tmp_path / run, progress=shown.append)
         told.append((caught.value.message, caught.value.advice, caught.value.exit_code))
     assert told[0] == told[1]
     assert str(bad) in told[0][0]
@@ -95,7 +82,10 @@ def test_an_unreadable_image_ends_training_alike_and_with_a_cache_before_the_fir
 
 def test_what_is_refused_is_refused_before_a_cache_is_built(phantoms: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="no such file"):
-        train(small(phantoms, train__init="none.safetensors", data__cache_dir=tmp_path / "pixels"), tmp_path / "run")
+        train(
+            tiny_training(phantoms, train__init="none.safetensors", data__cache_dir=tmp_path / "pixels"),
+            tmp_path / "run",
+        )
     assert not (tmp_path / "pixels").exists()
 
 
@@ -113,9 +103,9 @@ def test_a_run_keeps_what_the_seed_kept(run_folder: Path) -> None:
 
 
 def test_the_best_epoch_is_the_bundles(phantoms: Path, tmp_path: Path) -> None:
-    by_auroc = train(small(phantoms, train__epochs=3), tmp_path / "a")
+    by_auroc = train(tiny_training(phantoms, train__epochs=3), tmp_path / "a")
     assert by_auroc.best.valid_auroc == max(row.valid_auroc or 0 for row in by_auroc.history)
-    by_loss = train(small(phantoms, train__epochs=3, train__select_by="loss"), tmp_path / "b")
+    by_loss = train(tiny_training(phantoms, train__epochs=3, train__select_by="loss"), tmp_path / "b")
     assert by_loss.best.valid_loss == min(row.valid_loss for row in by_loss.history)
     assert load_bundle(by_loss.bundle)[1].metrics["epoch"] == by_loss.best.epoch
 
@@ -125,7 +115,7 @@ def test_73_a_last_batch_of_one_at_32_px_does_not_break_batch_norm(phantoms: Pat
     data = Path(shutil.copytree(phantoms, tmp_path / "data"))
     frontal = [row for row in rows[1:] if "frontal" in row]
     (data / "train.csv").write_text("\n".join([rows[0], *frontal[:9]]) + "\n")
-    result = train(small(data, train__batch_size=4, train__epochs=1), tmp_path / "run")
+    result = train(tiny_training(data, train__batch_size=4, train__epochs=1), tmp_path / "run")
     assert result.best.epoch == 1
 
 
@@ -138,18 +128,18 @@ def test_72_a_finding_without_positives_trains_and_says_so(
     for line in lines[1:]:
         line[column] = "0.0"
     (data / "train.csv").write_text("\n".join(map(",".join, lines)) + "\n")
-    result = train(small(data, train__epochs=1), tmp_path / "run")
+    result = train(tiny_training(data, train__epochs=1), tmp_path / "run")
     assert "Edema has one class only in the train split; its weight is 8" in caplog.text
     assert result.best.train_loss > 0
 
 
 def test_65_66_67_what_cannot_be_begun_or_resumed_is_refused(phantoms: Path, run_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="holds a run already"):
-        train(small(phantoms), run_folder)
+        train(tiny_training(phantoms), run_folder)
     with pytest.raises(RequestError, match="nothing to resume"):
-        train(small(phantoms), resume=tmp_path)
+        train(tiny_training(phantoms), resume=tmp_path)
     with pytest.raises(RequestError, match="seed: 0 then, 7 now"):
-        train(small(phantoms, train__batch_size=8, train__seed=7), resume=run_folder)
+        train(tiny_training(phantoms, train__batch_size=8, train__seed=7), resume=run_folder)
 
 
 def test_too_many_missing_images_stop_and_a_few_are_named(
@@ -159,9 +149,9 @@ def test_too_many_missing_images_stop_and_a_few_are_named(
     gone = sorted((data / "train").rglob("*frontal.jpg"))[0]
     gone.unlink()
     with pytest.raises(RequestError, match="have no usable image"):
-        train(small(data), tmp_path / "run")
+        train(tiny_training(data), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    train(small(data, data__max_missing=0.2, train__epochs=1), tmp_path / "run")
+    train(tiny_training(data, data__max_missing=0.2, train__epochs=1), tmp_path / "run")
     assert str(gone.relative_to(data)) in caplog.text
 
 
