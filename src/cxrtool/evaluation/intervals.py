@@ -19,7 +19,8 @@ from cxrtool.predictions import PredictionTable
 
 Draws = NDArray[np.float64]
 RATES = ("f1", "precision", "recall", "specificity", "balanced_accuracy")
-_CHUNK = 32  # draws at a time: 32 x 20,000 float32 stay in the cache
+_CHUNK = 32  # draws of one generator
+_BLOCK = 2**15  # weights at a time: with more, what is computed from them falls out of the cache
 _THREADS = 2
 
 
@@ -205,12 +206,15 @@ def bootstrap(
     draws = PatientDraws(table.patients, settings)
     ranked = {finding: _rank(table, column, thresholds) for column, finding in enumerate(FINDINGS)}
 
-    def run(start: int) -> dict[str, dict[str, Draws]]:
+    count = max(1, _BLOCK // max(1, draws.rows))
+
+    def run(start: int) -> list[dict[str, dict[str, Draws]]]:
         weights = draws.chunk(start)
-        return {finding: one.figures(weights) for finding, one in ranked.items()}
+        blocks = [weights[first : first + count] for first in range(0, len(weights), count)]
+        return [{finding: one.figures(block) for finding, one in ranked.items()} for block in blocks]
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        parts = list(pool.map(run, draws.starts()))
+        parts = [part for some in pool.map(run, draws.starts()) for part in some]
     found = {
         finding: {name: np.concatenate([part[finding][name] for part in parts]) for name in parts[0][finding]}
         for finding in FINDINGS
