@@ -14,7 +14,7 @@ from cxrtool.choices import Layer, Method
 from cxrtool.data.images import Preprocessing
 from cxrtool.errors import ImageError, RequestError
 from cxrtool.explain.explanation import Explanation, heatmap_of
-from cxrtool.explain.methods import MapSettings, all_columns, explain_batch, fitting_layer, integrated_gradients
+from cxrtool.explain.methods import MapSettings, all_columns, explain_batch, fitting_layer, integrated_gradients, only
 from cxrtool.explain.overlay import draw_overlay
 from cxrtool.findings import FINDINGS
 from cxrtool.model.densenet import ChestNet, build_network
@@ -162,6 +162,11 @@ def test_averaging_over_mirrors_mirrors_with_the_image(network: ChestNet) -> Non
     _, (straight,) = explain_batch(network, pixels, all_columns([1]), settings)
     _, (mirrored,) = explain_batch(network, pixels.flip(-1), all_columns([1]), settings)
     np.testing.assert_allclose(mirrored[1][:, ::-1], straight[1], atol=1e-4 * straight[1].max())
+
+
+def test_only_the_pairs_that_are_asked_for_are_explained(network: ChestNet) -> None:
+    _, maps = explain_batch(network, random_pixels(3), only([(0, 1), (2, 4), (2, 0)]), MapSettings())
+    assert [set(found) for found in maps] == [{1}, set(), {0, 4}]
 
 
 def test_an_image_and_its_mirror_image_have_an_equal_say(network: ChestNet) -> None:

@@ -72,9 +72,9 @@ class Explanation:
         if peak is None:
             return None
         hot = (self.heatmap >= threshold * self.heatmap.max()).astype(np.uint8)
-        _, parts = cv2.connectedComponents(hot)
-        rows, columns = np.nonzero(parts == parts[peak[1], peak[0]])
-        return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+        _, parts, figures, _ = cv2.connectedComponentsWithStats(hot)
+        left, top, width, height = (int(value) for value in figures[parts[peak[1], peak[0]], : cv2.CC_STAT_AREA])
+        return left, top, left + width, top + height
 
     def overlay(self, alpha: float = 0.45, contour: bool = False) -> NDArray[np.uint8]:
         """The heatmap over the radiograph, [H, W, 3] uint8 RGB; `alpha` in [0, 1] is its strength.

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cxrtool.evaluation.metrics import midranks
-from cxrtool.explain.methods import Map, MapSettings, all_columns, explain_batch
+from cxrtool.explain.methods import Map, MapSettings, explain_batch, only
 from cxrtool.model.densenet import ChestNet
+from cxrtool.model.folding import inference_copy
 
 RANDOMISED = ("classifier", "denseblock4", "denseblock3", "denseblock2", "denseblock1", "all")
 """From the top: each step randomises what the one before did, and the named part too."""
@@ -76,11 +77,12 @@ def sanity_curve(
     Returns:
         Mean rank correlation with the trained network's maps, by step of `RANDOMISED`.
     """
-    columns = sorted({column for _, column in pairs})
-    own = explain_batch(network, pixels, all_columns(columns), settings)[1]
+    wanted = only(pairs)
+    own = explain_batch(network, pixels, wanted, settings, inference_copy(network))[1]
     found = {}
     for upto in RANDOMISED:
-        other = explain_batch(randomised(network, upto, seed), pixels, all_columns(columns), settings)[1]
+        changed = randomised(network, upto, seed)
+        other = explain_batch(changed, pixels, wanted, settings, inference_copy(changed))[1]
         found[upto] = float(np.mean([rank_correlation(own[row][column], other[row][column]) for row, column in pairs]))
     return found
 

@@ -331,3 +331,14 @@ def all_columns(columns: Sequence[int]) -> Wanted:
         return chosen
 
     return wanted
+
+
+def only(pairs: Sequence[tuple[int, int]]) -> Wanted:
+    """Explain these pairs of an image and a finding, by position."""
+
+    def wanted(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
+        chosen = np.zeros(logits.shape, dtype=np.bool_)
+        chosen[tuple(zip(*pairs, strict=True))] = True
+        return chosen
+
+    return wanted
