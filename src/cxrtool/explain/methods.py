@@ -338,7 +338,8 @@ def only(pairs: Sequence[tuple[int, int]]) -> Wanted:
 
     def wanted(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
         chosen = np.zeros(logits.shape, dtype=np.bool_)
-        chosen[tuple(zip(*pairs, strict=True))] = True
+        for row, column in pairs:
+            chosen[row, column] = True
         return chosen
 
     return wanted

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 _PANEL = 384
 _AS_THEY_ARE = (256, 512)
+"""Heights that need no resizing to be seen well."""
 _MARGIN = 12
 _SCALE_WIDTH = 40
 _BACKGROUND = (24, 24, 27)
