@@ -76,11 +76,11 @@ def explain(
             return {"path": str(path), "error": str(result), "warnings": [], "explanations": []}
         return {"path": str(path), "error": None} | _saved(result, out, name, wished, panel)
 
-    # Pictures are drawn and packed by threads while the network makes the next maps.
+    # Pictures are drawn and packed by threads; few ahead, as these and the network's threads only wait for one another.
     workers = max(2, resolved.settings.runtime.reading_threads)
     with display.progress_bar() as progress:
         for _, row in read_ahead(
-            zip(names, found, strict=True), save, workers, 4 * workers, name_of=lambda one: one[0]
+            zip(names, found, strict=True), save, workers, workers + 1, name_of=lambda one: one[0]
         ):
             if isinstance(row, CxrError):
                 raise row
