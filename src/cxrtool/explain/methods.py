@@ -73,7 +73,7 @@ class MapSettings:
 def fitting_layer(image_size: int) -> Layer:
     """The deepest block whose maps have six cells a side or more: the fourth from 192 px on, the third from 96.
 
-    At 96 px the fourth block's three cells hit 0.04 of the findings and the third's six 0.38 (docs/explain.md).
+    At 96 px the fourth block's three cells hit 0.03 of the findings and the third's six 0.31 (docs/explain.md).
     """
     if image_size // 32 >= _FEWEST_CELLS:
         return Layer.DENSEBLOCK4
