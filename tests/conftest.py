@@ -22,9 +22,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest runs one process a core;
 # What the package measures of this machine once is not looked up in the user's own cache.
 os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / f"cxrtool-tests-{os.getuid()}")
 
-# No test depends on how busy the machine is.
-hypothesis.settings.register_profile("cxrtool", deadline=None)
-hypothesis.settings.load_profile("cxrtool")
+# No test depends on how busy the machine is or on luck; HYPOTHESIS_PROFILE=explore looks for what is not known yet.
+hypothesis.settings.register_profile("cxrtool", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "cxrtool"))
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -47,6 +47,7 @@ def write_row(folder: Path, *cells: str) -> None:
 @given(CELLS)
 @example("1,0")
 @example("\n")
+@example("0\x1f")  # a space to str.strip, and none to float
 def test_a_label_cell_is_its_number_or_refused_with_its_line(
     tmp_path_factory: pytest.TempPathFactory, cell: str
 ) -> None:
@@ -86,6 +87,7 @@ def fenced(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @example("train/out.jpg")
 @example("train/../../out.jpg")
 @example("link/data/train/good.jpg")
+@example("/train")  # a name that the data folder has too
 def test_a_path_leads_into_the_data_folder_or_is_counted_missing(fenced: Path, path: str) -> None:
     write_row(fenced, path, "", "", "Frontal", "", "0", "0", "0", "0", "0")
     try:

@@ -277,11 +277,10 @@ def _labels(sheet: Sheet, finding: str) -> NDArray[np.float32]:
 
 def _label(spelling: str) -> float:
     """1, 0, -1 or NaN; infinity for what is no label."""
-    text = spelling.strip()
-    if not text:
+    if not spelling.strip():
         return np.nan
     try:
-        value = float(text)
+        value = float(spelling)  # spaces around it are let pass, control characters are not
     except ValueError:
         return np.inf
     return value if value in (1.0, 0.0, -1.0) else np.inf
@@ -312,7 +311,7 @@ def missing_images(manifest: Manifest) -> MissingImages:
         if folder not in inside_of:
             inside_of[folder] = _list_folder(manifest.root, real_root, folder)
         inside, files, links = inside_of[folder]
-        if not inside or ".." in str(path).split("/"):
+        if not inside or os.path.isabs(path) or ".." in str(path).split("/"):
             reasons[row] = "outside the data folder"
         elif name not in files:
             reasons[row] = "no such file"
@@ -325,7 +324,7 @@ def missing_images(manifest: Manifest) -> MissingImages:
 def _list_folder(root: Path, real_root: str, folder: str) -> tuple[bool, frozenset[str], frozenset[str]]:
     """Whether the folder lies in the root, its entries, and which of them are links."""
     place = root / folder
-    if Path(folder).is_absolute() or not _leads_into(place, real_root):
+    if not _leads_into(place, real_root):
         return False, frozenset(), frozenset()
     try:
         with os.scandir(place) as entries:
