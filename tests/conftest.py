@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,12 @@ def nih() -> Path:
 
 
 def run_cxr(
-    *arguments: object, cwd: Path, stdin: str | None = None, **environment: str
+    *arguments: object, cwd: Path, stdin: str | None = None, under: Sequence[str] = (), **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``cxr`` as a user would, in a process of its own."""
+    """Run ``cxr`` as a user would, in a process of its own; `under` is a command that starts it."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CXR_")}
     return subprocess.run(
-        [sys.executable, "-m", "cxrtool", *map(str, arguments)],
+        [*under, sys.executable, "-m", "cxrtool", *map(str, arguments)],
         cwd=cwd,
         input=stdin,
         capture_output=True,

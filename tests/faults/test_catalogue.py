@@ -12,8 +12,6 @@ import os
 import pickle
 import re
 import shutil
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,7 +26,7 @@ from pydicom.dataset import FileDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from bad_inputs import BAD_DICOMS, BAD_FILES, BAD_SHEETS, HEADER, ROW, dicom, encoded, picture, png_of
-from conftest import Call, Done
+from conftest import Call, Done, run_cxr
 from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import BUNDLE_NAME, load_bundle, save_bundle
 from tests_support import change_header
@@ -812,13 +810,7 @@ def test_23_a_file_without_permission_has_its_row(scene: Scene) -> None:
     shutil.copy(scene.good, scene.folder / "bad.jpg")
     (scene.folder / "bad.jpg").chmod(0)
     without_roots_rights = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-    done = subprocess.run(
-        [*without_roots_rights, sys.executable, "-m", "cxrtool", "predict", ".", "--model", scene.run, "--json"],
-        cwd=scene.folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_cxr("predict", ".", "--model", scene.run, "--json", cwd=scene.folder, under=without_roots_rights)
     assert done.returncode == 1
     bad, good = json.loads(done.stdout)["predictions"]
     assert "permission denied" in bad["error"]

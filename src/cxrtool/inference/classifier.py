@@ -17,7 +17,7 @@ from cxrtool.data.screening import ImageWarning
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.calibration import Scaling, calibrate_probabilities
 from cxrtool.explain.explanation import Explanation, heatmap_of
-from cxrtool.explain.methods import Map, MapSettings, all_columns, explain_batch, fitting_layer
+from cxrtool.explain.methods import Map, MapSettings, Wanted, all_columns, explain_batch, fitting_layer
 from cxrtool.files import sha256_of_file
 from cxrtool.findings import FINDINGS, find_finding
 from cxrtool.inference.engines import Engine, TorchEngine, open_engine
@@ -260,18 +260,16 @@ class Classifier:
                 yield path, result if isinstance(result, CxrError) else next(groups)
 
     @property
-    def fast_network(self) -> ChestNet:
-        """What runs the part of maps that needs no gradient: the engine's own network, where that is torch's."""
-        return self.engine.network if isinstance(self.engine, TorchEngine) else self.network
-
-    @property
     def _own_maps(self) -> MapSettings:
         return MapSettings(layer=fitting_layer(self.header.image_preprocessing.image_size))
 
-    def maps_of(self, pixels: NDArray[np.uint8], columns: Sequence[int], settings: MapSettings) -> list[dict[int, Map]]:
-        """Coarse maps of these findings, per image by position of the finding; pixels [B, 1, S, S] uint8."""
-        wanted = all_columns(columns)
-        return explain_batch(self.network, self.runtime.tensor(pixels), wanted, settings, self.fast_network)[1]
+    def maps_of(
+        self, radiographs: Sequence[Radiograph], wanted: Wanted, settings: MapSettings
+    ) -> tuple[NDArray[np.float32], list[dict[int, Map]]]:
+        """As `explain_batch`; what needs no gradient is run by the engine's own network, where that is torch's."""
+        pixels = self.runtime.tensor(np.stack([radiograph.pixels for radiograph in radiographs])[:, None])
+        fast = self.engine.network if isinstance(self.engine, TorchEngine) else None
+        return explain_batch(self.network, pixels, wanted, settings, fast)
 
     def _explained(
         self,
@@ -281,15 +279,13 @@ class Classifier:
         stretch: bool,
         every: bool = False,
     ) -> list[tuple[Explanation, ...]]:
-        pixels = np.stack([radiograph.pixels for radiograph in radiographs])[:, None]
-
         def wanted(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
             if finding is not None or every:
                 columns = range(len(FINDINGS)) if finding is None else [FINDINGS.index(finding)]
                 return all_columns(columns)(logits)
             return np.stack([_chosen(self._results(row)) for row in sigmoid(logits)])
 
-        logits, maps = explain_batch(self.network, self.runtime.tensor(pixels), wanted, settings, self.fast_network)
+        logits, maps = self.maps_of(radiographs, wanted, settings)
         groups = []
         for radiograph, row, found in zip(radiographs, sigmoid(logits), maps, strict=True):
             results = self._results(row)

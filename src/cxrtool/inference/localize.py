@@ -30,7 +30,7 @@ from cxrtool.evaluation.localization import (
 )
 from cxrtool.explain.explanation import heatmap_of
 from cxrtool.explain.faithfulness import deletion_and_insertion, sanity_curve
-from cxrtool.explain.methods import Map, MapSettings, explain_batch
+from cxrtool.explain.methods import Map, MapSettings
 from cxrtool.files import write_bytes, write_csv, write_json
 from cxrtool.findings import FINDINGS
 from cxrtool.inference.classifier import Classifier, find_method
@@ -322,10 +322,7 @@ def _maps(
         chosen = np.array([[column in regions for column in range(len(FINDINGS))] for regions in truths])
         return chosen & (sigmoid(logits).astype(np.float64) >= cuts) if positives_only else chosen
 
-    pixels = np.stack([radiograph.pixels for radiograph in radiographs])[:, None]
-    return explain_batch(
-        classifier.network, classifier.runtime.tensor(pixels), wanted, method, classifier.fast_network
-    )[1]
+    return classifier.maps_of(radiographs, wanted, method)[1]
 
 
 def _faithfulness(
