@@ -11,8 +11,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrtool.choices import Level
 from cxrtool.evaluation.intervals import BootstrapSettings, PatientDraws, bootstrap
+from cxrtool.evaluation.table import PredictionTable
 from cxrtool.findings import FINDINGS
-from cxrtool.predictions import PredictionTable
 
 PLAIN_DRAWS = 5
 

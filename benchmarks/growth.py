@@ -15,10 +15,10 @@ from bootstrap import synthetic_table
 
 from cxrtool.benchmarks.measure import untrained_bundle, write_sheet
 from cxrtool.data.manifest import load_manifest
-from cxrtool.data.phantom import write_phantom
 from cxrtool.evaluation.intervals import BootstrapSettings, bootstrap
 from cxrtool.findings import FINDINGS
-from cxrtool.inference.classifier import Classifier
+from cxrtool.phantoms.dataset import write_phantom
+from cxrtool.predict.classifier import Classifier
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

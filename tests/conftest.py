@@ -115,7 +115,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 def draw_phantoms(folder: Path, patients: int) -> Path:
     """A data set at 64 px."""
-    from cxrtool.data.phantom import write_phantom
+    from cxrtool.phantoms.dataset import write_phantom
 
     write_phantom(folder, patients, 64, seed=3)
     return folder

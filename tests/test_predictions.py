@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from cxrtool.choices import Level
 from cxrtool.errors import CxrError, RequestError
+from cxrtool.evaluation.table import PredictionTable, read_predictions, to_study_level, write_predictions
 from cxrtool.findings import FINDINGS
-from cxrtool.predictions import PredictionTable, read_predictions, to_study_level, write_predictions
 
 
 def make_table(studies: list[str], seed: int = 0, split: str = "valid") -> PredictionTable:

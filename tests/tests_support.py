@@ -12,7 +12,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from cxrtool.choices import Device, Level, Precision
-from cxrtool.predictions import PredictionTable
+from cxrtool.evaluation.table import PredictionTable
 from cxrtool.settings import ResolvedSettings, RuntimeSettings, load_settings
 
 EXACT = RuntimeSettings(device=Device.CPU, precision=Precision.FP32)

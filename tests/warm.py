@@ -115,7 +115,6 @@ def until(condition: Callable[[], object], seconds: float = 60) -> None:
 def _serve() -> None:
     import torch
 
-    import cxrtool.inference.prediction_table
     import cxrtool.training.loop  # noqa: F401 - for the children
     from cxrtool.cli.app import main
 

@@ -12,15 +12,15 @@ from cxrtool.findings import FINDINGS
 
 if TYPE_CHECKING:
     from cxrtool.explain.explanation import Explanation
-    from cxrtool.inference.classifier import Classifier, Prediction
+    from cxrtool.predict.classifier import Classifier, Prediction
 
 __version__ = "0.1.0"
 __all__ = ["FINDINGS", "Classifier", "Explanation", "Prediction", "__version__"]
 
 # torch takes seconds to import; `import cxrtool` does not need it before one of these is asked for.
 _LAZY = {
-    "Classifier": "cxrtool.inference.classifier",
-    "Prediction": "cxrtool.inference.classifier",
+    "Classifier": "cxrtool.predict.classifier",
+    "Prediction": "cxrtool.predict.classifier",
     "Explanation": "cxrtool.explain.explanation",
 }
 

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxrtool.data.images import list_images
-from cxrtool.data.phantom import write_phantom
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.assessment import Assessment
 from cxrtool.files import write_csv, write_json
 from cxrtool.findings import FINDINGS
-from cxrtool.inference.classifier import Classifier
-from cxrtool.inference.evaluate import evaluate_model
-from cxrtool.inference.tune import calibrate_model, tune_model
+from cxrtool.phantoms.dataset import write_phantom
+from cxrtool.predict.classifier import Classifier
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.report.content import gather
 from cxrtool.report.page import write_report
 from cxrtool.settings import load_settings
+from cxrtool.tasks.evaluate import evaluate_model
+from cxrtool.tasks.tune import calibrate_model, tune_model
 from cxrtool.training.loop import train
 from cxrtool.training.run import StopSignal
 

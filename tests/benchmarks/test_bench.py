@@ -12,8 +12,8 @@ from cxrtool.benchmarks.plain import plain_manifest, plain_network, plain_predic
 from cxrtool.data.labels import encode_labels
 from cxrtool.data.manifest import load_manifest
 from cxrtool.findings import EVALUATION_POLICY, FINDINGS
-from cxrtool.inference.classifier import Classifier
 from cxrtool.model.bundle import load_bundle
+from cxrtool.predict.classifier import Classifier
 from tests_support import EXACT
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from conftest import Call
 from cxrtool.findings import FINDINGS
-from cxrtool.inference.classifier import Classifier
 from cxrtool.model.bundle import read_header
+from cxrtool.predict.classifier import Classifier
 
 
 def test_eval_gives_intervals_over_patients(call: Call, phantoms: Path, run: Path) -> None:

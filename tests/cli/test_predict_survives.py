@@ -72,7 +72,7 @@ def test_a_stopped_table_is_gone_on_with_to_the_same_bytes(
 
 def stopped_table(call: Call, run_folder: Path, many: Path, tmp_path: Path) -> None:
     """As a run leaves it that is killed after 32 rows."""
-    from cxrtool.inference import prediction_table
+    from cxrtool.predict import csv_table as prediction_table
 
     call("predict", many, "--model", run_folder, "--csv", "whole.csv")
     lines = (tmp_path / "whole.csv").read_text().splitlines(keepends=True)

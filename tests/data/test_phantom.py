@@ -13,20 +13,12 @@ import pytest
 from numpy.typing import NDArray
 
 from cxrtool.choices import Views
-from cxrtool.data import phantom as phantom_module
 from cxrtool.data.manifest import SPLITS, load_manifest, missing_images
-from cxrtool.data.phantom import COLUMNS, PhantomSettings, PhantomSummary, write_phantom
-from cxrtool.data.phantom_drawing import (
-    Anatomy,
-    Case,
-    Phantom,
-    affected_sides,
-    draw_anatomy,
-    draw_frontal,
-    draw_lateral,
-)
 from cxrtool.errors import RequestError
 from cxrtool.findings import FINDINGS
+from cxrtool.phantoms import dataset as phantom_module
+from cxrtool.phantoms.dataset import COLUMNS, PhantomSettings, PhantomSummary, write_phantom
+from cxrtool.phantoms.drawing import Anatomy, Case, Phantom, affected_sides, draw_anatomy, draw_frontal, draw_lateral
 
 SIZE = 64
 Row = dict[str, str]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cxrtool.data.augment import draw_changes, epoch_order
 from cxrtool.data.batches import split_batches
-from cxrtool.data.reading import read_ahead
+from cxrtool.data.read_ahead import read_ahead
 from cxrtool.errors import CxrError
 
 

@@ -11,9 +11,9 @@ from cxrtool.evaluation.intervals import BootstrapSettings, Interval
 from cxrtool.evaluation.metrics import auroc
 from cxrtool.evaluation.mistakes import find_mistakes
 from cxrtool.evaluation.subgroups import age_band, subgroup_figures
+from cxrtool.evaluation.table import read_predictions, to_study_level, write_predictions
 from cxrtool.evaluation.thresholds import threshold_grid
 from cxrtool.findings import FINDINGS
-from cxrtool.predictions import read_predictions, to_study_level, write_predictions
 from tests_support import random_table
 
 SETTINGS = AssessmentSettings(BootstrapSettings(50))

@@ -11,8 +11,8 @@ from sklearn import metrics as sk
 from cxrtool.choices import Level
 from cxrtool.errors import CxrError
 from cxrtool.evaluation.metrics import auroc, average_precision, confusion, evaluate
+from cxrtool.evaluation.table import PredictionTable
 from cxrtool.findings import FINDINGS
-from cxrtool.predictions import PredictionTable
 
 # Few distinct scores, so that ties are frequent.
 SCORES = hnp.arrays(np.float64, st.integers(2, 60), elements=st.integers(0, 12).map(lambda n: n / 12))

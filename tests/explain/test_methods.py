@@ -15,7 +15,7 @@ from cxrtool.data.images import Preprocessing
 from cxrtool.errors import ImageError, RequestError
 from cxrtool.explain.explanation import Explanation, heatmap_of
 from cxrtool.explain.methods import MapSettings, all_columns, explain_batch, fitting_layer, integrated_gradients, only
-from cxrtool.explain.overlay import draw_overlay
+from cxrtool.explain.pictures import draw_overlay
 from cxrtool.findings import FINDINGS
 from cxrtool.model.densenet import ChestNet, build_network
 from tests_support import EXACT

@@ -16,7 +16,7 @@ import gc, os, signal, sys
 from pathlib import Path
 import numpy, openvino, openvino.opset13 as opset
 from cxrtool.choices import Precision
-from cxrtool.inference.runtimes import OpenVinoEngine
+from cxrtool.engines.runtimes import OpenVinoEngine
 pixels = opset.parameter([1, 4], numpy.float32)
 openvino.save_model(openvino.Model([opset.relu(pixels)], [pixels]), "tiny.xml")
 first = OpenVinoEngine(Path("tiny.xml"), Precision.FP32)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bad_inputs import HEADER
 from cxrtool.choices import Views
-from cxrtool.cli.display import printable
+from cxrtool.cli.console import printable
 from cxrtool.cli.explain import unique_names
 from cxrtool.data.dicom import Window
 from cxrtool.data.manifest import load_manifest, missing_images

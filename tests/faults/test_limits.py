@@ -190,7 +190,7 @@ def test_75_out_of_memory_outside_of_training_names_half_the_batch(
     def no_memory(*_: object) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory")
 
-    from cxrtool.inference.forward import Runtime
+    from cxrtool.engines.device import Runtime
 
     monkeypatch.setattr(Runtime, "tensor", no_memory)
     done = call("eval", "--data", phantoms, "--model", run_folder, "--batch-size", 6, "--device", "cpu")

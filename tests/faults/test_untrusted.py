@@ -11,10 +11,10 @@ import torch
 from conftest import Call
 from cxrtool.choices import ExportFormat, Precision
 from cxrtool.data.images import Preprocessing
+from cxrtool.engines.export_record import ExportRecord, export_name, find_export, record_path
 from cxrtool.errors import ModelError
 from cxrtool.files import sha256_of_file
 from cxrtool.findings import FINDINGS
-from cxrtool.inference.exports import ExportRecord, export_name, find_export, record_path
 from cxrtool.model.bundle import BUNDLE_NAME, load_bundle, read_header
 from tests_support import bundle_parts, change_header, write_parts
 

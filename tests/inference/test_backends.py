@@ -20,15 +20,16 @@ from conftest import Call
 from cxrtool import Classifier
 from cxrtool.choices import Backend, Device, ExportFormat, Precision
 from cxrtool.data.images import list_images
+from cxrtool.engines import engine as engines
+from cxrtool.engines import export as exporting
+from cxrtool.engines.device import sigmoid
+from cxrtool.engines.engine import open_engine
+from cxrtool.engines.export import ExportSettings, export_model
+from cxrtool.engines.export_record import Export, can_run, export_name, read_export
+from cxrtool.engines.precision import check_images
+from cxrtool.engines.runtimes import has_bf16
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.findings import FINDINGS
-from cxrtool.inference import engines, exporting
-from cxrtool.inference.engines import open_engine
-from cxrtool.inference.exporting import ExportSettings, export_model
-from cxrtool.inference.exports import Export, can_run, export_name, read_export
-from cxrtool.inference.forward import sigmoid
-from cxrtool.inference.precision import check_images
-from cxrtool.inference.runtimes import has_bf16
 from cxrtool.model.bundle import load_bundle, read_header, save_bundle
 from cxrtool.settings import RuntimeSettings
 

@@ -9,8 +9,8 @@ import torch
 
 from cxrtool import FINDINGS, Classifier
 from cxrtool.data.images import Preprocessing, preprocess, read
+from cxrtool.engines.device import sigmoid
 from cxrtool.errors import ImageError, ModelError
-from cxrtool.inference.forward import sigmoid
 from tests_support import EXACT
 
 

@@ -8,9 +8,10 @@ import torch
 
 from cxrtool.choices import Device, Precision
 from cxrtool.data.images import Preprocessing
-from cxrtool.inference import engines, precision
-from cxrtool.inference.engines import open_engine
-from cxrtool.inference.forward import sigmoid
+from cxrtool.engines import engine as engines
+from cxrtool.engines import precision
+from cxrtool.engines.device import sigmoid
+from cxrtool.engines.engine import open_engine
 from cxrtool.model.bundle import load_bundle
 from cxrtool.settings import RuntimeSettings
 

@@ -41,10 +41,10 @@ class _Page(HTMLParser):
 @pytest.fixture(scope="module")
 def report(phantoms: Path, run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of a run whose name tries to be a script, with calibration and mistakes."""
-    from cxrtool.inference.tune import calibrate_model
     from cxrtool.report.content import gather
     from cxrtool.report.page import write_report
     from cxrtool.settings import load_settings
+    from cxrtool.tasks.tune import calibrate_model
 
     run = Path(shutil.copytree(run_folder, tmp_path_factory.mktemp("report") / "run"))
     model = run / "model.safetensors"

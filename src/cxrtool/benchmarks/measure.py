@@ -23,17 +23,17 @@ from cxrtool.choices import Backend, ExportFormat, Precision, Views
 from cxrtool.data.images import Preprocessing, list_images
 from cxrtool.data.labels import encode_labels
 from cxrtool.data.manifest import SPLITS, load_manifest
-from cxrtool.data.phantom import COLUMNS, write_phantom
+from cxrtool.engines.export import ExportSettings, export_model
+from cxrtool.engines.export_record import installed
+from cxrtool.engines.precision import bf16_pays
+from cxrtool.engines.runtimes import has_bf16
 from cxrtool.errors import RequestError
 from cxrtool.files import write_csv
 from cxrtool.findings import EVALUATION_POLICY, FINDINGS, Blank
-from cxrtool.inference.classifier import Classifier
-from cxrtool.inference.exporting import ExportSettings, export_model
-from cxrtool.inference.exports import installed
-from cxrtool.inference.precision import bf16_pays
-from cxrtool.inference.runtimes import has_bf16
 from cxrtool.model.bundle import BundleHeader, current_versions, load_bundle, now, read_header, save_bundle
 from cxrtool.model.densenet import build_network
+from cxrtool.phantoms.dataset import COLUMNS, write_phantom
+from cxrtool.predict.classifier import Classifier
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import RuntimeSettings, load_settings
 from cxrtool.training.loop import train

@@ -19,7 +19,6 @@ from cxrtool.cli import (
     compare,
     config,
     demo,
-    display,
     errors_,
     eval_,
     explain,
@@ -33,6 +32,7 @@ from cxrtool.cli import (
     train,
     tune,
 )
+from cxrtool.cli import console as display
 from cxrtool.errors import CxrError, is_out_of_memory
 
 app = typer.Typer(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cxrtool.cli import display
+from cxrtool.cli import console as display
 from cxrtool.cli.models import chosen_model
 from cxrtool.cli.options import CACHE, DATA, ENGINE, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
@@ -32,7 +32,7 @@ def calibrate(
     cxr calibrate --data CheXpert-v1.0-small --model runs/my-run
     cxr calibrate --data CheXpert-v1.0-small --method platt
     """
-    from cxrtool.inference.tune import calibrate_model
+    from cxrtool.tasks.tune import calibrate_model
 
     model = chosen_model(resolved)
     with display.progress_bar() as progress:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cxrtool.cli import display
+from cxrtool.cli import console as display
 from cxrtool.cli.options import LIMITS, JsonOption, settings_options
 from cxrtool.progress import Progress
 from cxrtool.settings import ResolvedSettings
@@ -48,7 +48,7 @@ def check_data(
             outside,
         )
     if samples:
-        from cxrtool.explain.samples import write_contact_sheet
+        from cxrtool.tasks.samples import write_contact_sheet
 
         write_contact_sheet(data, samples, samples_file, image_size, limits, outside)
         display.hint(f"contact sheet: {samples_file}")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxrtool.cli import display
+from cxrtool.cli import console as display
 from cxrtool.cli.options import BOOTSTRAP, JsonOption, settings_options
 from cxrtool.cli.signals import graceful_stop
 from cxrtool.cli.train import TRAINING
@@ -42,7 +42,7 @@ def compare(
     if train:
         _compare_policies(resolved, inputs, policies, seeds, out, json_output)
         return
-    from cxrtool.inference.compare import compare_models, write_comparison
+    from cxrtool.tasks.compare import compare_models, write_comparison
 
     with display.progress_bar() as progress:
         comparison = compare_models(inputs or [], resolved.settings, progress)
@@ -59,7 +59,7 @@ def compare(
 def _compare_policies(
     resolved: ResolvedSettings, inputs: list[Path] | None, policies: str, seeds: int, out: Path | None, as_json: bool
 ) -> None:
-    from cxrtool.training.policies import compare_policies, parse_policies
+    from cxrtool.tasks.policies import compare_policies, parse_policies
 
     if inputs:
         raise RequestError("--train trains its own models", "Leave the others out, or leave --train out.")

@@ -2,7 +2,7 @@
 
 import typer
 
-from cxrtool.cli import display
+from cxrtool.cli import console as display
 from cxrtool.cli.options import JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cxrtool.cli import display
+from cxrtool.cli import console as display
 from cxrtool.cli.options import JsonOption
 from cxrtool.cli.signals import graceful_stop
 

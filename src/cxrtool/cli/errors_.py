@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cxrtool.choices import MistakeKind
-from cxrtool.cli import display
+from cxrtool.cli import console as display
 from cxrtool.cli.models import chosen_model
 from cxrtool.cli.options import DATA, RUNTIME, JsonOption, settings_options
 from cxrtool.findings import find_finding
@@ -30,7 +30,7 @@ def errors(
     cxr errors --data CheXpert-v1.0-small --model runs/my-run
     cxr errors --data CheXpert-v1.0-small --label Edema --kind false-negative --top 20
     """
-    from cxrtool.inference.mistakes import collect_mistakes
+    from cxrtool.tasks.gallery import collect_mistakes
 
     finding = None if label is None else find_finding(label)
     model = chosen_model(resolved)

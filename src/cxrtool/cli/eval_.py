@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cxrtool.cli import display
+from cxrtool.cli import console as display
 from cxrtool.cli.models import chosen_model
 from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
@@ -40,7 +40,7 @@ def evaluate(
     cxr eval --data CheXpert-v1.0-small --level image --json
     cxr eval --data CheXpert-v1.0-small --by sex,Hospital --prevalence 0.05
     """
-    from cxrtool.inference.evaluate import describe_evaluation, evaluate_model
+    from cxrtool.tasks.evaluate import describe_evaluation, evaluate_model
 
     model = chosen_model(resolved)
     with display.progress_bar() as progress:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrtool.cli import display
+from cxrtool.cli import console as display
 from cxrtool.cli.inputs import input_paths, load_classifier
 from cxrtool.cli.options import MAPS, READING, RUNTIME, JsonOption, settings_options
 from cxrtool.errors import CxrError, RequestError
@@ -56,7 +56,7 @@ def explain(
     cxr explain folder --recursive --out maps --method layer-cam
     cxr explain image.jpg --panel --contour
     """
-    from cxrtool.data.reading import read_ahead
+    from cxrtool.data.read_ahead import read_ahead
     from cxrtool.explain.methods import MapSettings
 
     if panel and label is not None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cxrtool.choices import ExportFormat, Precision
-from cxrtool.cli import display
+from cxrtool.cli import console as display
 from cxrtool.cli.models import chosen_model
 from cxrtool.cli.options import JsonOption
 from cxrtool.settings import load_settings
@@ -31,7 +31,7 @@ def export(
     cxr export runs/my-run --format openvino --precision int8 --images CheXpert-v1.0-small/train
     """
     from cxrtool.data.images import Limits
-    from cxrtool.inference.exporting import ExportSettings, export_model
+    from cxrtool.engines.export import ExportSettings, export_model
 
     resolved = load_settings({"model": model})
     path = chosen_model(resolved)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cxrtool.cli import display
+from cxrtool.cli import console as display
 from cxrtool.cli.options import JsonOption, settings_options
 from cxrtool.errors import RequestError
 from cxrtool.findings import FINDINGS

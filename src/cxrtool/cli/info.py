@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrtool.cli import display
+from cxrtool.cli import console as display
 from cxrtool.cli.models import chosen_model
 from cxrtool.cli.options import JsonOption
 from cxrtool.settings import load_settings

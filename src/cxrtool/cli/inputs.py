@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cxrtool.errors import RequestError
 
 if TYPE_CHECKING:
-    from cxrtool.inference.classifier import Classifier
+    from cxrtool.predict.classifier import Classifier
     from cxrtool.settings import ResolvedSettings
 
 
@@ -42,7 +42,7 @@ def load_classifier(
     """
     from cxrtool.cli.models import chosen_model
     from cxrtool.evaluation.thresholds import parse_thresholds
-    from cxrtool.inference.classifier import Classifier
+    from cxrtool.predict.classifier import Classifier
 
     given = None if thresholds is None else parse_thresholds(thresholds)
     runtime = resolved.settings.runtime

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxrtool.cli import display
+from cxrtool.cli import console as display
 from cxrtool.cli.models import chosen_model
 from cxrtool.cli.options import BOOTSTRAP, DATA, MAPS, RUNTIME, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
 
 if TYPE_CHECKING:
-    from cxrtool.inference.localize import LocalizeResult
+    from cxrtool.tasks.localize import LocalizeResult
 
 
 @settings_options(
@@ -56,7 +56,7 @@ def localize(
     cxr localize --data CheXpert --masks gt_segmentations_test.json --methods grad-cam,layer-cam@denseblock3
     cxr localize --data nih --boxes BBox_List_2017.csv --faithfulness 20
     """
-    from cxrtool.inference.localize import localize_model
+    from cxrtool.tasks.localize import localize_model
 
     model = chosen_model(resolved)
     with display.progress_bar() as progress:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cxrtool.cli import display
+from cxrtool.cli import console as display
 from cxrtool.settings import ResolvedSettings
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cxrtool.cli import display
+from cxrtool.cli import console as display
 from cxrtool.cli.options import JsonOption
 from cxrtool.progress import Progress
 
@@ -22,7 +22,7 @@ def phantom(
     \b
     cxr phantom phantoms --patients 200 --image-size 320 --seed 0
     """
-    from cxrtool.data.phantom import write_phantom
+    from cxrtool.phantoms.dataset import write_phantom
 
     with display.progress_bar() as progress:
         summary = write_phantom(

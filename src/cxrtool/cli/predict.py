@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxrtool.cli import display
+from cxrtool.cli import console as display
 from cxrtool.cli.inputs import input_paths, load_classifier
 from cxrtool.cli.options import ENGINE, READING, JsonOption, settings_options
 from cxrtool.errors import CxrError, RequestError
@@ -22,8 +22,8 @@ from cxrtool.progress import Progress
 from cxrtool.settings import ResolvedSettings
 
 if TYPE_CHECKING:
-    from cxrtool.inference.classifier import Classifier, Prediction
-    from cxrtool.inference.prediction_table import TableIdentity
+    from cxrtool.predict.classifier import Classifier, Prediction
+    from cxrtool.predict.csv_table import TableIdentity
 
 Sink = Callable[["Prediction"], None]
 
@@ -62,7 +62,7 @@ def predict(
     """
     if resume_csv and csv is None:
         raise RequestError("--resume-csv needs --csv", "Name the table to go on with.")
-    from cxrtool.inference.prediction_table import open_table
+    from cxrtool.predict.csv_table import open_table
 
     # Inputs are listed as they are needed, but a folder without images is refused before the model is loaded.
     paths = _started(input_paths(inputs, recursive))
@@ -139,7 +139,7 @@ def without_path(prediction: "Prediction", name_of: Callable[[Path], str]) -> "P
 
 
 def _identity(classifier: "Classifier", resolved: ResolvedSettings, raw: bool, hash_paths: bool) -> "TableIdentity":
-    from cxrtool.inference.prediction_table import TableIdentity
+    from cxrtool.predict.csv_table import TableIdentity
 
     runtime, how = resolved.settings.runtime, classifier.engine.how
     return TableIdentity(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cxrtool.cli import display
+from cxrtool.cli import console as display
 from cxrtool.cli.models import chosen_model
 from cxrtool.cli.options import BOOTSTRAP, DATA, RUNTIME, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings, load_settings

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from cxrtool.cli import display
+from cxrtool.cli import console as display
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrtool.cli import display
+from cxrtool.cli import console as display
 from cxrtool.cli.options import CACHE, LIMITS, RUNTIME, JsonOption, given_on_command_line, settings_options
 from cxrtool.cli.signals import graceful_stop
 from cxrtool.errors import RequestError

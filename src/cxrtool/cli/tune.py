@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cxrtool.cli import display
+from cxrtool.cli import console as display
 from cxrtool.cli.models import chosen_model
 from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
@@ -46,7 +46,7 @@ def tune(
     cxr tune --data CheXpert-v1.0-small --criterion recall --target 0.9
     cxr tune --predictions runs/my-run/eval_valid/predictions.csv --min 0.1 --max 0.9 --step 0.05
     """
-    from cxrtool.inference.tune import tune_model
+    from cxrtool.tasks.tune import tune_model
 
     from_table_alone = predictions is not None and resolved.settings.model is None
     model = None if from_table_alone else chosen_model(resolved)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cxrtool.data.dicom import Window
 from cxrtool.data.images import DEFAULT_LIMITS, Limits, Preprocessing, preprocess, read, shown
-from cxrtool.data.reading import read_ahead
+from cxrtool.data.read_ahead import read_ahead
 from cxrtool.data.screening import ImageWarning, screen
 from cxrtool.errors import CxrError, ImageError
 from cxrtool.settings import RuntimeSettings

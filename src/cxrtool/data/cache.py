@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cxrtool.data.batches import Reading, read_pixels
 from cxrtool.data.images import Preprocessing, reader, shown
 from cxrtool.data.manifest import Manifest
-from cxrtool.data.reading import read_ahead
+from cxrtool.data.read_ahead import read_ahead
 from cxrtool.errors import CxrError, InterruptedWorkError, RequestError
 from cxrtool.files import sha256_of_file, write_bytes, write_text
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress

@@ -12,7 +12,7 @@ from cxrtool.choices import Views
 from cxrtool.data.images import DEFAULT_LIMITS, Limits, read, read_facts, shown
 from cxrtool.data.leaks import shared_patients
 from cxrtool.data.manifest import Manifest, available_splits, load_manifest, missing_images
-from cxrtool.data.reading import read_ahead
+from cxrtool.data.read_ahead import read_ahead
 from cxrtool.errors import CxrError
 from cxrtool.files import sha256_of_file
 from cxrtool.findings import FINDINGS, UNCERTAIN

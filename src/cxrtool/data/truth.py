@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.data.images import read
-from cxrtool.data.phantom import PHANTOM_NAME
 from cxrtool.errors import RequestError
 from cxrtool.findings import FINDINGS
+from cxrtool.phantoms.dataset import PHANTOM_NAME
 
 Mask = NDArray[np.bool_]
 CHEXLOCALIZE_TASKS = (

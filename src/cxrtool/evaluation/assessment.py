@@ -12,8 +12,8 @@ from cxrtool.evaluation.intervals import BootstrapSettings, Interval, bootstrap,
 from cxrtool.evaluation.metrics import Evaluation, evaluate
 from cxrtool.evaluation.operating import HonestRates, OperatingPoint, honest_rates, operating_points
 from cxrtool.evaluation.subgroups import SubgroupFigures, small_groups, subgroup_figures
+from cxrtool.evaluation.table import PredictionTable
 from cxrtool.findings import FINDINGS
-from cxrtool.predictions import PredictionTable
 
 
 @dataclass(frozen=True, eq=False)

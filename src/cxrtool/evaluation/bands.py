@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.evaluation.intervals import BootstrapSettings, PatientDraws
-from cxrtool.predictions import PredictionTable
+from cxrtool.evaluation.table import PredictionTable
 
 Array = NDArray[np.float64]
 GRID = np.linspace(0, 1, 101)

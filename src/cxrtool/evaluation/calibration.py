@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from cxrtool.choices import CalibrationMethod
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.metrics import ratio
+from cxrtool.evaluation.table import UNKNOWN_SPLIT, PredictionTable
 from cxrtool.findings import FINDINGS
-from cxrtool.predictions import UNKNOWN_SPLIT, PredictionTable
 
 Array = NDArray[np.float64]
 BINS = 10

@@ -9,8 +9,8 @@ import numpy as np
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.intervals import BootstrapSettings, Draws, Interval, bootstrap, percentile_interval
 from cxrtool.evaluation.metrics import evaluate, or_none
+from cxrtool.evaluation.table import PredictionTable
 from cxrtool.findings import FINDINGS
-from cxrtool.predictions import PredictionTable
 
 FIGURES = ("auroc", "auprc")
 MEAN = "mean"

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cxrtool.errors import RequestError
+from cxrtool.evaluation.table import PredictionTable
 from cxrtool.findings import FINDINGS
-from cxrtool.predictions import PredictionTable
 
 Draws = NDArray[np.float64]
 RATES = ("f1", "precision", "recall", "specificity", "balanced_accuracy")

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from cxrtool.choices import Level
 from cxrtool.errors import CxrError
+from cxrtool.evaluation.table import PredictionTable
 from cxrtool.findings import FINDINGS
-from cxrtool.predictions import PredictionTable
 
 
 def auroc(targets: ArrayLike, scores: ArrayLike) -> float:

@@ -7,8 +7,8 @@ import numpy as np
 
 from cxrtool.choices import Level, MistakeKind
 from cxrtool.errors import RequestError
+from cxrtool.evaluation.table import PredictionTable, to_study_level
 from cxrtool.findings import FINDINGS
-from cxrtool.predictions import PredictionTable, to_study_level
 
 
 @dataclass(frozen=True)

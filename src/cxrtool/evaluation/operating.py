@@ -10,9 +10,9 @@ from cxrtool.choices import Criterion
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.intervals import BootstrapSettings, Interval, PatientDraws, percentile_interval
 from cxrtool.evaluation.metrics import Counts, confusion, or_none, ratio
+from cxrtool.evaluation.table import PredictionTable
 from cxrtool.evaluation.thresholds import choose_threshold, curve_of_counts, threshold_curve
 from cxrtool.findings import FINDINGS
-from cxrtool.predictions import PredictionTable
 
 Array = NDArray[np.float64]
 

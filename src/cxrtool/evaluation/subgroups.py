@@ -7,8 +7,8 @@ import numpy as np
 
 from cxrtool.evaluation.intervals import BootstrapSettings, Interval, bootstrap, percentile_interval
 from cxrtool.evaluation.metrics import FindingMetrics, evaluate
+from cxrtool.evaluation.table import PredictionTable
 from cxrtool.findings import FINDINGS
-from cxrtool.predictions import PredictionTable
 
 SMALL = 10
 """A group with fewer positives or fewer negatives of a finding is too small to speak of it."""

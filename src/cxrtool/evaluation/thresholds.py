@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Criterion
 from cxrtool.errors import RequestError
+from cxrtool.evaluation.table import UNKNOWN_SPLIT, PredictionTable
 from cxrtool.files import write_csv
 from cxrtool.findings import FINDINGS, find_finding
-from cxrtool.predictions import UNKNOWN_SPLIT, PredictionTable
 
 Curve = NDArray[np.float64]
 _UNTUNED = 0.5

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.data.screening import ImageWarning
-from cxrtool.explain.overlay import Panel, draw_figure, draw_heatmap, draw_overlay
+from cxrtool.explain.pictures import Panel, draw_figure, draw_heatmap, draw_overlay
 from cxrtool.files import write_png
 
 

@@ -10,13 +10,13 @@ from typing import Any
 from cxrtool.data.manifest import find_sheet
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.assessment import Assessment
-from cxrtool.inference.evaluate import assess_table, evaluate_model
-from cxrtool.inference.mistakes import MistakesResult, collect_mistakes
+from cxrtool.evaluation.table import PredictionTable, read_predictions
 from cxrtool.model.bundle import BundleHeader, read_header
-from cxrtool.predictions import PredictionTable, read_predictions
 from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.settings import Settings
-from cxrtool.training.policies import COMPARISON_NAME
+from cxrtool.tasks.evaluate import assess_table, evaluate_model
+from cxrtool.tasks.gallery import MistakesResult, collect_mistakes
+from cxrtool.tasks.policies import COMPARISON_NAME
 from cxrtool.training.run import settings_of_run
 from cxrtool.training.state import EpochRecord
 

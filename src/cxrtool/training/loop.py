@@ -16,15 +16,15 @@ from cxrtool.choices import OptimizerName, SelectBy
 from cxrtool.data.augment import draw_changes, epoch_order
 from cxrtool.data.batches import manifest_batches, split_batches
 from cxrtool.data.images import shown
+from cxrtool.engines.engine import manifest_logits, torch_engine
 from cxrtool.errors import CxrError, InterruptedWorkError, RequestError, WriteError, first_line, is_out_of_memory
 from cxrtool.evaluation.metrics import Evaluation
 from cxrtool.files import sweep_partials, write_json
-from cxrtool.inference.engines import manifest_logits, torch_engine
-from cxrtool.inference.evaluate import evaluate_logits
 from cxrtool.model.bundle import BUNDLE_NAME, digest_of_weights
 from cxrtool.model.densenet import ChestNet, build_network
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import ResolvedSettings, TrainSettings
+from cxrtool.tasks.evaluate import evaluate_logits
 from cxrtool.training.augment import augment
 from cxrtool.training.loss import masked_bce
 from cxrtool.training.memory import batch_that_fits

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from cxrtool.data.images import Preprocessing
+from cxrtool.engines.device import Runtime
 from cxrtool.errors import is_out_of_memory
 from cxrtool.findings import FINDINGS
-from cxrtool.inference.forward import Runtime
 from cxrtool.model.densenet import ChestNet
 from cxrtool.training.loss import masked_bce
 

@@ -24,11 +24,11 @@ from cxrtool.data.images import Preprocessing
 from cxrtool.data.labels import by_finding, encode_labels
 from cxrtool.data.leaks import refuse_shared_patients
 from cxrtool.data.manifest import Manifest, load_usable
+from cxrtool.engines.device import Runtime, choose_runtime
 from cxrtool.errors import ModelError, RequestError
 from cxrtool.evaluation.metrics import Evaluation
 from cxrtool.files import keep_as, write_csv, write_json, write_text
 from cxrtool.findings import EVALUATION_POLICY, FINDINGS
-from cxrtool.inference.forward import Runtime, choose_runtime
 from cxrtool.model.bundle import (
     BUNDLE_NAME,
     BundleHeader,

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from cxrtool.choices import Backend, Device, ExportFormat, Precision
+from cxrtool.engines.engine import HowRun
+from cxrtool.engines.export_record import FORMAT_OF, Export, refuse_without_library
 from cxrtool.errors import ModelError, RequestError
-from cxrtool.inference.engines import HowRun
-from cxrtool.inference.exports import FORMAT_OF, Export, refuse_without_library
 
 
 class OnnxEngine:

@@ -4,19 +4,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cxrtool.engines.engine import HowRun
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.calibration import Calibration, CalibrationFigures, calibration_figures, fit_calibration
 from cxrtool.evaluation.intervals import Interval
 from cxrtool.evaluation.operating import threshold_stability
+from cxrtool.evaluation.table import PredictionTable, read_predictions, to_study_level, write_predictions
 from cxrtool.evaluation.thresholds import TunedThresholds, threshold_grid, tune_thresholds, write_curves_csv
 from cxrtool.files import write_csv, write_json
 from cxrtool.findings import FINDINGS
-from cxrtool.inference.engines import HowRun
-from cxrtool.inference.evaluate import bootstrap_settings, predict_split
 from cxrtool.model.bundle import StoredCalibration, StoredScaling, Tuning, change_header, read_header
-from cxrtool.predictions import PredictionTable, read_predictions, to_study_level, write_predictions
 from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.settings import Settings, TuneSettings
+from cxrtool.tasks.evaluate import bootstrap_settings, predict_split
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.comparison import Candidate, Comparison, compare
+from cxrtool.evaluation.table import PredictionTable, read_predictions, to_study_level
 from cxrtool.files import write_csv, write_json
-from cxrtool.inference.evaluate import bootstrap_settings, predict_split
 from cxrtool.model.bundle import resolve_model
-from cxrtool.predictions import PredictionTable, read_predictions, to_study_level
 from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.settings import Settings
+from cxrtool.tasks.evaluate import bootstrap_settings, predict_split
 
 
 def compare_models(

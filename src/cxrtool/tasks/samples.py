@@ -9,7 +9,7 @@ from PIL import Image
 from cxrtool.data.batches import read_pixels
 from cxrtool.data.images import DEFAULT_LIMITS, Limits, Preprocessing, read
 from cxrtool.data.manifest import Manifest, available_splits, load_manifest, missing_images
-from cxrtool.explain.overlay import contact_sheet
+from cxrtool.explain.pictures import contact_sheet
 from cxrtool.files import write_png
 from cxrtool.findings import FINDINGS
 

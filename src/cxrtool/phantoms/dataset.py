@@ -15,18 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.data.manifest import SPLITS
-from cxrtool.data.phantom_drawing import (
-    DEVICES,
-    Anatomy,
-    Case,
-    affected_sides,
-    draw_anatomy,
-    draw_frontal,
-    draw_lateral,
-)
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.files import write_csv, write_json
 from cxrtool.findings import FINDINGS
+from cxrtool.phantoms.drawing import DEVICES, Anatomy, Case, affected_sides, draw_anatomy, draw_frontal, draw_lateral
 
 COLUMNS = (
     "Path",

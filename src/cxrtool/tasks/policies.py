@@ -8,14 +8,14 @@ from pathlib import Path
 from cxrtool.data.manifest import available_splits
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.comparison import MEAN, Candidate, Comparison, compare
+from cxrtool.evaluation.table import PredictionTable, to_study_level
 from cxrtool.files import write_json
 from cxrtool.findings import UncertaintyPolicy
-from cxrtool.inference.compare import write_comparison
-from cxrtool.inference.evaluate import bootstrap_settings, predict_split
 from cxrtool.model.bundle import resolve_model
-from cxrtool.predictions import PredictionTable, to_study_level
 from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.settings import ResolvedSettings, load_settings
+from cxrtool.tasks.compare import write_comparison
+from cxrtool.tasks.evaluate import bootstrap_settings, predict_split
 from cxrtool.training.loop import train
 from cxrtool.training.run import StopSignal, can_begin_anew
 from cxrtool.training.state import has_state, newest_state

@@ -13,16 +13,10 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Backend, Precision
 from cxrtool.data.batches import Reading, manifest_batches, split_batches
+from cxrtool.engines.device import Runtime, choose_runtime, sigmoid
+from cxrtool.engines.precision import CLOSE_ENOUGH, bf16_pays, check_images, keep_difference, kept_difference
 from cxrtool.errors import CxrError, RequestError, first_line, is_out_of_memory
 from cxrtool.findings import FINDINGS
-from cxrtool.inference.forward import Runtime, choose_runtime, sigmoid
-from cxrtool.inference.precision import (
-    CLOSE_ENOUGH,
-    bf16_pays,
-    check_images,
-    keep_difference,
-    kept_difference,
-)
 from cxrtool.model.bundle import BundleHeader
 from cxrtool.model.densenet import ChestNet
 from cxrtool.model.folding import inference_copy
@@ -32,7 +26,7 @@ from cxrtool.settings import RuntimeSettings
 if TYPE_CHECKING:
     from cxrtool.data.cache import PixelCache
     from cxrtool.data.manifest import Manifest
-    from cxrtool.inference.exports import Export
+    from cxrtool.engines.export_record import Export
 
 
 log = logging.getLogger(__name__)
@@ -167,8 +161,8 @@ def _in_precision(
 
 def _asked_for(path: Path, header: BundleHeader, settings: RuntimeSettings, reported: bool) -> Engine:
     """The engine of a backend that the user named; its float32 export is made where there is none that fits."""
-    from cxrtool.inference.exporting import export_for
-    from cxrtool.inference.runtimes import refuse_what_it_cannot
+    from cxrtool.engines.export import export_for
+    from cxrtool.engines.runtimes import refuse_what_it_cannot
 
     refuse_what_it_cannot(settings.backend, settings.precision, settings.device)
     with export_for(path, header, settings.backend, settings.precision) as export:
@@ -176,7 +170,7 @@ def _asked_for(path: Path, header: BundleHeader, settings: RuntimeSettings, repo
 
 
 def _of_export(export: "Export", backend: Backend, wished: Precision, header: BundleHeader, reported: bool) -> Engine:
-    from cxrtool.inference.runtimes import has_bf16, runtime_engine
+    from cxrtool.engines.runtimes import has_bf16, runtime_engine
 
     cpu = torch.device("cpu")
     fast = not reported and bf16_pays(cpu) and has_bf16(backend)
@@ -188,7 +182,7 @@ def _beside(path: Path, header: BundleHeader, wished: Precision) -> Engine | Non
 
     OpenVINO's is always. ONNX Runtime has no bf16, so torch is faster where the CPU has bf16 units and may use them.
     """
-    from cxrtool.inference.exports import FORMAT_OF, can_run, find_export, is_of
+    from cxrtool.engines.export_record import FORMAT_OF, can_run, find_export, is_of
 
     torch_is_faster = wished is Precision.AUTO and bf16_pays(torch.device("cpu"))
     for backend in (Backend.OPENVINO,) if torch_is_faster else (Backend.OPENVINO, Backend.ONNX):

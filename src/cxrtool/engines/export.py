@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from cxrtool.choices import Backend, ExportFormat, Precision
 from cxrtool.data.batches import Radiograph, Reading, radiograph_batches
 from cxrtool.data.images import DEFAULT_LIMITS, Limits, list_images
-from cxrtool.errors import CxrError, RequestError
-from cxrtool.files import locked_folder, sha256_of_file, sweep_partials, sync_folder, write_json
-from cxrtool.inference.exports import (
+from cxrtool.engines.device import sigmoid
+from cxrtool.engines.export_record import (
     FOLDER_NAME,
     FORMAT_OF,
     CalibratedOn,
@@ -39,9 +38,10 @@ from cxrtool.inference.exports import (
     record_path,
     refuse_without_library,
 )
-from cxrtool.inference.forward import sigmoid
-from cxrtool.inference.precision import check_images
-from cxrtool.inference.runtimes import OnnxEngine, OpenVinoEngine, without_telemetry
+from cxrtool.engines.precision import check_images
+from cxrtool.engines.runtimes import OnnxEngine, OpenVinoEngine, without_telemetry
+from cxrtool.errors import CxrError, RequestError
+from cxrtool.files import locked_folder, sha256_of_file, sweep_partials, sync_folder, write_json
 from cxrtool.model.bundle import BundleHeader, current_versions, load_bundle, now, read_header
 from cxrtool.model.densenet import ChestNet
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress

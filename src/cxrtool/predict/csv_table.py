@@ -20,7 +20,7 @@ from typing import TextIO
 from cxrtool.errors import RequestError, WriteError
 from cxrtool.files import cannot_write, csv_cell, csv_row, is_same_file, sync_folder, write_json
 from cxrtool.findings import FINDINGS
-from cxrtool.inference.classifier import Prediction
+from cxrtool.predict.classifier import Prediction
 
 COLUMNS = ("path", *FINDINGS, "positive", "error", "warnings")
 

@@ -14,15 +14,15 @@ from cxrtool.data.cache import open_cache
 from cxrtool.data.labels import encode_labels
 from cxrtool.data.leaks import refuse_shared_patients
 from cxrtool.data.manifest import Manifest, load_usable, sheet_column
+from cxrtool.engines.device import sigmoid
+from cxrtool.engines.engine import HowRun, manifest_logits, open_engine
 from cxrtool.evaluation.assessment import Assessment, AssessmentSettings, assess, attribute_names
 from cxrtool.evaluation.intervals import BootstrapSettings
 from cxrtool.evaluation.metrics import Evaluation, evaluate
+from cxrtool.evaluation.table import PredictionTable, to_study_level, write_predictions
 from cxrtool.files import write_csv, write_json
 from cxrtool.findings import EVALUATION_POLICY, FINDINGS, Blank
-from cxrtool.inference.engines import HowRun, manifest_logits, open_engine
-from cxrtool.inference.forward import sigmoid
 from cxrtool.model.bundle import BundleHeader, load_bundle, read_header
-from cxrtool.predictions import PredictionTable, to_study_level, write_predictions
 from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.settings import DataSettings, EvalSettings, Settings
 

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from cxrtool.choices import Device, Precision
+from cxrtool.engines.precision import bf16_pays
 from cxrtool.errors import RequestError
-from cxrtool.inference.precision import bf16_pays
 from cxrtool.model.densenet import ChestNet
 from cxrtool.settings import RuntimeSettings
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cxrtool.data.images import Preprocessing, preprocess
-from cxrtool.data.phantom_drawing import LATERAL_SIDES, Case, draw_anatomy, draw_frontal
 from cxrtool.errors import CxrError
 from cxrtool.files import write_json
 from cxrtool.findings import FINDINGS
+from cxrtool.phantoms.drawing import LATERAL_SIDES, Case, draw_anatomy, draw_frontal
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from cxrtool.choices import Layer
 from cxrtool.data.batches import Radiograph, Reading, radiograph_batches
 from cxrtool.data.manifest import Manifest, available_splits, load_usable
 from cxrtool.data.truth import CHEXLOCALIZE_TASKS, Truth, chexlocalize_id, encode_rle, load_truth
+from cxrtool.engines.device import sigmoid
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.localization import (
     LocalizationFigures,
@@ -33,12 +34,11 @@ from cxrtool.explain.faithfulness import deletion_and_insertion, sanity_curve
 from cxrtool.explain.methods import Map, MapSettings
 from cxrtool.files import write_bytes, write_csv, write_json
 from cxrtool.findings import FINDINGS
-from cxrtool.inference.classifier import Classifier, find_method
-from cxrtool.inference.evaluate import bootstrap_settings
-from cxrtool.inference.forward import sigmoid
 from cxrtool.model.bundle import StoredLocalization, change_header, read_header
+from cxrtool.predict.classifier import Classifier, find_method
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import ExplainSettings, LocalizeSettings, Settings
+from cxrtool.tasks.evaluate import bootstrap_settings
 
 log = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cxrtool.evaluation.assessment import Assessment
     from cxrtool.evaluation.comparison import Comparison
     from cxrtool.evaluation.metrics import Evaluation
-    from cxrtool.inference.tune import TuneResult
+    from cxrtool.tasks.tune import TuneResult
 
 
 def printable(text: str) -> str:
