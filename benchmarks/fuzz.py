@@ -129,7 +129,7 @@ def bundle_seeds() -> list[bytes]:
     import torch
     from safetensors.torch import save
 
-    from cxrtool.data.images import Preprocessing
+    from cxrtool.data.preprocessing import Preprocessing
     from cxrtool.files import to_json
     from cxrtool.findings import FINDINGS, Blank
     from cxrtool.model.bundle import BundleHeader
@@ -181,8 +181,8 @@ def checkpoint_seeds() -> list[bytes]:
 def read_image(path: Path) -> None:
     import numpy as np
 
-    from cxrtool.data.batches import Reading, read_radiograph
-    from cxrtool.data.images import Preprocessing
+    from cxrtool.data.preprocessing import Preprocessing
+    from cxrtool.data.radiograph import Reading, read_radiograph
     from cxrtool.errors import ImageError
 
     try:
@@ -211,7 +211,8 @@ def read_bundle(path: Path) -> None:
 
 def read_sheet(path: Path) -> None:
     from cxrtool.choices import Views
-    from cxrtool.data.manifest import load_manifest, missing_images
+    from cxrtool.data.dataset import missing_images
+    from cxrtool.data.manifest import load_manifest
     from cxrtool.errors import RequestError
 
     path.replace(path.parent / "train.csv")

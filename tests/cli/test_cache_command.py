@@ -86,7 +86,7 @@ def test_eval_and_tune_read_from_it_and_come_to_the_same(
     def refuse(*_arguments: object) -> None:
         raise AssertionError("a file was read")
 
-    monkeypatch.setattr("cxrtool.data.batches.read_pixels", refuse)
+    monkeypatch.setattr("cxrtool.data.radiograph.read_pixels", refuse)
     for before, command in zip(without, (evaluate, tune), strict=True):
         done = call(*command, "--cache")
         assert done.code == 0, done.stderr

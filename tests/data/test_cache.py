@@ -17,10 +17,11 @@ import pytest
 from PIL import Image
 
 import cxrtool.data.cache as cache_module
-from cxrtool.data.batches import Reading, manifest_batches, split_batches
+from cxrtool.data.batches import manifest_batches, split_batches
 from cxrtool.data.cache import CACHE_NAME, CacheResult, caches_folder, open_cache, remove_caches
-from cxrtool.data.images import Preprocessing
-from cxrtool.data.manifest import load_usable
+from cxrtool.data.dataset import load_usable
+from cxrtool.data.preprocessing import Preprocessing
+from cxrtool.data.radiograph import Reading
 from cxrtool.errors import CxrError, ImageError, InterruptedWorkError, RequestError
 from cxrtool.progress import Progress
 from cxrtool.settings import DataSettings
@@ -312,8 +313,8 @@ import sys
 from pathlib import Path
 import cxrtool.data.cache as cache_module
 from cxrtool.data.batches import Reading
-from cxrtool.data.images import Preprocessing
-from cxrtool.data.manifest import load_usable
+from cxrtool.data.preprocessing import Preprocessing
+from cxrtool.data.dataset import load_usable
 from cxrtool.settings import DataSettings
 
 plain_read = cache_module.read_pixels

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bad_inputs import BAD_FILES, encoded, picture
-from cxrtool.data.batches import Reading, read_radiograph
-from cxrtool.data.images import Preprocessing, list_images, preprocess, read
+from cxrtool.data.images import list_images, read
+from cxrtool.data.preprocessing import Preprocessing, preprocess
+from cxrtool.data.radiograph import Reading, read_radiograph
 from cxrtool.errors import ImageError, RequestError
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from bad_inputs import BAD_SHEETS, HEADER, ROW
 from cxrtool.choices import Views
-from cxrtool.data.manifest import load_manifest, missing_images
+from cxrtool.data.dataset import missing_images
+from cxrtool.data.manifest import load_manifest
 from cxrtool.errors import RequestError, SheetError
 from cxrtool.findings import FINDINGS
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxrtool.data.batches import Reading, read_radiograph
-from cxrtool.data.images import Preprocessing
+from cxrtool.data.preprocessing import Preprocessing
+from cxrtool.data.radiograph import Reading, read_radiograph
 from cxrtool.data.screening import radiograph_likeness
 from cxrtool.errors import ImageError
 

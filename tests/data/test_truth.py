@@ -9,7 +9,8 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from pycocotools import mask as coco
 
-from cxrtool.data.truth import chexlocalize_id, decode_rle, encode_rle, load_truth
+from cxrtool.data.rle import decode_rle, encode_rle
+from cxrtool.data.truth import chexlocalize_id, load_truth
 from cxrtool.errors import RequestError
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from cxrtool.data.images import Preprocessing
+from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.explain.faithfulness import RANDOMISED, deletion_and_insertion, randomised, rank_correlation, sanity_curve
 from cxrtool.explain.methods import MapSettings
 from cxrtool.model.densenet import ChestNet, build_network

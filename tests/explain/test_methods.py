@@ -11,7 +11,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from cxrtool import Classifier
 from cxrtool.choices import Layer, Method
-from cxrtool.data.images import Preprocessing
+from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.errors import ImageError, RequestError
 from cxrtool.explain.explanation import Explanation, heatmap_of
 from cxrtool.explain.methods import MapSettings, all_columns, explain_batch, fitting_layer, integrated_gradients, only

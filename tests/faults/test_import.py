@@ -13,7 +13,8 @@ from test_catalogue import Bomb
 from torch import Tensor, nn
 
 from conftest import Call
-from cxrtool.data.images import Preprocessing, preprocess, read
+from cxrtool.data.images import read
+from cxrtool.data.preprocessing import Preprocessing, preprocess
 from cxrtool.errors import ModelError, RequestError
 from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import load_bundle, read_header

@@ -126,7 +126,7 @@ def test_59_20_kills_while_saving_leave_nothing_unreadable(few: Path, whole: Pat
     program = """
 from pathlib import Path
 import torch
-from cxrtool.data.images import Preprocessing
+from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.model.densenet import ChestNet
 from cxrtool.training.run import save_epoch
 from cxrtool.training.state import newest_state, restore, save_state

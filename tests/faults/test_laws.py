@@ -16,8 +16,9 @@ from bad_inputs import HEADER
 from cxrtool.choices import Views
 from cxrtool.cli.console import printable
 from cxrtool.cli.explain import unique_names
+from cxrtool.data.dataset import missing_images
 from cxrtool.data.dicom import Window
-from cxrtool.data.manifest import load_manifest, missing_images
+from cxrtool.data.manifest import load_manifest
 from cxrtool.errors import CxrError, RequestError, SheetError
 from cxrtool.evaluation.thresholds import parse_thresholds
 from cxrtool.files import csv_row

@@ -223,7 +223,7 @@ def make_model(call: Call) -> Path:
 
 
 def _random_state() -> object:
-    from cxrtool.data.images import Preprocessing
+    from cxrtool.data.preprocessing import Preprocessing
     from cxrtool.model.densenet import build_network
 
     return build_network(Preprocessing(32), "none", 0).state_dict()

@@ -10,7 +10,7 @@ import torch
 
 from conftest import Call
 from cxrtool.choices import ExportFormat, Precision
-from cxrtool.data.images import Preprocessing
+from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.engines.export_record import ExportRecord, export_name, find_export, record_path
 from cxrtool.errors import ModelError
 from cxrtool.files import sha256_of_file

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from cxrtool import FINDINGS, Classifier
-from cxrtool.data.images import Preprocessing, preprocess, read
+from cxrtool.data.images import read
+from cxrtool.data.preprocessing import Preprocessing, preprocess
 from cxrtool.engines.device import sigmoid
 from cxrtool.errors import ImageError, ModelError
 from tests_support import EXACT

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cxrtool.choices import Device, Precision
-from cxrtool.data.images import Preprocessing
+from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.engines import engine as engines
 from cxrtool.engines import precision
 from cxrtool.engines.device import sigmoid

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torchvision.models import DenseNet121_Weights, densenet121
 
 from cxrtool.choices import Layer
-from cxrtool.data.images import Preprocessing
+from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.errors import ModelError, RequestError
 from cxrtool.model.densenet import ChestNet, build_network
 from cxrtool.model.folding import inference_copy

@@ -20,9 +20,10 @@ import torch
 
 from cxrtool.benchmarks.plain import plain_manifest, plain_network, plain_predict, plain_training_rate
 from cxrtool.choices import Backend, ExportFormat, Precision, Views
-from cxrtool.data.images import Preprocessing, list_images
+from cxrtool.data.images import list_images
 from cxrtool.data.labels import encode_labels
 from cxrtool.data.manifest import SPLITS, load_manifest
+from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.engines.export import ExportSettings, export_model
 from cxrtool.engines.export_record import installed
 from cxrtool.engines.precision import bf16_pays

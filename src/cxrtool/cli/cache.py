@@ -71,10 +71,11 @@ def _of(resolved: ResolvedSettings, data: Path) -> Settings:
 
 
 def _prepare(settings: Settings, splits: list[str] | None) -> dict[str, "CacheResult"]:
-    from cxrtool.data.batches import Reading
     from cxrtool.data.cache import open_cache
-    from cxrtool.data.images import Preprocessing
-    from cxrtool.data.manifest import available_splits, load_usable
+    from cxrtool.data.dataset import load_usable
+    from cxrtool.data.manifest import available_splits
+    from cxrtool.data.preprocessing import Preprocessing
+    from cxrtool.data.radiograph import Reading
 
     assert settings.data.root is not None
     present = available_splits(settings.data.root)

@@ -13,13 +13,12 @@ import logging
 import os
 import secrets
 import shutil
-import threading
 import time
 import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,9 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cxrtool.data.batches import Reading, read_pixels
-from cxrtool.data.images import Preprocessing, reader, shown
+from cxrtool.data.images import reader, shown
 from cxrtool.data.manifest import Manifest
+from cxrtool.data.pixel_cache import SIDECAR_NAME, PixelCache
+from cxrtool.data.preprocessing import Preprocessing
+from cxrtool.data.radiograph import Reading, read_pixels
 from cxrtool.data.read_ahead import read_ahead
 from cxrtool.errors import CxrError, InterruptedWorkError, RequestError
 from cxrtool.files import sha256_of_file, write_bytes, write_text
@@ -41,7 +42,7 @@ log = logging.getLogger(__name__)
 
 CACHE_NAME = ".cxr-cache"
 _FORMAT = 1
-_SIDECAR, _LOCK = "cache.json", ".lock"
+_LOCK = ".lock"
 _OURS = ("pixels-*.npy", "rows-*.npy", ".*.partial")
 _ROW = np.dtype([("size", "<i8"), ("mtime_ns", "<i8"), ("crc32", "<u4"), ("held", "?")])
 _SPOT_CHECKS = 8
@@ -74,60 +75,6 @@ class _Sidecar(BaseModel):
     rows: str = Field(pattern=r"^rows-[0-9a-f]{8}\.npy$")
     rows_sha256: str
     created: str
-
-
-@dataclass(frozen=True, eq=False)
-class PixelCache:
-    """A cache that fits its manifest, open for reading by any number of threads.
-
-    Rows are read by `os.preadv` and not through a memory map: one request per image instead of a page fault every few
-    kilobytes, without Python's lock, and a disk that fails raises an error where a map would end the process.
-
-    Attributes:
-        folder: where it lies.
-        image_size: S.
-        rows: [N] records of ``size``, ``mtime_ns``, ``crc32`` and ``held``; an image that could not be read is not
-            held.
-    """
-
-    folder: Path
-    image_size: int
-    rows: NDArray[Any]
-    _descriptor: int
-    _offset: int
-    _damaged: threading.Event = field(default_factory=threading.Event)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def not_held(self) -> NDArray[np.int64]:
-        """The rows whose image could not be read, [M]."""
-        return np.flatnonzero(~self.rows["held"]).astype(np.int64)
-
-    def read(self, row: int) -> NDArray[np.uint8] | None:
-        """The pixels of a row, [S, S] uint8; None where its file must be read, as its pixels are not held or damaged.
-
-        Damage is told once, and the cache built anew when it is next opened.
-        """
-        if not self.rows["held"][row]:
-            return None
-        pixels = self._intact(row)
-        if pixels is None and not self._damaged.is_set():
-            self._damaged.set()
-            log.warning("the pixels in %s are damaged at row %d: files are read instead", self.folder, row)
-            with suppress(OSError):
-                (self.folder / _SIDECAR).unlink()
-        return pixels
-
-    def _intact(self, row: int) -> NDArray[np.uint8] | None:
-        pixels = np.empty((self.image_size, self.image_size), dtype=np.uint8)
-        try:
-            count = os.preadv(self._descriptor, [pixels.data], self._offset + row * pixels.nbytes)
-        except OSError:
-            return None
-        whole = count == pixels.nbytes and zlib.crc32(pixels.data) == self.rows["crc32"][row]
-        return pixels if whole else None
 
 
 @dataclass(frozen=True)
@@ -247,7 +194,7 @@ def remove_caches(data: DataSettings) -> int:
         for folder in sorted(path.parent for path in place.glob(f"*/{_LOCK}")):
             with _locked(folder, lambda: None, wait=False):
                 freed += _sweep(folder)
-                for name in (_SIDECAR, _LOCK):
+                for name in (SIDECAR_NAME, _LOCK):
                     (folder / name).unlink(missing_ok=True)
             with suppress(OSError):
                 folder.rmdir()
@@ -317,11 +264,11 @@ def _stop_if_asked(stop: StopSignal, doing: str) -> None:
 def _find(job: _Job) -> PixelCache | str:
     """The cache in the folder, or why it does not fit; an empty reason where there is none."""
     try:
-        sidecar = _Sidecar.model_validate_json((job.folder / _SIDECAR).read_text(encoding="utf-8"))
+        sidecar = _Sidecar.model_validate_json((job.folder / SIDECAR_NAME).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return ""
     except (OSError, ValueError, ValidationError):
-        return f"{_SIDECAR} cannot be read"
+        return f"{SIDECAR_NAME} cannot be read"
     manifest = job.manifest
     expected = {
         "format": (_FORMAT, "it is of another version"),
@@ -432,7 +379,7 @@ def _errors(job: _Job, cache: PixelCache) -> tuple[str, ...]:
 
 def _make_room(job: _Job) -> None:
     """Take away what is not trusted, then refuse a disk that is too full."""
-    (job.folder / _SIDECAR).unlink(missing_ok=True)
+    (job.folder / SIDECAR_NAME).unlink(missing_ok=True)
     _sweep(job.folder)
     free = shutil.disk_usage(job.folder).free
     needed = job.pixel_bytes + len(job.manifest) * _ROW.itemsize
@@ -496,11 +443,11 @@ def _build(job: _Job) -> tuple[str, ...]:
             rows_sha256=hashlib.sha256(packed.getvalue()).hexdigest(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        write_text(job.folder / _SIDECAR, sidecar.model_dump_json(indent=2) + "\n")
+        write_text(job.folder / SIDECAR_NAME, sidecar.model_dump_json(indent=2) + "\n")
     except OSError as error:
         raise CxrError(f"cannot write the cache {path}: {error.strerror or error}", _ELSEWHERE) from None
     finally:
-        if not (job.folder / _SIDECAR).exists():
+        if not (job.folder / SIDECAR_NAME).exists():
             _sweep(job.folder)
     return unreadable
 

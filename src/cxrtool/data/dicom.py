@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrtool.data.decoded import Decoded, ImageWarning
 from cxrtool.data.frames import frame_header, unpacks_to
-from cxrtool.data.screening import Decoded, ImageWarning
 from cxrtool.errors import RequestError
 
 if TYPE_CHECKING:

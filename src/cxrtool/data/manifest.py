@@ -4,7 +4,6 @@ CheXpert-small (Irvin et al. 2019): train.csv has 223,414 rows, 191,027 of them 
 (uncertain) or blank (not mentioned). valid.csv and the test sheet were labelled by radiologists.
 """
 
-import logging
 import os
 import re
 from dataclasses import dataclass, replace
@@ -19,9 +18,6 @@ from cxrtool.choices import Views
 from cxrtool.data.sheets import Sheet, read_sheet
 from cxrtool.errors import RequestError, SheetError
 from cxrtool.findings import FINDINGS
-from cxrtool.settings import DataSettings
-
-log = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
 SHEET_NAMES = {
@@ -31,7 +27,6 @@ SHEET_NAMES = {
 }
 _VIEW, _PROJECTION = "Frontal/Lateral", "AP/PA"
 _OPTIONAL = ("Sex", "Age", _VIEW, _PROJECTION)
-_EXAMPLES = 3
 
 _PLACE = re.compile(r"^(?:[^\n]*/)?(patient[^/\n]*/study[^/\n]*)/[^/\n]*$", re.MULTILINE)
 """The study in each line that is a path as CheXpert has them."""
@@ -107,19 +102,6 @@ class Manifest:
         return replace(self, **columns)
 
 
-@dataclass(frozen=True, eq=False)
-class MissingImages:
-    """Which rows of a manifest have no usable image.
-
-    Attributes:
-        rows: [N] bool.
-        reasons: by row position.
-    """
-
-    rows: NDArray[np.bool_]
-    reasons: dict[int, str]
-
-
 def find_sheet(root: Path, split: str) -> Path | None:
     """The split's sheet, None when the folder has none."""
     return next((root / name for name in SHEET_NAMES[split] if (root / name).is_file()), None)
@@ -176,8 +158,8 @@ def _build(root: Path, split: str, sheet: Sheet) -> Manifest:
         patients=patients,
         studies=studies,
         views=_views(sheet, paths),
-        projections=_texts(sheet, _PROJECTION),
-        sexes=_texts(sheet, "Sex"),
+        projections=texts_of(sheet, _PROJECTION),
+        sexes=texts_of(sheet, "Sex"),
         ages=_ages(sheet),
         raw_labels=np.column_stack([_labels(sheet, finding) for finding in FINDINGS]),
     )
@@ -189,7 +171,7 @@ def _column(sheet: Sheet, name: str) -> "pd.Series[str]":
     return pd.Series([""] * len(sheet.frame), dtype=str)
 
 
-def _texts(sheet: Sheet, name: str) -> Texts:
+def texts_of(sheet: Sheet, name: str) -> Texts:
     return _column(sheet, name).to_numpy(dtype=object)
 
 
@@ -286,83 +268,5 @@ def _label(spelling: str) -> float:
     return value if value in (1.0, 0.0, -1.0) else np.inf
 
 
-def sheet_column(manifest: Manifest, name: str) -> Texts:
-    """Any column of the manifest's sheet, as text, [N].
-
-    Raises:
-        SheetError: there is no such column.
-    """
-    sheet = read_sheet(manifest.sheet, (name,))
-    return _texts(sheet, name)[np.searchsorted(sheet.lines, manifest.lines)]
-
-
-def missing_images(manifest: Manifest) -> MissingImages:
-    """Which rows have no file, or one outside the data folder; each folder is listed once.
-
-    A path with ``..`` and an absolute one are outside wherever they lead; a link is where it leads out, unless the
-    manifest allows that.
-    """
-    real_root = "/" if manifest.allow_outside else os.path.realpath(manifest.root)
-    inside_of: dict[str, tuple[bool, frozenset[str], frozenset[str]]] = {}
-    rows = np.zeros(len(manifest), dtype=np.bool_)
-    reasons: dict[int, str] = {}
-    for row, path in enumerate(manifest.paths):
-        folder, _, name = str(path).rpartition("/")
-        if folder not in inside_of:
-            inside_of[folder] = _list_folder(manifest.root, real_root, folder)
-        inside, files, links = inside_of[folder]
-        if not inside or os.path.isabs(path) or ".." in str(path).split("/"):
-            reasons[row] = "outside the data folder"
-        elif name not in files:
-            reasons[row] = "no such file"
-        elif name in links and not _leads_into(manifest.root / str(path), real_root):
-            reasons[row] = "outside the data folder"
-        rows[row] = row in reasons
-    return MissingImages(rows, reasons)
-
-
-def _list_folder(root: Path, real_root: str, folder: str) -> tuple[bool, frozenset[str], frozenset[str]]:
-    """Whether the folder lies in the root, its entries, and which of them are links."""
-    place = root / folder
-    if not _leads_into(place, real_root):
-        return False, frozenset(), frozenset()
-    try:
-        with os.scandir(place) as entries:
-            found = [(entry.name, entry.is_symlink()) for entry in entries]
-    except OSError:
-        found = []
-    return True, frozenset(name for name, _ in found), frozenset(name for name, link in found if link)
-
-
-def _leads_into(path: Path, real_root: str) -> bool:
-    real = os.path.realpath(path)
-    return real == real_root or real.startswith(real_root.rstrip(os.sep) + os.sep)
-
-
-def load_usable(data: DataSettings, split: str) -> Manifest:
-    """The rows of a split whose images are there.
-
-    Missing ones are counted and named in a warning.
-
-    Raises:
-        SheetError: the sheet cannot be used.
-        RequestError: no data folder is given, more rows than `data.max_missing` lack their image, or none is left.
-    """
-    if data.root is None:
-        raise RequestError("no data is given", "Name the folder with --data.")
-    manifest = load_manifest(data.root, split, data.views, data.allow_outside)
-    missing = missing_images(manifest)
-    count = int(missing.rows.sum())
-    if count:
-        examples = ", ".join(str(path) for path in manifest.paths[missing.rows][:_EXAMPLES])
-        told = f"{count} of {len(manifest)} rows of {manifest.sheet.name} have no usable image ({examples}, ...)"
-        if count > data.max_missing * len(manifest):
-            raise RequestError(
-                told,
-                f"Allowed is a share of {data.max_missing:g}: see `cxr check-data`, or raise --max-missing.",
-            )
-        log.warning("%s; they are left out", told)
-        manifest = manifest.select(~missing.rows)
-    if len(manifest) == 0:
-        raise RequestError(f"{manifest.sheet.name} has no {data.views} image", "Try --views all.")
-    return manifest
+PHANTOM_NAME = "phantom.json"
+"""A folder that holds it was drawn."""

@@ -3,12 +3,13 @@
 What they miss and where they cry wolf was measured: docs/inputs.md.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from cxrtool.data.decoded import Decoded, ImageWarning
 
 BLANK_RANGE = 25
 """Grey levels from the 1st to the 99th percentile below which nothing is to be seen; real ones had 96 or more."""
@@ -16,34 +17,6 @@ COLOUR_SPREAD = 12
 """Mean difference of the largest and the smallest channel above which an image is a colour picture."""
 WIDEST_ASPECT = 1.8
 _SIDE = 64
-
-
-@dataclass(frozen=True)
-class ImageWarning:
-    """Something to beware of in one image.
-
-    Attributes:
-        code: a word that does not change, as ``inverted``; for programs.
-        message: the same for people; never a word of the file's own.
-    """
-
-    code: str
-    message: str
-
-
-@dataclass(frozen=True, eq=False)
-class Decoded:
-    """An image and what was met on the way.
-
-    Attributes:
-        pixels: [H, W] uint8, 0 black.
-        size: (height, width) in the file; `pixels` may be smaller, see `cxrtool.data.images.read`.
-        warnings: of the file: colour, transparency, depth, DICOM tags.
-    """
-
-    pixels: NDArray[np.uint8]
-    size: tuple[int, int]
-    warnings: tuple[ImageWarning, ...] = ()
 
 
 def screen(path: Path, decoded: Decoded, pixels: NDArray[np.uint8]) -> tuple[ImageWarning, ...]:

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from cxrtool.choices import Backend, Precision
-from cxrtool.data.batches import Reading, manifest_batches, split_batches
+from cxrtool.data.batches import manifest_batches, split_batches
+from cxrtool.data.radiograph import Reading
 from cxrtool.engines.device import Runtime, choose_runtime, sigmoid
 from cxrtool.engines.precision import CLOSE_ENOUGH, bf16_pays, check_images, keep_difference, kept_difference
 from cxrtool.errors import CxrError, RequestError, first_line, is_out_of_memory
@@ -24,8 +25,8 @@ from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import RuntimeSettings
 
 if TYPE_CHECKING:
-    from cxrtool.data.cache import PixelCache
     from cxrtool.data.manifest import Manifest
+    from cxrtool.data.pixel_cache import PixelCache
     from cxrtool.engines.export_record import Export
 
 

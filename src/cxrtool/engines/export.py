@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cxrtool.choices import Backend, ExportFormat, Precision
-from cxrtool.data.batches import Radiograph, Reading, radiograph_batches
 from cxrtool.data.images import DEFAULT_LIMITS, Limits, list_images
+from cxrtool.data.radiograph import Radiograph, Reading, radiograph_batches
 from cxrtool.engines.device import sigmoid
 from cxrtool.engines.export_record import (
     FOLDER_NAME,

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cxrtool.data.images import Preprocessing, preprocess
+from cxrtool.data.preprocessing import Preprocessing, preprocess
 from cxrtool.errors import CxrError
 from cxrtool.files import write_json
 from cxrtool.findings import FINDINGS

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.data.screening import ImageWarning
+from cxrtool.data.decoded import ImageWarning
 from cxrtool.explain.pictures import Panel, draw_figure, draw_heatmap, draw_overlay
 from cxrtool.files import write_png
 

@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from cxrtool.choices import CalibrationMethod, Criterion
-from cxrtool.data.images import Preprocessing
+from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.errors import CxrError, ModelError
 from cxrtool.evaluation.assessment import ThresholdOrigin
 from cxrtool.evaluation.calibration import Scaling

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cxrtool.choices import Layer
-from cxrtool.data.images import Preprocessing
+from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.errors import ModelError, RequestError
 from cxrtool.findings import FINDINGS
 

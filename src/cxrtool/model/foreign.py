@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cxrtool.data.images import Preprocessing
+from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.errors import ModelError, RequestError
 from cxrtool.files import sha256_of_file
 from cxrtool.findings import FINDINGS, Blank, UncertaintyPolicy, find_finding

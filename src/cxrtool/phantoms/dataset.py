@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.data.manifest import SPLITS
+from cxrtool.data.manifest import PHANTOM_NAME, SPLITS
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.files import write_csv, write_json
 from cxrtool.findings import FINDINGS
@@ -42,9 +42,6 @@ COLUMNS = (
     "Support Devices",
 )
 """The columns of CheXpert's sheets, in their order."""
-
-PHANTOM_NAME = "phantom.json"
-"""A folder that holds it was drawn."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.choices import Method
-from cxrtool.data.batches import Radiograph, Reading, radiograph_batches, read_radiograph
+from cxrtool.data.decoded import ImageWarning
 from cxrtool.data.dicom import Window
-from cxrtool.data.images import preprocess
-from cxrtool.data.screening import ImageWarning
+from cxrtool.data.preprocessing import preprocess
+from cxrtool.data.radiograph import Radiograph, Reading, radiograph_batches, read_radiograph
 from cxrtool.engines.device import Runtime, choose_runtime, sigmoid
 from cxrtool.engines.engine import Engine, TorchEngine, open_engine
 from cxrtool.errors import CxrError, RequestError

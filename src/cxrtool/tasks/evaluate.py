@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.choices import Level
-from cxrtool.data.batches import Reading
 from cxrtool.data.cache import open_cache
+from cxrtool.data.dataset import load_usable, refuse_shared_patients, sheet_column
 from cxrtool.data.labels import encode_labels
-from cxrtool.data.leaks import refuse_shared_patients
-from cxrtool.data.manifest import Manifest, load_usable, sheet_column
+from cxrtool.data.manifest import Manifest
+from cxrtool.data.radiograph import Reading
 from cxrtool.engines.device import sigmoid
 from cxrtool.engines.engine import HowRun, manifest_logits, open_engine
 from cxrtool.evaluation.assessment import Assessment, AssessmentSettings, assess, attribute_names

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.choices import Layer
-from cxrtool.data.batches import Radiograph, Reading, radiograph_batches
-from cxrtool.data.manifest import Manifest, available_splits, load_usable
-from cxrtool.data.truth import CHEXLOCALIZE_TASKS, Truth, chexlocalize_id, encode_rle, load_truth
+from cxrtool.data.dataset import load_usable
+from cxrtool.data.manifest import Manifest, available_splits
+from cxrtool.data.radiograph import Radiograph, Reading, radiograph_batches
+from cxrtool.data.rle import encode_rle
+from cxrtool.data.truth import CHEXLOCALIZE_TASKS, Truth, chexlocalize_id, load_truth
 from cxrtool.engines.device import sigmoid
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.localization import (

@@ -6,9 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxrtool.data.batches import read_pixels
-from cxrtool.data.images import DEFAULT_LIMITS, Limits, Preprocessing, read
-from cxrtool.data.manifest import Manifest, available_splits, load_manifest, missing_images
+from cxrtool.data.dataset import missing_images
+from cxrtool.data.images import DEFAULT_LIMITS, Limits, read
+from cxrtool.data.manifest import Manifest, available_splits, load_manifest
+from cxrtool.data.preprocessing import Preprocessing
+from cxrtool.data.radiograph import read_pixels
 from cxrtool.explain.pictures import contact_sheet
 from cxrtool.files import write_png
 from cxrtool.findings import FINDINGS

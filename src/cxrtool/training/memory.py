@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import torch
 
-from cxrtool.data.images import Preprocessing
+from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.engines.device import Runtime
 from cxrtool.errors import is_out_of_memory
 from cxrtool.findings import FINDINGS

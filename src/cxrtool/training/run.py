@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cxrtool.choices import Precision, SelectBy
-from cxrtool.data.batches import Reading, manifest_batches, split_batches
-from cxrtool.data.cache import PixelCache, open_cache
-from cxrtool.data.images import Preprocessing
+from cxrtool.data.batches import manifest_batches, split_batches
+from cxrtool.data.cache import open_cache
+from cxrtool.data.dataset import load_usable, refuse_shared_patients
 from cxrtool.data.labels import by_finding, encode_labels
-from cxrtool.data.leaks import refuse_shared_patients
-from cxrtool.data.manifest import Manifest, load_usable
+from cxrtool.data.manifest import Manifest
+from cxrtool.data.pixel_cache import PixelCache
+from cxrtool.data.preprocessing import Preprocessing
+from cxrtool.data.radiograph import Reading
 from cxrtool.engines.device import Runtime, choose_runtime
 from cxrtool.errors import ModelError, RequestError
 from cxrtool.evaluation.metrics import Evaluation
