@@ -129,9 +129,10 @@ def bundle_seeds() -> list[bytes]:
     import torch
     from safetensors.torch import save
 
+    from cxrtool.choices import Blank
     from cxrtool.data.preprocessing import Preprocessing
     from cxrtool.files import to_json
-    from cxrtool.findings import FINDINGS, Blank
+    from cxrtool.findings import FINDINGS
     from cxrtool.model.bundle import BundleHeader
 
     header = BundleHeader(

@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cxrtool.choices import Blank, Policy
 from cxrtool.data.labels import encode_labels
 from cxrtool.errors import RequestError
-from cxrtool.findings import FINDINGS, Blank, Policy, UncertaintyPolicy, find_finding
+from cxrtool.findings import FINDINGS, UncertaintyPolicy, find_finding
 
 RAW = np.array([[1, 0, -1, np.nan, 1], [-1, -1, 0, 1, np.nan]], dtype=np.float32)
 

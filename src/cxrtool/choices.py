@@ -115,3 +115,18 @@ class Method(StrEnum):
     SCORE_CAM = "score-cam"
     INTEGRATED_GRADIENTS = "integrated-gradients"
     OCCLUSION = "occlusion"
+
+
+class Policy(StrEnum):
+    """What an uncertain label (-1) becomes in training."""
+
+    U_IGNORE = "u-ignore"
+    U_ONES = "u-ones"
+    U_ZEROS = "u-zeros"
+
+
+class Blank(StrEnum):
+    """What a blank label (not mentioned in the report) becomes."""
+
+    NEGATIVE = "negative"
+    IGNORE = "ignore"

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 from cxrtool.errors import WriteError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    pass
 
 _PARTIAL = re.compile(r"\.(.+\.)?[0-9a-f]{8}\.partial")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -197,16 +196,6 @@ def csv_row(cells: Sequence[object]) -> str:
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table as CSV to `path` in one step."""
     write_text(path, csv_row(header) + "".join(csv_row(row) for row in rows))
-
-
-def write_png(path: Path, picture: "NDArray[np.uint8]") -> None:
-    """Write [H, W] or [H, W, 3] uint8 RGB as PNG to `path` in one step; nothing of a radiograph's file goes with it."""
-    import cv2
-
-    # Half of Pillow's time for as many bytes.
-    fast = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
-    packed = cv2.imencode(".png", picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), fast)[1]
-    write_bytes(path, packed.tobytes())
 
 
 def sha256_of_file(path: Path) -> str:

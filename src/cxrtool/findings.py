@@ -6,30 +6,15 @@ leaves it blank (not mentioned). The three policies for -1 are the paper's U-Ign
 
 import difflib
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Self
 
+from cxrtool.choices import Policy
 from cxrtool.errors import RequestError
 
 FINDINGS: tuple[str, ...] = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 """The five findings of the CheXpert competition, in the order of every ``[N, 5]`` array of this package."""
 
 UNCERTAIN = -1.0
-
-
-class Policy(StrEnum):
-    """What an uncertain label (-1) becomes in training."""
-
-    U_IGNORE = "u-ignore"
-    U_ONES = "u-ones"
-    U_ZEROS = "u-zeros"
-
-
-class Blank(StrEnum):
-    """What a blank label (not mentioned in the report) becomes."""
-
-    NEGATIVE = "negative"
-    IGNORE = "ignore"
 
 
 def find_finding(name: str) -> str:

@@ -18,6 +18,7 @@ from pydantic_settings.exceptions import SettingsError
 
 from cxrtool.choices import (
     Backend,
+    Blank,
     CalibrationMethod,
     Criterion,
     Device,
@@ -31,12 +32,10 @@ from cxrtool.choices import (
     Views,
 )
 from cxrtool.errors import RequestError
-from cxrtool.findings import Blank, UncertaintyPolicy
+from cxrtool.findings import UncertaintyPolicy
 
 ENV_PREFIX = "CXR_"
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
 MOST_WORKERS = 256
 FINEST_STEP = 1e-4
 """Of a grid of thresholds; a bundle's own is checked too, so that no stranger's asks for a grid without end."""

@@ -6,13 +6,13 @@ import pytest
 
 from cxrtool.choices import Criterion, Level, MistakeKind
 from cxrtool.errors import RequestError
-from cxrtool.evaluation.assessment import AssessmentSettings, ThresholdOrigin, assess, interval_text
+from cxrtool.evaluation.assessment import AssessmentSettings, assess, interval_text
 from cxrtool.evaluation.intervals import BootstrapSettings, Interval
 from cxrtool.evaluation.metrics import auroc
 from cxrtool.evaluation.mistakes import find_mistakes
 from cxrtool.evaluation.subgroups import age_band, subgroup_figures
 from cxrtool.evaluation.table import read_predictions, to_study_level, write_predictions
-from cxrtool.evaluation.thresholds import threshold_grid
+from cxrtool.evaluation.thresholds import ThresholdOrigin, threshold_grid
 from cxrtool.findings import FINDINGS
 from tests_support import random_table
 

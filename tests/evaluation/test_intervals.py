@@ -9,15 +9,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from cxrtool.errors import RequestError
-from cxrtool.evaluation.bands import curve_bands
-from cxrtool.evaluation.intervals import (
-    BootstrapSettings,
-    PatientDraws,
-    bootstrap,
-    delong,
-    percentile_interval,
-    structural_components,
-)
+from cxrtool.evaluation.curves import curve_bands
+from cxrtool.evaluation.delong import delong, structural_components
+from cxrtool.evaluation.intervals import BootstrapSettings, PatientDraws, bootstrap, percentile_interval
 from cxrtool.evaluation.metrics import auroc
 from cxrtool.findings import FINDINGS
 from tests_support import random_table, table_of

@@ -9,14 +9,13 @@ from sklearn.metrics import roc_curve as sk_roc_curve
 
 from cxrtool.choices import Criterion
 from cxrtool.errors import RequestError
+from cxrtool.evaluation.curves import precision_recall_curve, roc_curve
 from cxrtool.evaluation.intervals import BootstrapSettings
 from cxrtool.evaluation.operating import (
     decision_curve,
     honest_rates,
     operating_points,
-    precision_recall_curve,
     predictive_values,
-    roc_curve,
     sensitivity_at_specificity,
     specificity_at_sensitivity,
     threshold_stability,

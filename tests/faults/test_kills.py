@@ -128,7 +128,7 @@ from pathlib import Path
 import torch
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.model.densenet import ChestNet
-from cxrtool.training.run import save_epoch
+from cxrtool.training.folder import save_epoch
 from cxrtool.training.state import newest_state, restore, save_state
 network = ChestNet(Preprocessing(image_size=32))
 optimizer = torch.optim.Adam(network.parameters())

@@ -280,7 +280,7 @@ def test_a_disk_with_little_room_is_warned_of(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=100 * MB)
-    monkeypatch.setattr("cxrtool.training.run.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("cxrtool.training.folder.shutil.disk_usage", lambda _: usage)
     train(options(few, train__epochs=1), tmp_path / "run")
     assert "has 100 MB free, and a run takes about 254 MB" in caplog.text
     written = sum(path.stat().st_size for path in (tmp_path / "run").iterdir())

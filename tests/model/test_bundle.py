@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from cxrtool.errors import ModelError, RequestError
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import BUNDLE_NAME, load_bundle, read_header, resolve_model, save_bundle
+from cxrtool.model.bundle import BUNDLE_NAME, load_bundle, read_header, save_bundle
+from cxrtool.model.resolve import resolve_model
 from tests_support import bundle_parts, change_header
 
 

@@ -4,8 +4,7 @@ import cv2
 import numpy as np
 import torch
 
-from cxrtool.data.augment import Changes, draw_changes
-from cxrtool.training.augment import augment
+from cxrtool.training.augment import Changes, augment, draw_changes
 
 SIDE = 64
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from cxrtool.benchmarks.plain import plain_manifest, plain_network, plain_predict, plain_training_rate
-from cxrtool.choices import Backend, ExportFormat, Precision, Views
+from cxrtool.choices import Backend, Blank, ExportFormat, Precision, Views
 from cxrtool.data.images import list_images
 from cxrtool.data.labels import encode_labels
 from cxrtool.data.manifest import SPLITS, load_manifest
@@ -30,7 +30,7 @@ from cxrtool.engines.precision import bf16_pays
 from cxrtool.engines.runtimes import has_bf16
 from cxrtool.errors import RequestError
 from cxrtool.files import write_csv
-from cxrtool.findings import EVALUATION_POLICY, FINDINGS, Blank
+from cxrtool.findings import EVALUATION_POLICY, FINDINGS
 from cxrtool.model.bundle import BundleHeader, current_versions, load_bundle, now, read_header, save_bundle
 from cxrtool.model.densenet import build_network
 from cxrtool.phantoms.dataset import COLUMNS, write_phantom

@@ -18,6 +18,7 @@ from cxrtool.cli import (
     check_data,
     compare,
     config,
+    console,
     demo,
     errors_,
     eval_,
@@ -32,7 +33,6 @@ from cxrtool.cli import (
     train,
     tune,
 )
-from cxrtool.cli import console as display
 from cxrtool.errors import CxrError, is_out_of_memory
 
 app = typer.Typer(
@@ -97,9 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if given == ["--version"]:
         from cxrtool import __version__
 
-        display.say(f"cxr {__version__}")
+        console.say(f"cxr {__version__}")
         raise SystemExit(0)
-    display.show_logs(debug)
+    console.show_logs(debug)
     signal.signal(signal.SIGTERM, _on_sigterm)
     code = _run(given, debug)
     raise SystemExit(_flushed(code))
@@ -110,18 +110,18 @@ def _run(arguments: list[str], debug: bool) -> int:
         result = typer.main.get_command(app).main(args=arguments, prog_name="cxr", standalone_mode=False)
         code = result if isinstance(result, int) else 0
         if code == 130:
-            display.hint("stopped by SIGINT")
+            console.hint("stopped by SIGINT")
         return code
     except CxrError as error:
         if debug:
             traceback.print_exc()
-        display.print_error(error)
+        console.print_error(error)
         return error.exit_code
     except _Terminated:
-        display.hint("stopped by SIGTERM")
+        console.hint("stopped by SIGTERM")
         return 143
     except (KeyboardInterrupt, typer.Abort):
-        display.hint("stopped by SIGINT")
+        console.hint("stopped by SIGINT")
         return 130
     except (BrokenPipeError, SystemExit) as error:
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
@@ -134,23 +134,23 @@ def _run(arguments: list[str], debug: bool) -> int:
 
 def _report(error: Exception, debug: bool) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
-        display.err().print(str(error), markup=False)
+        console.err().print(str(error), markup=False)
         return 2
     if hasattr(error, "format_message"):  # a usage error of typer's parser
         context = getattr(error, "ctx", None)
         help_of = context.command_path if context else "cxr"
-        display.print_error(CxrError(error.format_message(), f"See {help_of} --help."))
+        console.print_error(CxrError(error.format_message(), f"See {help_of} --help."))
         return 2
     if debug:
         traceback.print_exc()
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-        display.print_error(_no_room(error))
+        console.print_error(_no_room(error))
         return 1
     if is_out_of_memory(error):
-        display.print_error(CxrError("memory has run out", "Take a smaller --batch-size or --image-size."))
+        console.print_error(CxrError("memory has run out", "Take a smaller --batch-size or --image-size."))
         return 1
     name = type(error).__name__
-    display.print_error(CxrError(f"unexpected {name}: {error}", "Run again with --debug and report what it says."))
+    console.print_error(CxrError(f"unexpected {name}: {error}", "Run again with --debug and report what it says."))
     return 1
 
 
@@ -166,7 +166,7 @@ def _flushed(code: int) -> int:
         _leave_stdout()
     except OSError as error:
         _leave_stdout()
-        display.print_error(_no_room(error))
+        console.print_error(_no_room(error))
         return 1
     return code
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxrtool.cli import console as display
+from cxrtool.cli import console
 from cxrtool.cli.options import JsonOption
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def bench(
     """
     from cxrtool.benchmarks.measure import BenchmarkSettings, run_benchmark
     from cxrtool.files import write_json
-    from cxrtool.model.bundle import resolve_model
+    from cxrtool.model.resolve import resolve_model
 
     settings = BenchmarkSettings(
         parts=tuple(part.strip() for part in parts.split(",") if part.strip()),
@@ -46,19 +46,19 @@ def bench(
         model=None if model is None else resolve_model(model, Path()),
         memory_images=memory_images,
     )
-    with display.progress_bar() as progress:
+    with console.progress_bar() as progress:
         result = run_benchmark(settings, progress)
     if out is not None:
         write_json(out, result.to_dict())
     if json_output:
-        display.print_json(result.to_dict())
+        console.print_json(result.to_dict())
         return
-    display.print_table(
+    console.print_table(
         f"this machine at {image_size} px ({result.machine['processor']}, {result.machine['threads']} threads)",
         ["what", "ours", "compared", "ratio (min-max)", "against"],
         [_cells(row) for row in result.rows],
     )
-    display.say("images/s: a ratio above 1 is faster; seconds and memory: below 1 is less.")
+    console.say("images/s: a ratio above 1 is faster; seconds and memory: below 1 is less.")
 
 
 def _cells(row: "Row") -> list[object]:

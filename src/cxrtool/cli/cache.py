@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrtool.cli import console as display
+from cxrtool.cli import console
 from cxrtool.cli.options import LIMITS, JsonOption, settings_options
 from cxrtool.cli.signals import graceful_stop
 from cxrtool.errors import RequestError
@@ -52,13 +52,13 @@ def cache(
         place = caches_folder(settings.data)
         freed = remove_caches(settings.data)
         if json_output:
-            display.print_json({"folder": str(place), "removed_bytes": freed})
+            console.print_json({"folder": str(place), "removed_bytes": freed})
         else:
-            display.say(f"removed from {place}: {_size(freed)}")
+            console.say(f"removed from {place}: {_size(freed)}")
         return
     results = _prepare(settings, split)
     if json_output:
-        display.print_json({"data": str(data), "caches": [{"split": n} | one.to_dict() for n, one in results.items()]})
+        console.print_json({"data": str(data), "caches": [{"split": n} | one.to_dict() for n, one in results.items()]})
     else:
         _show(results, settings)
     if any(result.unreadable for result in results.values()):
@@ -85,7 +85,7 @@ def _prepare(settings: Settings, splits: list[str] | None) -> dict[str, "CacheRe
             raise RequestError(f"--split {name}: {settings.data.root} has none", f"It has {', '.join(present)}.")
     manifests = {name: load_usable(settings.data, name) for name in wished}
     reading = Reading.by(Preprocessing(image_size=settings.train.image_size), settings.runtime)
-    with graceful_stop() as stop, display.progress_bar() as progress:
+    with graceful_stop() as stop, console.progress_bar() as progress:
         return {
             name: open_cache(manifest, settings.data, reading, progress, stop) for name, manifest in manifests.items()
         }
@@ -98,14 +98,14 @@ def _show(results: dict[str, "CacheResult"], settings: Settings) -> None:
         rate = found["images_per_second"]
         cells = [result.state, f"{result.seconds:.1f}", "" if rate is None else f"{rate:.0f}"]
         rows.append([name, len(result.cache), _size(result.size), *cells, str(result.cache.folder)])
-    display.print_table("pixel cache", ["split", "images", "size", "state", "s", "images/s", ""], rows)
+    console.print_table("pixel cache", ["split", "images", "size", "state", "s", "images/s", ""], rows)
     for result in results.values():
         for text in result.unreadable[:_EXAMPLES]:
-            display.say(f"unreadable: {text}")
+            console.say(f"unreadable: {text}")
         if len(result.unreadable) > _EXAMPLES:
-            display.say(f"and {len(result.unreadable) - _EXAMPLES} more; --json names all")
+            console.say(f"and {len(result.unreadable) - _EXAMPLES} more; --json names all")
     if not any(result.unreadable for result in results.values()):
-        display.hint(f"next: cxr train {_where(settings)} --data {settings.data.root}")
+        console.hint(f"next: cxr train {_where(settings)} --data {settings.data.root}")
 
 
 def _where(settings: Settings) -> str:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from cxrtool.cli import console as display
-from cxrtool.cli.models import chosen_model
+from cxrtool.cli import console
+from cxrtool.cli.inputs import chosen_model
 from cxrtool.cli.options import CACHE, DATA, ENGINE, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
 
@@ -35,15 +35,15 @@ def calibrate(
     from cxrtool.tasks.tune import calibrate_model
 
     model = chosen_model(resolved)
-    with display.progress_bar() as progress:
+    with console.progress_bar() as progress:
         result = calibrate_model(resolved.settings, model, predictions, out, progress)
     for text in result.calibration.warnings:
-        display.warn(text)
+        console.warn(text)
     if json_output:
-        display.print_json(result.to_dict())
+        console.print_json(result.to_dict())
         return
     fitted = result.calibration
-    display.print_table(
+    console.print_table(
         f"{fitted.method.capitalize()} scaling, fitted on {fitted.split} ({fitted.rows} studies)",
         ["finding", "slope", "intercept", "Brier raw", "Brier calibrated", "ECE raw", "ECE calibrated"],
         [
@@ -59,8 +59,8 @@ def calibrate(
             for finding, scaling in fitted.scalings.items()
         ],
     )
-    display.say(f"calibration written into {result.bundle}; figures above are of the split it was fitted on")
-    display.hint("next: cxr eval --split test shows them out of sample")
+    console.say(f"calibration written into {result.bundle}; figures above are of the split it was fitted on")
+    console.hint("next: cxr eval --split test shows them out of sample")
 
 
 def register(app: typer.Typer) -> None:

@@ -1,14 +1,18 @@
 """``cxr check-data``"""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxrtool.cli import console as display
+from cxrtool.cli import console
 from cxrtool.cli.options import LIMITS, JsonOption, settings_options
 from cxrtool.progress import Progress
 from cxrtool.settings import ResolvedSettings
+
+if TYPE_CHECKING:
+    from cxrtool.data.checks import DataReport
 
 
 @settings_options("data.allow_outside", *LIMITS)
@@ -38,7 +42,7 @@ def check_data(
 
     runtime, outside = resolved.settings.runtime, resolved.settings.data.allow_outside
     limits = Limits(runtime.max_megapixels, runtime.max_file_mib)
-    with display.progress_bar() as progress:
+    with console.progress_bar() as progress:
         report = run_checks(
             data,
             full,
@@ -51,11 +55,11 @@ def check_data(
         from cxrtool.tasks.samples import write_contact_sheet
 
         write_contact_sheet(data, samples, samples_file, image_size, limits, outside)
-        display.hint(f"contact sheet: {samples_file}")
+        console.hint(f"contact sheet: {samples_file}")
     if json_output:
-        display.print_json(report.to_dict())
+        console.print_json(report.to_dict())
     else:
-        display.show_data_report(report)
+        show_data_report(report)
     if report.errors:
         raise typer.Exit(1)
 
@@ -63,3 +67,43 @@ def check_data(
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
     app.command("check-data")(check_data)
+
+
+def show_data_report(report: "DataReport") -> None:
+    """Tables per split, then what is wrong."""
+    for split, found in report.splits.items():
+        facts: dict[str, object] = {
+            "rows": found.rows,
+            "frontal": found.frontal,
+            "lateral": found.lateral,
+            "patients": found.patients,
+            "studies": found.studies,
+            "AP / PA": _counts(found.projections),
+            "sex": _counts(found.sexes),
+            "age (min, median, max)": "–" if found.age is None else "{:g}, {:g}, {:g}".format(*found.age),
+            "missing images": found.missing,
+            "unreadable images": f"{len(found.unreadable):,} of {found.images_read:,} looked at",
+            "image sizes": _counts(found.sizes),
+            "image modes": _counts(found.modes),
+        }
+        console.print_facts(f"{split} ({found.sheet})", facts)
+        console.print_table(
+            f"{split} labels, over all rows",
+            ["finding", "1", "0", "-1", "blank"],
+            [[name, c.positive, c.negative, c.uncertain, c.blank] for name, c in found.labels.items()],
+        )
+        for example in found.missing_examples:
+            console.say(f"  missing: {example}")
+        for example in found.unreadable[:5]:
+            console.say(f"  unreadable: {example}")
+    for text in report.warnings:
+        console.say(f"warning: {text}")
+    for text in report.errors:
+        console.say(f"error: {text}")
+    if not report.errors:
+        console.say("no error found" + ("" if report.full else "; --full reads every image"))
+
+
+def _counts(values: Mapping[str, int], most: int = 4) -> str:
+    shown = [f"{name or 'blank'}: {count:,}" for name, count in list(values.items())[:most]]
+    return ", ".join(shown) + (f", {len(values) - most} more" if len(values) > most else "")

@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxrtool.cli import console as display
+from cxrtool.cli import console
 from cxrtool.cli.options import BOOTSTRAP, JsonOption, settings_options
 from cxrtool.cli.signals import graceful_stop
 from cxrtool.cli.train import TRAINING
 from cxrtool.errors import RequestError
 from cxrtool.settings import ResolvedSettings
+
+if TYPE_CHECKING:
+    from cxrtool.evaluation.comparison import Comparison
 
 if TYPE_CHECKING:
     from cxrtool.evaluation.comparison import Comparison
@@ -44,16 +47,16 @@ def compare(
         return
     from cxrtool.tasks.compare import compare_models, write_comparison
 
-    with display.progress_bar() as progress:
+    with console.progress_bar() as progress:
         comparison = compare_models(inputs or [], resolved.settings, progress)
     if out is not None:
         write_comparison(out, comparison)
     if json_output:
-        display.print_json(comparison.to_dict())
+        console.print_json(comparison.to_dict())
         return
     _show_figures({comparison.split: comparison})
-    display.show_differences(comparison)
-    display.say(comparison.sentence())
+    show_differences(comparison)
+    console.say(comparison.sentence())
 
 
 def _compare_policies(
@@ -65,17 +68,17 @@ def _compare_policies(
         raise RequestError("--train trains its own models", "Leave the others out, or leave --train out.")
     if out is None:
         raise RequestError("--train needs a folder for its runs", "Give --out DIR.")
-    with graceful_stop() as stop, display.progress_bar() as progress:
+    with graceful_stop() as stop, console.progress_bar() as progress:
         result = compare_policies(resolved, parse_policies(policies), seeds, out, progress, stop)
     if as_json:
-        display.print_json(result.to_dict())
+        console.print_json(result.to_dict())
         return
     _show_figures(dict(result.comparisons))
     for comparison in result.comparisons.values():
-        display.show_differences(comparison)
+        show_differences(comparison)
     for sentence in result.sentences():
-        display.say(sentence)
-    display.say(f"files: {out}/policies.json, figures_*.csv, differences_*.csv")
+        console.say(sentence)
+    console.say(f"files: {out}/policies.json, figures_*.csv, differences_*.csv")
 
 
 def _show_figures(comparisons: "dict[str, Comparison]") -> None:
@@ -95,9 +98,27 @@ def _show_figures(comparisons: "dict[str, Comparison]") -> None:
         rows.append(row)
     seeds = any("±" in cell for row in rows for cell in row)
     spread = "; ± is the standard deviation between seeds" if seeds else ""
-    display.print_table(f"mean over findings, 95 % interval over patients{spread}", header, rows)
+    console.print_table(f"mean over findings, 95 % interval over patients{spread}", header, rows)
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
     app.command("compare")(compare)
+
+
+def show_differences(comparison: "Comparison") -> None:
+    """Every pair's difference of the means."""
+    rows = [
+        [
+            f"{one.first} - {one.second}",
+            one.figure.upper(),
+            one.value,
+            "–" if one.interval.low is None else f"{one.interval.low:+.4f} to {one.interval.high:+.4f}",
+            one.p_value,
+            one.p_holm,
+        ]
+        for one in comparison.differences
+        if one.finding == "mean"
+    ]
+    title = f"differences of the means on {comparison.split}, {comparison.studies} studies"
+    console.print_table(title, ["pair", "figure", "difference", "interval", "p", "p (Holm)"], rows)

@@ -2,7 +2,7 @@
 
 import typer
 
-from cxrtool.cli import console as display
+from cxrtool.cli import console
 from cxrtool.cli.options import JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
 
@@ -23,12 +23,12 @@ def config(
     cxr config --yaml > my.yaml
     """
     if json_output:
-        display.print_json({key: {"value": value, "source": source} for key, value, source in resolved.rows()})
+        console.print_json({key: {"value": value, "source": source} for key, value, source in resolved.rows()})
     elif yaml_output:
-        display.write(resolved.to_yaml())
+        console.write(resolved.to_yaml())
     else:
         rows = [[key, "" if value is None else str(value), source] for key, value, source in resolved.rows()]
-        display.print_table("settings", ["setting", "value", "source"], rows)
+        console.print_table("settings", ["setting", "value", "source"], rows)
 
 
 def register(app: typer.Typer) -> None:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from cxrtool.cli import console as display
+from cxrtool.cli import console
+from cxrtool.cli.eval_ import show_assessment
 from cxrtool.cli.options import JsonOption
 from cxrtool.cli.signals import graceful_stop
 
@@ -23,16 +24,16 @@ def demo(
     """
     from cxrtool.demo import run_demo
 
-    with graceful_stop() as stop, display.progress_bar() as progress:
+    with graceful_stop() as stop, console.progress_bar() as progress:
         result = run_demo(out, seed, progress, stop)
     if json_output:
-        display.print_json(result.to_dict())
+        console.print_json(result.to_dict())
         return
-    display.show_assessment(result.assessment)
-    display.print_facts("where to look", {what: str(path) for what, path in result.files.items()})
+    show_assessment(result.assessment)
+    console.print_facts("where to look", {what: str(path) for what, path in result.files.items()})
     total = sum(result.seconds.values())
-    display.say(f"done in {total:.0f} s: " + ", ".join(f"{k} {v:.0f} s" for k, v in result.seconds.items()))
-    display.say("These are drawings: the figures say that the program works, nothing about patients.")
+    console.say(f"done in {total:.0f} s: " + ", ".join(f"{k} {v:.0f} s" for k, v in result.seconds.items()))
+    console.say("These are drawings: the figures say that the program works, nothing about patients.")
 
 
 def register(app: typer.Typer) -> None:

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from cxrtool.choices import MistakeKind
-from cxrtool.cli import console as display
-from cxrtool.cli.models import chosen_model
+from cxrtool.cli import console
+from cxrtool.cli.inputs import chosen_model
 from cxrtool.cli.options import DATA, RUNTIME, JsonOption, settings_options
 from cxrtool.findings import find_finding
 from cxrtool.settings import ResolvedSettings
@@ -34,17 +34,17 @@ def errors(
 
     finding = None if label is None else find_finding(label)
     model = chosen_model(resolved)
-    with display.progress_bar() as progress:
+    with console.progress_bar() as progress:
         result = collect_mistakes(model, resolved.settings, kind, finding, top, out, progress)
     if json_output:
-        display.print_json(result.to_dict())
+        console.print_json(result.to_dict())
         return
-    display.print_table(
+    console.print_table(
         f"surest mistakes on {resolved.settings.eval.split}",
         ["finding", "kind", "study", "probability", "threshold"],
         [[one.finding, one.kind, one.study, one.probability, f"{one.threshold:.2f}"] for one in result.mistakes],
     )
-    display.say(f"files: {result.folder}/mistakes.csv, gallery_*.png and {len(result.pictures)} overlays")
+    console.say(f"files: {result.folder}/mistakes.csv, gallery_*.png and {len(result.pictures)} overlays")
 
 
 def register(app: typer.Typer) -> None:

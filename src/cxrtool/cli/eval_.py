@@ -1,14 +1,18 @@
 """``cxr eval``"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxrtool.cli import console as display
-from cxrtool.cli.models import chosen_model
+from cxrtool.cli import console
+from cxrtool.cli.inputs import chosen_model
 from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
+
+if TYPE_CHECKING:
+    from cxrtool.evaluation.assessment import Assessment
+    from cxrtool.evaluation.metrics import Evaluation
 
 
 @settings_options(
@@ -43,17 +47,85 @@ def evaluate(
     from cxrtool.tasks.evaluate import describe_evaluation, evaluate_model
 
     model = chosen_model(resolved)
-    with display.progress_bar() as progress:
+    with console.progress_bar() as progress:
         result = evaluate_model(model, resolved.settings, out, progress)
     for text in result.assessment.warnings:
-        display.warn(text)
+        console.warn(text)
     if json_output:
-        display.print_json(describe_evaluation(result.assessment, model, result.header, result.how))
+        console.print_json(describe_evaluation(result.assessment, model, result.header, result.how))
         return
-    display.show_assessment(result.assessment)
-    display.say(f"files: {result.folder}/predictions.csv, metrics.json, metrics.csv, subgroups.csv (by {result.how})")
+    show_assessment(result.assessment)
+    console.say(f"files: {result.folder}/predictions.csv, metrics.json, metrics.csv, subgroups.csv (by {result.how})")
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
     app.command("eval")(evaluate)
+
+
+def show_assessment(assessment: "Assessment") -> None:
+    """Figures with intervals; at thresholds where there are any; calibration; groups when asked for."""
+    from cxrtool.evaluation.assessment import interval_text
+
+    evaluation, intervals = assessment.evaluation, assessment.intervals
+    title = (
+        f"{evaluation.split} split, {evaluation.level} level: {evaluation.studies} studies of {assessment.patients} "
+        f"patients, {evaluation.images} images"
+    )
+    rows: list[list[object]] = [
+        [
+            name,
+            interval_text(row.auroc, intervals[name]["auroc"]),
+            interval_text(row.auprc, intervals[name]["auprc"]),
+            row.positives,
+            row.negatives,
+            row.ignored,
+        ]
+        for name, row in evaluation.labels.items()
+    ]
+    mean = [
+        interval_text(value, intervals["mean"][name])
+        for name, value in (("auroc", evaluation.mean_auroc), ("auprc", evaluation.mean_auprc))
+    ]
+    rows.append(["mean", *mean, "", "", ""])
+    percent = f"{100 * assessment.settings.bootstrap.confidence:g} %"
+    header = ["finding", f"AUROC ({percent})", f"AUPRC ({percent})", "positives", "negatives", "ignored"]
+    console.print_table(title, header, rows)
+    _show_thresholds(evaluation)
+    _show_honest(assessment)
+    _show_calibration(assessment)
+
+
+def _show_thresholds(evaluation: "Evaluation") -> None:
+    columns = ["f1", "precision", "recall", "specificity", "balanced_accuracy"]
+    rows = [
+        [name, f"{row.at_threshold.threshold:.2f}", *(getattr(row.at_threshold, column) for column in columns)]
+        for name, row in evaluation.labels.items()
+        if row.at_threshold is not None
+    ]
+    if rows:
+        header = ["finding", "threshold", *(name.replace("_", " ") for name in columns)]
+        console.print_table("at the bundle's thresholds", header, rows)
+
+
+def _show_honest(assessment: "Assessment") -> None:
+    if assessment.honest is None:
+        return
+    rows = [
+        [name, row.f1, row.balanced_accuracy, row.recall, row.specificity] for name, row in assessment.honest.items()
+    ]
+    console.print_table(
+        "honest: thresholds chosen without the rows they count (nested resampling)",
+        ["finding", "f1", "balanced accuracy", "recall", "specificity"],
+        rows,
+    )
+
+
+def _show_calibration(assessment: "Assessment") -> None:
+    header = ["finding", "prevalence", "mean probability", "Brier", "ECE"]
+    shown = [("raw", assessment.raw)]
+    if assessment.calibrated is not None:
+        shown.append(("calibrated", assessment.calibrated))
+    for kind, figures in shown:
+        rows = [[name, one.prevalence, one.mean_probability, one.brier, one.ece] for name, one in figures.items()]
+        console.print_table(f"{kind} probabilities (ECE over ten bins of equal width)", header, rows)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrtool.cli import console as display
+from cxrtool.cli import console
 from cxrtool.cli.inputs import input_paths, load_classifier
 from cxrtool.cli.options import MAPS, READING, RUNTIME, JsonOption, settings_options
 from cxrtool.errors import CxrError, RequestError
@@ -78,7 +78,7 @@ def explain(
 
     # Pictures are drawn and packed by threads; few ahead, as these and the network's threads only wait for one another.
     workers = max(2, resolved.settings.runtime.reading_threads)
-    with display.progress_bar() as progress:
+    with console.progress_bar() as progress:
         for _, row in read_ahead(
             zip(names, found, strict=True), save, workers, workers + 1, name_of=lambda one: one[0]
         ):
@@ -97,7 +97,7 @@ def _saved(
     rows = []
     for one in explanations:
         if not one.heatmap.any():
-            display.warn(f"{one.path}: the map of {one.label} is zero everywhere")
+            console.warn(f"{one.path}: the map of {one.label} is zero everywhere")
         files = one.save(out, name, wished.alpha, wished.contour)
         rows.append(
             {
@@ -120,7 +120,7 @@ def _saved(
     saved: dict[str, Any] = {"warnings": warnings, "explanations": rows}
     if panel:
         from cxrtool.explain.explanation import panel_of_findings
-        from cxrtool.files import write_png
+        from cxrtool.explain.pictures import write_png
 
         path = out / f"{name}_panel.png"
         write_png(path, panel_of_findings(explanations, wished.alpha, wished.contour))
@@ -145,20 +145,20 @@ def unique_names(paths: list[Path]) -> list[str]:
 
 def _show(rows: list[dict[str, Any]], out: Path, json_output: bool) -> None:
     if json_output:
-        display.print_json({"explanations": rows})
+        console.print_json({"explanations": rows})
         return
     for row in rows:
         if row["error"]:
-            display.say(display.printable(f"{row['path']}: error: {row['error']}"))
+            console.say(console.printable(f"{row['path']}: error: {row['error']}"))
         for warning in row["warnings"]:
-            display.say(display.printable(f"{row['path']}: beware, {warning['code']}: {warning['message']}"))
+            console.say(console.printable(f"{row['path']}: beware, {warning['code']}: {warning['message']}"))
         for item in row["explanations"]:
             mark = "positive" if item["positive"] else "negative"
-            display.say(
+            console.say(
                 f"{row['path']}: {item['label']} {item['probability']:.3f} (threshold {item['threshold']:.2f}, {mark})"
             )
     pictures = sum(len(row["explanations"]) for row in rows)
-    display.say(f"{pictures} figures with heatmap and overlay in {out}")
+    console.say(f"{pictures} figures with heatmap and overlay in {out}")
 
 
 def register(app: typer.Typer) -> None:

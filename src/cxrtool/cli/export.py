@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from cxrtool.choices import ExportFormat, Precision
-from cxrtool.cli import console as display
-from cxrtool.cli.models import chosen_model
+from cxrtool.cli import console
+from cxrtool.cli.inputs import chosen_model
 from cxrtool.cli.options import JsonOption
 from cxrtool.settings import load_settings
 
@@ -37,15 +37,15 @@ def export(
     path = chosen_model(resolved)
     runtime = resolved.settings.runtime
     limits = Limits(runtime.max_megapixels, runtime.max_file_mib)
-    with display.progress_bar() as progress:
+    with console.progress_bar() as progress:
         wished = ExportSettings(kind, precision, images, out, runtime.reading_threads, limits)
         made = export_model(path, wished, progress)
     record = made.record
     if json_output:
-        display.print_json({"path": str(made.path)} | record.model_dump(mode="json"))
+        console.print_json({"path": str(made.path)} | record.model_dump(mode="json"))
         return
     check = record.check
-    display.print_facts(
+    console.print_facts(
         str(made.path),
         {
             "files": ", ".join(record.files) + f", {made.path.with_suffix('.json').name}",

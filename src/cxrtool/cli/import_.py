@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cxrtool.cli import console as display
+from cxrtool.cli import console
 from cxrtool.cli.options import JsonOption, settings_options
 from cxrtool.errors import RequestError
 from cxrtool.findings import FINDINGS
@@ -42,10 +42,10 @@ def import_(
         raise RequestError(f"{path} is there already", "Name another place.")
     header = import_checkpoint(checkpoint, path, wished)
     if json_output:
-        display.print_json({"path": str(path)} | header.model_dump(mode="json"))
+        console.print_json({"path": str(path)} | header.model_dump(mode="json"))
         return
-    display.say(f"model: {path}")
-    display.hint(f"next: cxr tune --data DATA --model {out}")
+    console.say(f"model: {path}")
+    console.hint(f"next: cxr tune --data DATA --model {out}")
 
 
 def register(app: typer.Typer) -> None:

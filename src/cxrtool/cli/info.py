@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrtool.cli import console as display
-from cxrtool.cli.models import chosen_model
+from cxrtool.cli import console
+from cxrtool.cli.inputs import chosen_model
 from cxrtool.cli.options import JsonOption
 from cxrtool.settings import load_settings
 
@@ -31,9 +31,9 @@ def info(
     header = read_header(path)
     content = header.model_dump(mode="json")
     if json_output:
-        display.print_json({"path": str(path)} | content)
+        console.print_json({"path": str(path)} | content)
         return
-    display.print_facts(
+    console.print_facts(
         str(path),
         {
             "run": header.run,
@@ -54,7 +54,7 @@ def info(
             "use": header.intended_use,
         },
     )
-    display.print_table(
+    console.print_table(
         "findings (valid, at the best epoch)",
         ["finding", "threshold", "AUROC", "AUPRC"],
         [

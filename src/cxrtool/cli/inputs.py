@@ -6,11 +6,12 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxrtool.cli import console
 from cxrtool.errors import RequestError
+from cxrtool.settings import ResolvedSettings
 
 if TYPE_CHECKING:
     from cxrtool.predict.classifier import Classifier
-    from cxrtool.settings import ResolvedSettings
 
 
 def input_paths(inputs: list[Path], recursive: bool) -> Iterator[Path]:
@@ -40,10 +41,26 @@ def load_classifier(
 
     `for_maps` keeps it with torch, whatever the backend.
     """
-    from cxrtool.cli.models import chosen_model
+    from cxrtool.cli.inputs import chosen_model
     from cxrtool.evaluation.thresholds import parse_thresholds
     from cxrtool.predict.classifier import Classifier
 
     given = None if thresholds is None else parse_thresholds(thresholds)
     runtime = resolved.settings.runtime
     return Classifier.load(chosen_model(resolved), given, runtime.for_maps if for_maps else runtime, raw)
+
+
+def chosen_model(resolved: ResolvedSettings) -> Path:
+    """The bundle file of ``--model``, else of CXR_MODEL or the config, else the newest run's.
+
+    Raises:
+        ModelError: there is none.
+    """
+    from cxrtool.model.resolve import resolve_model
+
+    settings = resolved.settings
+    path = resolve_model(settings.model, settings.runs)
+    source = resolved.sources.get("model", f"the newest run in {settings.runs}")
+    if source != "command line":
+        console.hint(f"model: {path} ({source})")
+    return path

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxrtool.cli import console as display
-from cxrtool.cli.models import chosen_model
+from cxrtool.cli import console
+from cxrtool.cli.inputs import chosen_model
 from cxrtool.cli.options import BOOTSTRAP, DATA, MAPS, RUNTIME, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
 
@@ -59,15 +59,15 @@ def localize(
     from cxrtool.tasks.localize import localize_model
 
     model = chosen_model(resolved)
-    with display.progress_bar() as progress:
+    with console.progress_bar() as progress:
         result = localize_model(model, resolved.settings, masks, boxes, out, maps_out, progress)
     for text in result.warnings:
-        display.warn(text)
+        console.warn(text)
     if json_output:
-        display.print_json(result.to_dict())
+        console.print_json(result.to_dict())
         return
     _show(result)
-    display.say(f"files: {result.folder}/localization.json, localization.csv; figures stored in {model}")
+    console.say(f"files: {result.folder}/localization.json, localization.csv; figures stored in {model}")
 
 
 def _show(result: "LocalizeResult") -> None:
@@ -88,10 +88,10 @@ def _show(result: "LocalizeResult") -> None:
         ]
         rows.append(["mean", "", mean_of(method.figures, "hit_rate"), mean_of(method.figures, "iou"), "", ""])
         header = ["finding", "images", "hit rate", "mean IoU", "map cut at", "mass at the border"]
-        display.print_table(f"{title} on {result.split}, against {result.truth}", header, rows)
+        console.print_table(f"{title} on {result.split}, against {result.truth}", header, rows)
     if any(method.sanity for method in result.methods.values()):
         steps = list(next(iter(result.methods.values())).sanity)
-        display.print_table(
+        console.print_table(
             "faithfulness: likeness to the maps of a network randomised down to a layer (must fall); areas",
             ["method", *steps, "insertion", "deletion", "images/s"],
             [

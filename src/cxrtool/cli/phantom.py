@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cxrtool.cli import console as display
+from cxrtool.cli import console
 from cxrtool.cli.options import JsonOption
 from cxrtool.progress import Progress
 
@@ -24,19 +24,19 @@ def phantom(
     """
     from cxrtool.phantoms.dataset import write_phantom
 
-    with display.progress_bar() as progress:
+    with console.progress_bar() as progress:
         summary = write_phantom(
             out, patients, image_size, seed, lambda done, total: progress(Progress("drawing", done, total))
         )
     content: dict[str, Any] = summary.to_dict()
     if json_output:
-        display.print_json(content)
+        console.print_json(content)
         return
     rows = [
         [split, counts["patients"], counts["studies"], counts["images"]] for split, counts in content["splits"].items()
     ]
-    display.print_table(str(out), ["split", "patients", "studies", "images"], rows)
-    display.hint(f"next: cxr check-data {out}")
+    console.print_table(str(out), ["split", "patients", "studies", "images"], rows)
+    console.hint(f"next: cxr check-data {out}")
 
 
 def register(app: typer.Typer) -> None:

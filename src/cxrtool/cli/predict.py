@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxrtool.cli import console as display
+from cxrtool.cli import console
 from cxrtool.cli.inputs import input_paths, load_classifier
 from cxrtool.cli.options import ENGINE, READING, JsonOption, settings_options
 from cxrtool.errors import CxrError, RequestError
@@ -71,7 +71,7 @@ def predict(
     failed = total = warned = 0
     with ExitStack() as stack:
         stack.enter_context(_not_quietly_without(csv))
-        progress = stack.enter_context(display.progress_bar())
+        progress = stack.enter_context(console.progress_bar())
         sinks: list[Sink] = []
         if csv is not None:
             identity = _identity(classifier, resolved, raw, hash_paths)
@@ -79,7 +79,7 @@ def predict(
             paths, total, failed = table.paths, table.done, table.failed
             sinks.append(table.write)
             if resume_csv:
-                display.hint(f"{total} rows were there")
+                console.hint(f"{total} rows were there")
         if json_output:
             sinks.append(stack.enter_context(_json_sink(classifier, name_of)))
         if not sinks:
@@ -93,11 +93,11 @@ def predict(
                 sink(prediction)
             progress(Progress("predict", total, None))
     if csv is not None and not json_output:
-        display.say(f"{total} images, {failed} of them not readable: {csv} (by {classifier.engine.how})")
+        console.say(f"{total} images, {failed} of them not readable: {csv} (by {classifier.engine.how})")
     if warned:
-        display.hint(f"{warned} images have warnings; see their rows")
+        console.hint(f"{warned} images have warnings; see their rows")
     if failed:
-        display.hint(f"{failed} of {total} images could not be read")
+        console.hint(f"{failed} of {total} images could not be read")
         raise typer.Exit(1)
 
 
@@ -121,7 +121,7 @@ def _started(paths: Iterator[Path]) -> Iterator[Path]:
 
 def printable_path(path: Path) -> str:
     """A path as text without control characters, so that it fits into a line."""
-    return display.printable(str(path))
+    return console.printable(str(path))
 
 
 def path_digest(path: Path) -> str:
@@ -182,21 +182,21 @@ def _json_sink(classifier: "Classifier", name_of: Callable[[Path], str]) -> Iter
 def _people_sink(classifier: "Classifier", name_of: Callable[[Path], str]) -> Iterator[Sink]:
     """Probabilities in columns, a star at each positive finding, and below them what to beware of."""
     width = 46
-    display.say(f"{'image':<{width}}" + "".join(f"{_short(finding):>15}" for finding in FINDINGS))
+    console.say(f"{'image':<{width}}" + "".join(f"{_short(finding):>15}" for finding in FINDINGS))
 
     def write(prediction: "Prediction") -> None:
         name = name_of(prediction.path)
         shown = name if len(name) < width else "…" + name[-(width - 2) :]
         if prediction.error is not None:
-            display.say(f"{shown:<{width}}  error: {display.printable(prediction.error)}")
+            console.say(f"{shown:<{width}}  error: {console.printable(prediction.error)}")
             return
         cells = [f"{r.probability:.3f}{'*' if r.positive else ' '}" for r in prediction.findings]
-        display.say(f"{shown:<{width}}" + "".join(f"{cell:>15}" for cell in cells))
+        console.say(f"{shown:<{width}}" + "".join(f"{cell:>15}" for cell in cells))
         for warning in prediction.warnings:
-            display.say(f"  beware, {warning.code}: {warning.message}")
+            console.say(f"  beware, {warning.code}: {warning.message}")
 
     yield write
-    display.say(
+    console.say(
         f"* at or above the finding's threshold. By {classifier.engine.how}. Research software, not a medical device."
     )
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from cxrtool.cli import console as display
-from cxrtool.cli.models import chosen_model
+from cxrtool.cli import console
+from cxrtool.cli.inputs import chosen_model
 from cxrtool.cli.options import BOOTSTRAP, DATA, RUNTIME, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings, load_settings
 
@@ -37,18 +37,18 @@ def report(
     chosen = resolved if run is None else load_settings({"model": run, "runs": resolved.settings.runs}, environ={})
     model = chosen_model(chosen)
     path = out or model.parent / ("MODEL_CARD.md" if card else "report.html")
-    with display.progress_bar() as progress:
+    with console.progress_bar() as progress:
         content = gather(model, resolved.settings, None if card else top, progress)
     if card:
         write_text(path, model_card(content.header, content.assessment))
     else:
         write_report(content, path)
     for text in content.assessment.warnings:
-        display.warn(text)
+        console.warn(text)
     if json_output:
-        display.print_json({"report": str(path), "model": str(model)})
+        console.print_json({"report": str(path), "model": str(model)})
     else:
-        display.say(f"{'model card' if card else 'report'}: {path}")
+        console.say(f"{'model card' if card else 'report'}: {path}")
 
 
 def register(app: typer.Typer) -> None:

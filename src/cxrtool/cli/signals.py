@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from cxrtool.cli import console as display
+from cxrtool.cli import console
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def graceful_stop() -> Iterator[Callable[[], int | None]]:
                 at_once(number, frame)
             raise KeyboardInterrupt
         asked.append(number)
-        display.hint("ending after this step; once more ends at once")
+        console.hint("ending after this step; once more ends at once")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

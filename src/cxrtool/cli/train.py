@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrtool.cli import console as display
+from cxrtool.cli import console
 from cxrtool.cli.options import CACHE, LIMITS, RUNTIME, JsonOption, given_on_command_line, settings_options
 from cxrtool.cli.signals import graceful_stop
 from cxrtool.errors import RequestError
@@ -72,7 +72,7 @@ def train(
         resolved = _of_run(resume, resolved)
         if out is not None:
             raise RequestError("--out and --resume exclude each other", "A resumed run stays in its folder.")
-    with graceful_stop() as stop, display.progress_bar() as progress:
+    with graceful_stop() as stop, console.progress_bar() as progress:
         result = run_training(resolved, out, resume, progress, stop)
     _show(result, json_output)
 
@@ -84,7 +84,7 @@ def _merge(resolved: ResolvedSettings, more: dict[str, object]) -> ResolvedSetti
 
 
 def _of_run(run: Path, resolved: ResolvedSettings) -> ResolvedSettings:
-    from cxrtool.training.run import SETTINGS_NAME, settings_of_run
+    from cxrtool.training.folder import SETTINGS_NAME, settings_of_run
 
     settings_of_run(run)  # refuses a folder without one
     return load_settings(given_on_command_line(resolved), run / SETTINGS_NAME, environ={})
@@ -92,9 +92,9 @@ def _of_run(run: Path, resolved: ResolvedSettings) -> ResolvedSettings:
 
 def _show(result: "TrainResult", json_output: bool) -> None:
     if json_output:
-        display.print_json(_summary(result))
+        console.print_json(_summary(result))
         return
-    display.print_table(
+    console.print_table(
         "epochs",
         ["epoch", "train loss", "valid loss", "valid AUROC", "valid AUPRC", "images/s", "best"],
         [
@@ -110,8 +110,8 @@ def _show(result: "TrainResult", json_output: bool) -> None:
             for row in result.history
         ],
     )
-    display.say(f"model: {result.bundle}")
-    display.hint(f"next: cxr tune --data DATA --model {result.run}")
+    console.say(f"model: {result.bundle}")
+    console.hint(f"next: cxr tune --data DATA --model {result.run}")
 
 
 def _summary(result: "TrainResult") -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """``cxr tune``"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxrtool.cli import console as display
-from cxrtool.cli.models import chosen_model
+from cxrtool.cli import console
+from cxrtool.cli.inputs import chosen_model
 from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
+
+if TYPE_CHECKING:
+    from cxrtool.tasks.tune import TuneResult
 
 
 @settings_options(
@@ -50,18 +53,30 @@ def tune(
 
     from_table_alone = predictions is not None and resolved.settings.model is None
     model = None if from_table_alone else chosen_model(resolved)
-    with display.progress_bar() as progress:
+    with console.progress_bar() as progress:
         result = tune_model(resolved.settings, model, predictions, out, progress)
     for text in result.tuned.warnings:
-        display.warn(text)
+        console.warn(text)
     if json_output:
-        display.print_json(result.to_dict())
+        console.print_json(result.to_dict())
         return
-    display.show_tuned(result)
-    display.say(f"thresholds written into {result.bundle}" if result.bundle else "no bundle was changed")
-    display.say(f"files: {result.folder}/thresholds.json, thresholds.csv, curves.csv")
+    show_tuned(result)
+    console.say(f"thresholds written into {result.bundle}" if result.bundle else "no bundle was changed")
+    console.say(f"files: {result.folder}/thresholds.json, thresholds.csv, curves.csv")
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
     app.command("tune")(tune)
+
+
+def show_tuned(result: "TuneResult") -> None:
+    """The chosen thresholds and how far they move when patients are drawn anew."""
+    tuned = result.tuned
+    rows = []
+    for name, threshold in tuned.thresholds.items():
+        ends = result.stability[name]
+        spread = "–" if ends.low is None or ends.high is None else f"{ends.low:.2f} to {ends.high:.2f}"
+        rows.append([name, f"{threshold:.2f}", tuned.values[name], spread])
+    header = ["finding", "threshold", str(tuned.criterion), "where redrawn patients put it"]
+    console.print_table(f"thresholds by {tuned.criterion} on {tuned.split}", header, rows)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.findings import FINDINGS, UNCERTAIN, Blank, Policy, UncertaintyPolicy
+from cxrtool.choices import Blank, Policy
+from cxrtool.findings import FINDINGS, UNCERTAIN, UncertaintyPolicy
 
 
 def encode_labels(

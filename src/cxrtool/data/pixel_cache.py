@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
-
-
 SIDECAR_NAME = "cache.json"
 
 

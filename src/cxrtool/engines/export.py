@@ -38,12 +38,12 @@ from cxrtool.engines.export_record import (
     record_path,
     refuse_without_library,
 )
-from cxrtool.engines.precision import check_images
 from cxrtool.engines.runtimes import OnnxEngine, OpenVinoEngine, without_telemetry
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.files import locked_folder, sha256_of_file, sweep_partials, sync_folder, write_json
 from cxrtool.model.bundle import BundleHeader, current_versions, load_bundle, now, read_header
 from cxrtool.model.densenet import ChestNet
+from cxrtool.phantoms.check_images import check_images
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 
 log = logging.getLogger(__name__)

@@ -12,16 +12,11 @@ import zlib
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cxrtool.data.preprocessing import Preprocessing, preprocess
 from cxrtool.errors import CxrError
 from cxrtool.files import write_json
-from cxrtool.findings import FINDINGS
-from cxrtool.phantoms.drawing import LATERAL_SIDES, Case, draw_anatomy, draw_frontal
 
 log = logging.getLogger(__name__)
 
@@ -87,20 +82,6 @@ def keep_difference(weights_sha256: str, device: torch.device, backend: str, dif
 def _model_key(weights_sha256: str, device: torch.device, backend: str) -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return f"bf16 difference: {weights_sha256}, {name}, {backend} {version(backend)}"
-
-
-def check_images(preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """The phantoms on which a model is checked, the same each time, [8, 1, S, S] uint8: each finding, none, and all."""
-    rng = np.random.default_rng(20)
-    sets = [{finding: 0.6} for finding in FINDINGS]
-    sets += [{}, dict.fromkeys(FINDINGS, 0.3), dict.fromkeys(FINDINGS, 0.9)]
-    images = []
-    for number, severities in enumerate(sets):
-        sides = dict.fromkeys(severities, (LATERAL_SIDES[number % 2],)) | {"Edema": LATERAL_SIDES}
-        case = Case(severities, {name: sides[name] for name in severities}, "AP" if number % 2 else "PA")
-        film = draw_frontal(draw_anatomy(rng), case, max(preprocessing.image_size, 64), rng).image
-        images.append(preprocess(film, preprocessing))
-    return np.stack(images)[:, None]
 
 
 def _processor() -> str:

@@ -3,42 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cxrtool.choices import Criterion
 from cxrtool.evaluation.calibration import CalibrationFigures, Scaling, calibration_figures
-from cxrtool.evaluation.intervals import BootstrapSettings, Interval, bootstrap, delong, percentile_interval
+from cxrtool.evaluation.delong import delong
+from cxrtool.evaluation.intervals import BootstrapSettings, Interval, bootstrap, percentile_interval
 from cxrtool.evaluation.metrics import Evaluation, evaluate
 from cxrtool.evaluation.operating import HonestRates, OperatingPoint, honest_rates, operating_points
 from cxrtool.evaluation.subgroups import SubgroupFigures, small_groups, subgroup_figures
 from cxrtool.evaluation.table import PredictionTable
+from cxrtool.evaluation.thresholds import ThresholdOrigin
 from cxrtool.findings import FINDINGS
-
-
-@dataclass(frozen=True, eq=False)
-class ThresholdOrigin:
-    """How a bundle's thresholds were chosen.
-
-    Attributes:
-        split: on which split.
-        sheet_sha256: of its sheet.
-        criterion: see `Criterion`.
-        target: of a wished rate.
-        grid: [T], the thresholds tried.
-    """
-
-    split: str
-    sheet_sha256: str
-    criterion: Criterion
-    target: float | None
-    grid: NDArray[np.float64]
-
-    def is_of(self, table: PredictionTable) -> bool:
-        """Whether they were chosen on the very rows of `table`'s sheet."""
-        if self.sheet_sha256 and table.sheet_sha256:
-            return self.sheet_sha256 == table.sheet_sha256
-        return self.split == table.split
 
 
 @dataclass(frozen=True)

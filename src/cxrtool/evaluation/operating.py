@@ -8,54 +8,24 @@ from numpy.typing import ArrayLike, NDArray
 
 from cxrtool.choices import Criterion
 from cxrtool.errors import RequestError
+from cxrtool.evaluation.curves import Array, roc_rates
 from cxrtool.evaluation.intervals import BootstrapSettings, Interval, PatientDraws, percentile_interval
 from cxrtool.evaluation.metrics import Counts, confusion, or_none, ratio
 from cxrtool.evaluation.table import PredictionTable
 from cxrtool.evaluation.thresholds import choose_threshold, curve_of_counts, threshold_curve
 from cxrtool.findings import FINDINGS
 
-Array = NDArray[np.float64]
-
 
 def sensitivity_at_specificity(targets: ArrayLike, scores: ArrayLike, specificity: float) -> float:
     """The largest sensitivity of any threshold whose specificity is at least `specificity`; NaN with one class."""
-    tpr, fpr = _roc(targets, scores)
+    tpr, fpr = roc_rates(targets, scores)
     return float(tpr[fpr <= 1 - specificity + 1e-12].max()) if len(tpr) else float("nan")
 
 
 def specificity_at_sensitivity(targets: ArrayLike, scores: ArrayLike, sensitivity: float) -> float:
     """The largest specificity of any threshold whose sensitivity is at least `sensitivity`; NaN with one class."""
-    tpr, fpr = _roc(targets, scores)
+    tpr, fpr = roc_rates(targets, scores)
     return float(1 - fpr[tpr >= sensitivity - 1e-12].min()) if len(tpr) else float("nan")
-
-
-def _roc(targets: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
-    """True and false positive rates of every threshold, from none called to all; empty with one class."""
-    positive = np.asarray(targets) > 0.5
-    values = np.asarray(scores, dtype=np.float64)
-    if positive.all() or not positive.any():
-        return np.array([]), np.array([])
-    order = np.argsort(-values, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(values[order])), len(values) - 1)
-    tp = np.concatenate(([0], np.cumsum(positive[order])[ends]))
-    called = np.concatenate(([0], ends + 1))
-    return tp / positive.sum(), (called - tp) / (~positive).sum()
-
-
-def roc_curve(targets: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
-    """False and true positive rates over all distinct scores, from (0, 0) to (1, 1); empty with one class."""
-    tpr, fpr = _roc(targets, scores)
-    return fpr, tpr
-
-
-def precision_recall_curve(targets: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
-    """Recall and precision over all distinct scores, from the highest; empty with one class."""
-    positive = np.asarray(targets) > 0.5
-    tpr, fpr = _roc(targets, scores)
-    if not len(tpr):
-        return tpr, fpr
-    tp, fp = tpr[1:] * positive.sum(), fpr[1:] * (~positive).sum()
-    return tpr[1:], tp / (tp + fp)
 
 
 @dataclass(frozen=True)

@@ -268,3 +268,28 @@ def _pairs_in_file(path: Path) -> list[tuple[str, str]]:
         raise RequestError(
             f"thresholds {path} are not as cxr tune writes them ({error})", "Give thresholds.json or .csv."
         ) from None
+
+
+@dataclass(frozen=True, eq=False)
+class ThresholdOrigin:
+    """How a bundle's thresholds were chosen.
+
+    Attributes:
+        split: on which split.
+        sheet_sha256: of its sheet.
+        criterion: see `Criterion`.
+        target: of a wished rate.
+        grid: [T], the thresholds tried.
+    """
+
+    split: str
+    sheet_sha256: str
+    criterion: Criterion
+    target: float | None
+    grid: NDArray[np.float64]
+
+    def is_of(self, table: PredictionTable) -> bool:
+        """Whether they were chosen on the very rows of `table`'s sheet."""
+        if self.sheet_sha256 and table.sheet_sha256:
+            return self.sheet_sha256 == table.sheet_sha256
+        return self.split == table.split

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.data.decoded import ImageWarning
-from cxrtool.explain.pictures import Panel, draw_figure, draw_heatmap, draw_overlay
-from cxrtool.files import write_png
+from cxrtool.explain.pictures import Panel, draw_figure, draw_heatmap, draw_overlay, write_png
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,11 +4,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from cxrtool.files import write_bytes
+
+if TYPE_CHECKING:
+    pass
 
 _PANEL = 384
 _AS_THEY_ARE = (256, 512)
@@ -158,3 +165,13 @@ def contact_sheet(
         canvas.paste(shown, (left, top))
         pen.multiline_text((left, top + tile + 4), caption, fill=_TEXT, font=_font(11), spacing=2)
     return np.asarray(canvas)
+
+
+def write_png(path: Path, picture: "NDArray[np.uint8]") -> None:
+    """Write [H, W] or [H, W, 3] uint8 RGB as PNG to `path` in one step; nothing of a radiograph's file goes with it."""
+    import cv2
+
+    # Half of Pillow's time for as many bytes.
+    fast = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
+    packed = cv2.imencode(".png", picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), fast)[1]
+    write_bytes(path, packed.tobytes())

@@ -20,14 +20,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from cxrtool.choices import CalibrationMethod, Criterion
+from cxrtool.choices import Blank, CalibrationMethod, Criterion
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.errors import CxrError, ModelError
-from cxrtool.evaluation.assessment import ThresholdOrigin
 from cxrtool.evaluation.calibration import Scaling
-from cxrtool.evaluation.thresholds import threshold_grid
-from cxrtool.files import sha256_of_file, to_json, write_bytes
-from cxrtool.findings import FINDINGS, Blank
+from cxrtool.evaluation.thresholds import ThresholdOrigin, threshold_grid
+from cxrtool.files import to_json, write_bytes
+from cxrtool.findings import FINDINGS
 from cxrtool.model.densenet import ChestNet
 from cxrtool.settings import FINEST_STEP
 
@@ -360,28 +359,6 @@ def digest_of_weights(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def resolve_model(model: Path | None, runs: Path) -> Path:
-    """The bundle file that `model` names: itself, or the one in the run folder; without `model` the newest in `runs`.
-
-    Newest goes by the creation time in the header, which copying does not change.
-
-    Raises:
-        ModelError: there is none.
-    """
-    if model is None:
-        found = sorted(runs.glob(f"*/{BUNDLE_NAME}"))
-        if not found:
-            raise ModelError(f"no model is given and {runs}/ holds no run", "Give --model, or set CXR_MODEL.")
-        return max(found, key=lambda path: read_header(path).created)
-    if model.is_dir():
-        if not (model / BUNDLE_NAME).is_file():
-            raise ModelError(f"folder {model} holds no {BUNDLE_NAME}", "Give a run folder of cxr train.")
-        return model / BUNDLE_NAME
-    if not model.exists():
-        raise ModelError(f"model {model} does not exist", "Give a run folder or a bundle file.")
-    return model
-
-
 def current_versions() -> dict[str, str]:
     """Versions of what a result depends on."""
     names = ("cxrtool", "torch", "torchvision", "numpy", "pillow", "safetensors")
@@ -398,24 +375,3 @@ def _version(name: str) -> str:
 def now() -> str:
     """The time in UTC, ISO 8601, to the microsecond so that runs of one second have an order."""
     return datetime.now(UTC).isoformat()
-
-
-__all__ = [
-    "BUNDLE_NAME",
-    "BundleHeader",
-    "SplitDigest",
-    "StoredCalibration",
-    "StoredLocalization",
-    "StoredScaling",
-    "Tuning",
-    "change_header",
-    "current_versions",
-    "digest_of_weights",
-    "load_bundle",
-    "now",
-    "read_header",
-    "read_weights",
-    "resolve_model",
-    "save_bundle",
-    "sha256_of_file",
-]

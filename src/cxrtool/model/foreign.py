@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cxrtool.choices import Blank
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.errors import ModelError, RequestError
 from cxrtool.files import sha256_of_file
-from cxrtool.findings import FINDINGS, Blank, UncertaintyPolicy, find_finding
+from cxrtool.findings import FINDINGS, UncertaintyPolicy, find_finding
 from cxrtool.model.bundle import BundleHeader, current_versions, load_bundle, now, refuse_broken, save_bundle
 from cxrtool.model.densenet import OLD_NAME, ChestNet
 

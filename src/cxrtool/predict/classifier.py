@@ -15,15 +15,17 @@ from cxrtool.data.dicom import Window
 from cxrtool.data.preprocessing import preprocess
 from cxrtool.data.radiograph import Radiograph, Reading, radiograph_batches, read_radiograph
 from cxrtool.engines.device import Runtime, choose_runtime, sigmoid
-from cxrtool.engines.engine import Engine, TorchEngine, open_engine
+from cxrtool.engines.engine import Engine, TorchEngine
+from cxrtool.engines.open import open_engine
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.calibration import Scaling, calibrate_probabilities
 from cxrtool.explain.explanation import Explanation, heatmap_of
 from cxrtool.explain.methods import Map, MapSettings, Wanted, all_columns, explain_batch, fitting_layer
 from cxrtool.files import sha256_of_file
 from cxrtool.findings import FINDINGS, find_finding
-from cxrtool.model.bundle import BundleHeader, load_bundle, resolve_model
+from cxrtool.model.bundle import BundleHeader, load_bundle
 from cxrtool.model.densenet import ChestNet
+from cxrtool.model.resolve import resolve_model
 from cxrtool.settings import RuntimeSettings
 
 

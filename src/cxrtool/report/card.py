@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from cxrtool.evaluation.assessment import Assessment, interval_text
 from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import BundleHeader
-from cxrtool.report.page import LIMITS, text_of
+from cxrtool.report.sections import LIMITS, text_of
 
 
 def model_card(header: BundleHeader, assessment: Assessment) -> str:

@@ -17,7 +17,7 @@ from cxrtool.settings import Settings
 from cxrtool.tasks.evaluate import assess_table, evaluate_model
 from cxrtool.tasks.gallery import MistakesResult, collect_mistakes
 from cxrtool.tasks.policies import COMPARISON_NAME
-from cxrtool.training.run import settings_of_run
+from cxrtool.training.folder import settings_of_run
 from cxrtool.training.state import EpochRecord
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from cxrtool.evaluation.bands import Band
 from cxrtool.evaluation.calibration import ReliabilityBin
+from cxrtool.evaluation.curves import Band
 from cxrtool.evaluation.operating import DecisionCurve
 from cxrtool.evaluation.thresholds import ThresholdCurve
 from cxrtool.training.state import EpochRecord

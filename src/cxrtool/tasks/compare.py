@@ -7,10 +7,11 @@ from cxrtool.errors import RequestError
 from cxrtool.evaluation.comparison import Candidate, Comparison, compare
 from cxrtool.evaluation.table import PredictionTable, read_predictions, to_study_level
 from cxrtool.files import write_csv, write_json
-from cxrtool.model.bundle import resolve_model
+from cxrtool.model.resolve import resolve_model
+from cxrtool.predict.split import predict_split
 from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.settings import Settings
-from cxrtool.tasks.evaluate import bootstrap_settings, predict_split
+from cxrtool.tasks.evaluate import bootstrap_settings
 
 
 def compare_models(

@@ -8,13 +8,13 @@ from pathlib import Path
 from cxrtool.choices import MistakeKind
 from cxrtool.errors import CxrError
 from cxrtool.evaluation.mistakes import Mistake, find_mistakes
-from cxrtool.explain.pictures import contact_sheet
-from cxrtool.files import write_csv, write_json, write_png
+from cxrtool.explain.pictures import contact_sheet, write_png
+from cxrtool.files import write_csv, write_json
 from cxrtool.model.bundle import read_header
 from cxrtool.predict.classifier import Classifier
+from cxrtool.predict.split import predict_split
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import Settings
-from cxrtool.tasks.evaluate import predict_split
 
 log = logging.getLogger(__name__)
 

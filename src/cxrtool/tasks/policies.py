@@ -11,13 +11,15 @@ from cxrtool.evaluation.comparison import MEAN, Candidate, Comparison, compare
 from cxrtool.evaluation.table import PredictionTable, to_study_level
 from cxrtool.files import write_json
 from cxrtool.findings import UncertaintyPolicy
-from cxrtool.model.bundle import resolve_model
+from cxrtool.model.resolve import resolve_model
+from cxrtool.predict.split import predict_split
 from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.settings import ResolvedSettings, load_settings
 from cxrtool.tasks.compare import write_comparison
-from cxrtool.tasks.evaluate import bootstrap_settings, predict_split
+from cxrtool.tasks.evaluate import bootstrap_settings
+from cxrtool.training.folder import can_begin_anew
 from cxrtool.training.loop import train
-from cxrtool.training.run import StopSignal, can_begin_anew
+from cxrtool.training.run import StopSignal
 from cxrtool.training.state import has_state, newest_state
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,7 @@ from cxrtool.data.images import DEFAULT_LIMITS, Limits, read
 from cxrtool.data.manifest import Manifest, available_splits, load_manifest
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.data.radiograph import read_pixels
-from cxrtool.explain.pictures import contact_sheet
-from cxrtool.files import write_png
+from cxrtool.explain.pictures import contact_sheet, write_png
 from cxrtool.findings import FINDINGS
 
 _LETTERS = {1.0: "1", 0.0: "0", -1.0: "-1"}

@@ -14,9 +14,10 @@ from cxrtool.evaluation.thresholds import TunedThresholds, threshold_grid, tune_
 from cxrtool.files import write_csv, write_json
 from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import StoredCalibration, StoredScaling, Tuning, change_header, read_header
+from cxrtool.predict.split import predict_split
 from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.settings import Settings, TuneSettings
-from cxrtool.tasks.evaluate import bootstrap_settings, predict_split
+from cxrtool.tasks.evaluate import bootstrap_settings
 
 
 @dataclass(frozen=True)

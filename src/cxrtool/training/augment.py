@@ -1,10 +1,67 @@
-"""Small changes to training images, made on the device that trains."""
+"""The random draws of training (the order of images, and small changes to each), and the changes as they are made.
 
+Everything is drawn from (seed, epoch, row), so neither the number of threads nor an interruption changes it; the
+changes are made on the device that trains.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from cxrtool.data.augment import Changes
+_ROTATION = 7.0
+_SHIFT = 0.04
+_ZOOM = 0.05
+_CONTRAST = 0.1
+_BRIGHTNESS = 12.0
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What each image of a batch is changed by.
+
+    Attributes:
+        places: [B, 2, 3] float32, from a place in the changed image to the one it is taken from, affine, both (x, y)
+            in [-1, 1] from edge to edge; as `torch.nn.functional.affine_grid` has it.
+        contrast: [B] float32, grey levels are multiplied by it.
+        brightness: [B] float32, grey levels that are then added.
+    """
+
+    places: NDArray[np.float32]
+    contrast: NDArray[np.float32]
+    brightness: NDArray[np.float32]
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """A permutation of range(count), drawn from (seed, epoch)."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(count).astype(np.int64)
+
+
+def draw_changes(seed: int, epoch: int, rows: NDArray[np.int64]) -> Changes:
+    """Turn by up to 7 degrees, shift by up to 4 %, zoom by up to 5 %, and vary contrast and brightness.
+
+    Never mirrored: the heart's side carries meaning.
+
+    Args:
+        seed: of the run.
+        epoch: from 1.
+        rows: [B], whose image each is; the draws of a row depend on no other.
+    """
+    draws = np.stack([_draw(seed, epoch, int(row)) for row in rows])
+    angle, zoom, shift = np.deg2rad(_ROTATION * draws[:, 0]), 1 + _ZOOM * draws[:, 1], _SHIFT * draws[:, 2:4]
+    # The inverse of: turn and zoom about the centre, then shift. A share of the side is two of it in [-1, 1].
+    cosine, sine = np.cos(angle) / zoom, np.sin(angle) / zoom
+    turn = np.stack([np.stack([cosine, -sine], axis=1), np.stack([sine, cosine], axis=1)], axis=1)
+    places = np.concatenate([turn, -turn @ (2 * shift)[:, :, None]], axis=2)
+    contrast, brightness = 1 + _CONTRAST * draws[:, 4], _BRIGHTNESS * draws[:, 5]
+    return Changes(places.astype(np.float32), contrast.astype(np.float32), brightness.astype(np.float32))
+
+
+def _draw(seed: int, epoch: int, row: int) -> NDArray[np.float64]:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, row))).uniform(-1, 1, 6)
 
 
 def augment(pixels: Tensor, changes: Changes) -> Tensor:

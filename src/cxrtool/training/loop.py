@@ -13,36 +13,30 @@ from numpy.typing import NDArray
 from torch.nn.utils import clip_grad_norm_
 
 from cxrtool.choices import OptimizerName, SelectBy
-from cxrtool.data.augment import draw_changes, epoch_order
 from cxrtool.data.batches import manifest_batches, split_batches
 from cxrtool.data.images import shown
-from cxrtool.engines.engine import manifest_logits, torch_engine
+from cxrtool.engines.engine import torch_engine
 from cxrtool.errors import CxrError, InterruptedWorkError, RequestError, WriteError, first_line, is_out_of_memory
 from cxrtool.evaluation.metrics import Evaluation
 from cxrtool.files import sweep_partials, write_json
 from cxrtool.model.bundle import BUNDLE_NAME, digest_of_weights
 from cxrtool.model.densenet import ChestNet, build_network
+from cxrtool.predict.split import evaluate_logits, manifest_logits
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import ResolvedSettings, TrainSettings
-from cxrtool.tasks.evaluate import evaluate_logits
-from cxrtool.training.augment import augment
-from cxrtool.training.loss import masked_bce
-from cxrtool.training.memory import batch_that_fits
-from cxrtool.training.run import (
-    Run,
-    StopSignal,
-    bundle_header,
+from cxrtool.training.augment import augment, draw_changes, epoch_order
+from cxrtool.training.folder import (
     can_begin_anew,
-    describe_run,
     locked,
-    prepare_run,
     refuse_changes,
     refuse_run_there,
     run_name,
     save_epoch,
     warn_of_little_space,
-    with_caches,
 )
+from cxrtool.training.loss import masked_bce
+from cxrtool.training.memory import batch_that_fits
+from cxrtool.training.run import Run, StopSignal, bundle_header, describe_run, prepare_run, with_caches
 from cxrtool.training.state import (
     STATE_NAME,
     EpochRecord,

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrtool.data.augment import draw_changes, epoch_order
 from cxrtool.data.batches import split_batches
 from cxrtool.data.read_ahead import read_ahead
 from cxrtool.errors import CxrError
+from cxrtool.training.augment import draw_changes, epoch_order
 
 
 def test_results_come_in_order_whatever_the_threads_do() -> None:

@@ -23,14 +23,14 @@ from cxrtool.data.images import list_images
 from cxrtool.engines import engine as engines
 from cxrtool.engines import export as exporting
 from cxrtool.engines.device import sigmoid
-from cxrtool.engines.engine import open_engine
 from cxrtool.engines.export import ExportSettings, export_model
 from cxrtool.engines.export_record import Export, can_run, export_name, read_export
-from cxrtool.engines.precision import check_images
+from cxrtool.engines.open import open_engine
 from cxrtool.engines.runtimes import has_bf16
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import load_bundle, read_header, save_bundle
+from cxrtool.phantoms.check_images import check_images
 from cxrtool.settings import RuntimeSettings
 
 ONNX, OPENVINO = ExportFormat.ONNX, ExportFormat.OPENVINO

@@ -11,7 +11,7 @@ from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.engines import engine as engines
 from cxrtool.engines import precision
 from cxrtool.engines.device import sigmoid
-from cxrtool.engines.engine import open_engine
+from cxrtool.engines.open import open_engine
 from cxrtool.model.bundle import load_bundle
 from cxrtool.settings import RuntimeSettings
 

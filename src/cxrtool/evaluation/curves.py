@@ -1,14 +1,45 @@
-"""Pointwise bands around ROC and precision-recall curves, from draws of patients."""
+"""ROC and precision-recall curves, and their bands."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cxrtool.evaluation.intervals import BootstrapSettings, PatientDraws
 from cxrtool.evaluation.table import PredictionTable
 
 Array = NDArray[np.float64]
+
+
+def roc_rates(targets: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
+    """True and false positive rates of every threshold, from none called to all; empty with one class."""
+    positive = np.asarray(targets) > 0.5
+    values = np.asarray(scores, dtype=np.float64)
+    if positive.all() or not positive.any():
+        return np.array([]), np.array([])
+    order = np.argsort(-values, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(values[order])), len(values) - 1)
+    tp = np.concatenate(([0], np.cumsum(positive[order])[ends]))
+    called = np.concatenate(([0], ends + 1))
+    return tp / positive.sum(), (called - tp) / (~positive).sum()
+
+
+def roc_curve(targets: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
+    """False and true positive rates over all distinct scores, from (0, 0) to (1, 1); empty with one class."""
+    tpr, fpr = roc_rates(targets, scores)
+    return fpr, tpr
+
+
+def precision_recall_curve(targets: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
+    """Recall and precision over all distinct scores, from the highest; empty with one class."""
+    positive = np.asarray(targets) > 0.5
+    tpr, fpr = roc_rates(targets, scores)
+    if not len(tpr):
+        return tpr, fpr
+    tp, fp = tpr[1:] * positive.sum(), fpr[1:] * (~positive).sum()
+    return tpr[1:], tp / (tp + fp)
+
+
 GRID = np.linspace(0, 1, 101)
 
 

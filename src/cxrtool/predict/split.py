@@ -1,0 +1,133 @@
+"""A whole split through the model: logits, and the table of predictions."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.choices import Blank, Level
+from cxrtool.data.batches import manifest_batches, split_batches
+from cxrtool.data.cache import open_cache
+from cxrtool.data.dataset import load_usable, refuse_shared_patients, sheet_column
+from cxrtool.data.labels import encode_labels
+from cxrtool.data.manifest import Manifest
+from cxrtool.data.radiograph import Reading
+from cxrtool.engines.device import sigmoid
+from cxrtool.engines.engine import Engine, HowRun
+from cxrtool.engines.open import open_engine
+from cxrtool.evaluation.metrics import Evaluation, evaluate
+from cxrtool.evaluation.table import PredictionTable, to_study_level
+from cxrtool.findings import EVALUATION_POLICY, FINDINGS
+from cxrtool.model.bundle import BundleHeader, load_bundle, read_header
+from cxrtool.progress import Progress, ProgressCallback, ignore_progress
+from cxrtool.settings import DataSettings, Settings
+
+log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from cxrtool.data.pixel_cache import PixelCache
+
+
+def manifest_logits(
+    engine: Engine,
+    manifest: "Manifest",
+    reading: Reading,
+    progress: ProgressCallback = ignore_progress,
+    phase: str = "reading",
+    cache: "PixelCache | None" = None,
+) -> NDArray[np.float32]:
+    """Logits of every image of a manifest, read from `cache` where one is given.
+
+    Returns:
+        [N, 5] float32, in the manifest's order.
+
+    Raises:
+        ImageError: an image cannot be read.
+    """
+    logits = np.empty((len(manifest), len(FINDINGS)), dtype=np.float32)
+    groups = split_batches(np.arange(len(manifest), dtype=np.int64), reading.batch_size)
+    done = 0
+    for batch in manifest_batches(manifest, groups, reading, cache=cache):
+        logits[batch.rows] = engine.logits(batch.pixels)
+        done += len(batch.rows)
+        progress(Progress(phase, done, len(manifest)))
+    return logits
+
+
+def table_of(
+    logits: NDArray[np.float32],
+    manifest: Manifest,
+    blank: Blank,
+    weights_sha256: str = "",
+    columns: Sequence[str] = (),
+) -> PredictionTable:
+    """Logits [N, 5] and the labels of their rows as an image-level table; uncertain cells are masked.
+
+    `columns` of the sheet become attributes beside sex, age and projection.
+    """
+    targets, mask = encode_labels(manifest.raw_labels, EVALUATION_POLICY, blank)
+    return PredictionTable(
+        ids=tuple(str(path) for path in manifest.paths),
+        patients=tuple(str(patient) for patient in manifest.patients),
+        studies=tuple(str(study) for study in manifest.studies),
+        images=np.ones(len(manifest), dtype=np.int64),
+        split=manifest.split,
+        level=Level.IMAGE,
+        sheet_sha256=manifest.sheet_sha256,
+        model_sha256=weights_sha256,
+        probabilities=sigmoid(logits),
+        targets=targets,
+        mask=mask,
+        attributes=_attributes(manifest, columns),
+    )
+
+
+def _attributes(manifest: Manifest, columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    ages = tuple("" if np.isnan(age) else f"{age:g}" for age in manifest.ages)
+    own = {"sex": _as_texts(manifest.sexes), "age": ages, "projection": _as_texts(manifest.projections)}
+    return own | {name: _as_texts(sheet_column(manifest, name)) for name in columns if name not in own}
+
+
+def _as_texts(values: NDArray[np.object_]) -> tuple[str, ...]:
+    return tuple(str(value) for value in values)
+
+
+def evaluate_logits(logits: NDArray[np.float32], manifest: Manifest, blank: Blank) -> Evaluation:
+    """Study-level metrics of logits [N, 5], as training follows them."""
+    return evaluate(to_study_level(table_of(logits, manifest, blank)))
+
+
+def predict_split(
+    model: Path,
+    settings: Settings,
+    split: str,
+    progress: ProgressCallback = ignore_progress,
+    columns: Sequence[str] = (),
+) -> tuple[PredictionTable, BundleHeader, HowRun]:
+    """Run the model at `model` over a split, with torch in float32 unless asked otherwise; `columns` as in `table_of`.
+
+    Returns:
+        The image-level table, the model's header, and what ran it.
+
+    Raises:
+        RequestError: two splits share patients, and `settings.data.i_know` is not set.
+    """
+    header = read_header(model)
+    _warn_if_otherwise(header, settings.data)
+    manifest = load_usable(settings.data, split)
+    refuse_shared_patients(settings.data)
+    network, header = load_bundle(model)
+    engine = open_engine(model, network, header, settings.runtime, reported=True)
+    reading = Reading.by(header.image_preprocessing, settings.runtime)
+    cache = open_cache(manifest, settings.data, reading, progress).cache if settings.data.uses_cache else None
+    logits = manifest_logits(engine, manifest, reading, progress, f"reading {split}", cache)
+    table = table_of(logits, manifest, settings.data.blank, header.weights_sha256, columns)
+    return table, header, engine.how
+
+
+def _warn_if_otherwise(header: BundleHeader, data: DataSettings) -> None:
+    if header.views != data.views.value:
+        log.warning("the model was trained on %s views and is now run on %s", header.views, data.views)
