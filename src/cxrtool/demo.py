@@ -11,14 +11,13 @@ from cxrtool.files import write_csv, write_json
 from cxrtool.findings import FINDINGS
 from cxrtool.phantoms.dataset import write_phantom
 from cxrtool.predict.classifier import Classifier
-from cxrtool.progress import Progress, ProgressCallback, ignore_progress
+from cxrtool.progress import Progress, ProgressCallback, StopSignal, ignore_progress, never_stop
 from cxrtool.report.content import gather
 from cxrtool.report.page import write_report
 from cxrtool.settings import load_settings
 from cxrtool.tasks.evaluate import evaluate_model
 from cxrtool.tasks.tune import calibrate_model, tune_model
 from cxrtool.training.loop import train
-from cxrtool.training.run import StopSignal
 
 PATIENTS = 480
 IMAGE_SIZE = 96
@@ -67,7 +66,7 @@ class _Clock:
 
 
 def run_demo(
-    out: Path, seed: int = 0, progress: ProgressCallback = ignore_progress, stop: StopSignal = lambda: None
+    out: Path, seed: int = 0, progress: ProgressCallback = ignore_progress, stop: StopSignal = never_stop
 ) -> DemoResult:
     """Draw synthetic radiographs, train on them, and use the model as one would use a real one.
 

@@ -26,3 +26,11 @@ ProgressCallback = Callable[[Progress], None]
 
 def ignore_progress(_: Progress) -> None:
     """For callers that do not want to know."""
+
+
+StopSignal = Callable[[], int | None]
+"""Asked between steps of long work; a signal's number ends the work cleanly, None lets it go on."""
+
+
+def never_stop() -> None:
+    """For callers that stop work in no other way than ending the process."""

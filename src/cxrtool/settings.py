@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
 from cxrtool.choices import (
@@ -57,6 +57,32 @@ def automatic_workers(processors: int) -> int:
     return min(max(processors, 2), 16)
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What is refused before memory is taken.
+
+    Attributes:
+        megapixels: of an image, by its header; the default is four times a large digital radiograph.
+        file_mib: size of a file in MiB.
+    """
+
+    megapixels: int = 64
+    file_mib: int = 256
+
+    @property
+    def pixels(self) -> int:
+        """The largest number of pixels."""
+        return self.megapixels * 1_000_000
+
+    @property
+    def file_bytes(self) -> int:
+        """The largest file."""
+        return self.file_mib * 2**20
+
+
+DEFAULT_LIMITS = Limits()
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -80,6 +106,17 @@ class DataSettings(_Section):
         default=None, description="keep decoded pixels on disk and read those; so it is where a cache_dir is given"
     )
     cache_dir: Path | None = Field(default=None, description="where pixels are kept; DATA/.cxr-cache unless given")
+
+    @property
+    def folder(self) -> Path:
+        """The data folder.
+
+        Raises:
+            RequestError: none is given.
+        """
+        if self.root is None:
+            raise RequestError("no data is given", "Name the folder with --data.")
+        return self.root
 
     @property
     def uses_cache(self) -> bool:
@@ -167,6 +204,11 @@ class RuntimeSettings(_Section):
         return automatic_workers(usable_processors()) if self.workers == "auto" else self.workers
 
     @property
+    def limits(self) -> Limits:
+        """What is too large to be read."""
+        return Limits(self.max_megapixels, self.max_file_mib)
+
+    @property
     def for_maps(self) -> "RuntimeSettings":
         """The same machine for what needs gradients, which only torch has."""
         precision = Precision.AUTO if self.precision is Precision.INT8 else self.precision
@@ -249,12 +291,10 @@ class LocalizeSettings(_Section):
     faithfulness: int = Field(default=0, ge=0, description="image and finding pairs for sanity, insertion, deletion")
 
 
-class Settings(BaseSettings):
+class Settings(_Section):
     """Every setting of every command."""
 
-    model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter="__", protected_namespaces=()
-    )
+    model_config = ConfigDict(protected_namespaces=())
 
     model: Path | None = Field(default=None, description="run folder or bundle file")
     runs: Path = Field(default=Path("runs"), description="where runs are written and looked for")
@@ -267,17 +307,11 @@ class Settings(BaseSettings):
     explain: ExplainSettings = ExplainSettings()
     localize: LocalizeSettings = LocalizeSettings()
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read nothing by itself: `load_settings` gives the merged values."""
-        return (init_settings,)
+
+class _Environment(Settings, BaseSettings):
+    """The settings as pydantic-settings' own source of ``CXR_*`` variables reads them."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__")
 
 
 @dataclass(frozen=True)
@@ -299,6 +333,19 @@ class ResolvedSettings:
     def to_yaml(self) -> str:
         """The values as a YAML file that ``--config`` reads back."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+    def changed(self, source: str, **values: object) -> "ResolvedSettings":
+        """The same settings but for some, checked again.
+
+        Args:
+            source: where the new values come from, as `rows` shows it.
+            values: by dotted key, as ``**{"train.seed": 1}``.
+
+        Raises:
+            RequestError: as `load_settings`.
+        """
+        merged = load_settings({key: value for key, value, _ in self.rows()} | values, environ={})
+        return ResolvedSettings(merged.settings, {**self.sources, **dict.fromkeys(values, source)})
 
     def rows(self) -> list[tuple[str, object, str]]:
         """(key, value, source) of every setting."""
@@ -360,7 +407,7 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
             near = difflib.get_close_matches(name, [_variable(key) for key in _known_keys()], n=1)
             hint = f"Did you mean {near[0]}?" if near else "See `cxr config` for all names."
             raise RequestError(f"environment variable {name} is no setting", hint)
-    source = EnvSettingsSource(Settings, env_prefix=ENV_PREFIX, env_nested_delimiter="__")
+    source = EnvSettingsSource(_Environment)
     source.env_vars = {name.lower(): value for name, value in environ.items()}
     try:
         return source()

@@ -77,12 +77,11 @@ def _prepare(settings: Settings, splits: list[str] | None) -> dict[str, "CacheRe
     from cxrtool.data.preprocessing import Preprocessing
     from cxrtool.data.radiograph import Reading
 
-    assert settings.data.root is not None
-    present = available_splits(settings.data.root)
+    present = available_splits(settings.data.folder)
     wished = splits or [name for name in present if name != "test"]
     for name in wished:
         if name not in present:
-            raise RequestError(f"--split {name}: {settings.data.root} has none", f"It has {', '.join(present)}.")
+            raise RequestError(f"--split {name}: {settings.data.folder} has none", f"It has {', '.join(present)}.")
     manifests = {name: load_usable(settings.data, name) for name in wished}
     reading = Reading.by(Preprocessing(image_size=settings.train.image_size), settings.runtime)
     with graceful_stop() as stop, console.progress_bar() as progress:

@@ -38,10 +38,9 @@ def check_data(
     cxr check-data CheXpert-v1.0-small --samples 12
     """
     from cxrtool.data.checks import check_data as run_checks
-    from cxrtool.data.images import Limits
 
     runtime, outside = resolved.settings.runtime, resolved.settings.data.allow_outside
-    limits = Limits(runtime.max_megapixels, runtime.max_file_mib)
+    limits = runtime.limits
     with console.progress_bar() as progress:
         report = run_checks(
             data,

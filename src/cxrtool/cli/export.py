@@ -30,13 +30,12 @@ def export(
     cxr export runs/my-run --format onnx
     cxr export runs/my-run --format openvino --precision int8 --images CheXpert-v1.0-small/train
     """
-    from cxrtool.data.images import Limits
     from cxrtool.engines.export import ExportSettings, export_model
 
     resolved = load_settings({"model": model})
     path = chosen_model(resolved)
     runtime = resolved.settings.runtime
-    limits = Limits(runtime.max_megapixels, runtime.max_file_mib)
+    limits = runtime.limits
     with console.progress_bar() as progress:
         wished = ExportSettings(kind, precision, images, out, runtime.reading_threads, limits)
         made = export_model(path, wished, progress)

@@ -1,15 +1,16 @@
 """Ending long work cleanly when a signal asks for it."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from cxrtool.cli import console
+from cxrtool.progress import StopSignal
 
 
 @contextmanager
-def graceful_stop() -> Iterator[Callable[[], int | None]]:
+def graceful_stop() -> Iterator[StopSignal]:
     """The first SIGINT or SIGTERM asks the loop to end after its step; a second one ends at once."""
     asked: list[int] = []
 

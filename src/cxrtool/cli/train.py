@@ -67,7 +67,7 @@ def train(
     from cxrtool.training.loop import train as run_training
 
     if amp is not None:
-        resolved = _merge(resolved, {"runtime.precision": "bf16" if amp else "fp32"})
+        resolved = resolved.changed("command line", **{"runtime.precision": "bf16" if amp else "fp32"})
     if resume is not None:
         resolved = _of_run(resume, resolved)
         if out is not None:
@@ -75,12 +75,6 @@ def train(
     with graceful_stop() as stop, console.progress_bar() as progress:
         result = run_training(resolved, out, resume, progress, stop)
     _show(result, json_output)
-
-
-def _merge(resolved: ResolvedSettings, more: dict[str, object]) -> ResolvedSettings:
-    values = {key: value for key, value, _ in resolved.rows()} | more
-    merged = load_settings(values, environ={})
-    return ResolvedSettings(merged.settings, {**resolved.sources, **dict.fromkeys(more, "command line")})
 
 
 def _of_run(run: Path, resolved: ResolvedSettings) -> ResolvedSettings:

@@ -16,7 +16,7 @@ import shutil
 import time
 import weakref
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,7 +35,7 @@ from cxrtool.data.radiograph import Reading, read_pixels
 from cxrtool.data.read_ahead import read_ahead
 from cxrtool.errors import CxrError, InterruptedWorkError, RequestError
 from cxrtool.files import sha256_of_file, write_bytes, write_text
-from cxrtool.progress import Progress, ProgressCallback, ignore_progress
+from cxrtool.progress import Progress, ProgressCallback, StopSignal, ignore_progress, never_stop
 from cxrtool.settings import DataSettings
 
 log = logging.getLogger(__name__)
@@ -49,9 +49,6 @@ _SPOT_CHECKS = 8
 _SYNC_BYTES = 512 * 2**20
 _STAT_CHUNK = 512
 _ELSEWHERE = "Free space there, or name another place with --cache-dir."
-
-StopSignal = Callable[[], int | None]
-"""Asked after each image; a signal's number ends the work."""
 
 
 class _Sidecar(BaseModel):
@@ -119,11 +116,9 @@ def caches_folder(data: DataSettings) -> Path:
     Raises:
         RequestError: no data folder is given.
     """
-    if data.root is None:
-        raise RequestError("no data is given", "Name the folder with --data.")
     if data.cache_dir is None:
-        return data.root / CACHE_NAME
-    real = data.root.resolve()
+        return data.folder / CACHE_NAME
+    real = data.folder.resolve()
     return data.cache_dir / f"{real.name}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:8]}"
 
 
@@ -132,7 +127,7 @@ def open_cache(
     data: DataSettings,
     reading: Reading,
     progress: ProgressCallback = ignore_progress,
-    stop: StopSignal = lambda: None,
+    stop: StopSignal = never_stop,
 ) -> CacheResult:
     """The cache of a manifest's pixels, built first where there is none that fits.
 

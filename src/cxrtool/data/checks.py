@@ -10,12 +10,13 @@ import numpy as np
 
 from cxrtool.choices import Views
 from cxrtool.data.dataset import missing_images, shared_patients
-from cxrtool.data.images import DEFAULT_LIMITS, Limits, read, read_facts, shown
+from cxrtool.data.images import read, read_facts, shown
 from cxrtool.data.manifest import Manifest, available_splits, load_manifest
 from cxrtool.data.read_ahead import read_ahead
 from cxrtool.errors import CxrError
 from cxrtool.files import sha256_of_file
 from cxrtool.findings import FINDINGS, UNCERTAIN
+from cxrtool.settings import DEFAULT_LIMITS, Limits
 
 _EXAMPLES = 5
 _HEADERS_READ = 200

@@ -96,9 +96,7 @@ def load_usable(data: DataSettings, split: str) -> Manifest:
         SheetError: the sheet cannot be used.
         RequestError: no data folder is given, more rows than `data.max_missing` lack their image, or none is left.
     """
-    if data.root is None:
-        raise RequestError("no data is given", "Name the folder with --data.")
-    manifest = load_manifest(data.root, split, data.views, data.allow_outside)
+    manifest = load_manifest(data.folder, split, data.views, data.allow_outside)
     missing = missing_images(manifest)
     count = int(missing.rows.sum())
     if count:
@@ -135,7 +133,7 @@ def refuse_shared_patients(data: DataSettings) -> None:
     """
     if data.root is None:
         return
-    found = shared_patients(load_manifest(data.root, split, Views.ALL) for split in available_splits(data.root))
+    found = shared_patients(load_manifest(data.folder, split, Views.ALL) for split in available_splits(data.root))
     if not found:
         return
     if not data.i_know:

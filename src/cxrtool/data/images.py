@@ -23,6 +23,7 @@ from cxrtool.data.decoded import Decoded, ImageWarning
 from cxrtool.data.dicom import is_dicom
 from cxrtool.data.screening import COLOUR_SPREAD
 from cxrtool.errors import ImageError
+from cxrtool.settings import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from cxrtool.data.dicom import Window
@@ -44,32 +45,6 @@ _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 
 # On stderr, of bad tags and of what lies between its own limit and twice that: what counts is refused here.
 warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What is refused before memory is taken.
-
-    Attributes:
-        megapixels: of an image, by its header; the default is four times a large digital radiograph.
-        file_mib: size of a file in MiB.
-    """
-
-    megapixels: int = 64
-    file_mib: int = 256
-
-    @property
-    def pixels(self) -> int:
-        """The largest number of pixels."""
-        return self.megapixels * 1_000_000
-
-    @property
-    def file_bytes(self) -> int:
-        """The largest file."""
-        return self.file_mib * 2**20
-
-
-DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from cxrtool.data.decoded import ImageWarning
 from cxrtool.data.dicom import Window
-from cxrtool.data.images import DEFAULT_LIMITS, Limits, read, shown
+from cxrtool.data.images import read, shown
 from cxrtool.data.preprocessing import Preprocessing, preprocess
 from cxrtool.data.read_ahead import read_ahead
 from cxrtool.data.screening import screen
 from cxrtool.errors import CxrError, ImageError
-from cxrtool.settings import RuntimeSettings
+from cxrtool.settings import DEFAULT_LIMITS, Limits, RuntimeSettings
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Reading:
             runtime.batch_size,
             runtime.reading_threads,
             runtime.read_timeout,
-            limits=Limits(runtime.max_megapixels, runtime.max_file_mib),
+            limits=runtime.limits,
         )
 
 

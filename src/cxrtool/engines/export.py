@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cxrtool.choices import Backend, ExportFormat, Precision
-from cxrtool.data.images import DEFAULT_LIMITS, Limits, list_images
+from cxrtool.data.images import list_images
 from cxrtool.data.radiograph import Radiograph, Reading, radiograph_batches
 from cxrtool.engines.device import sigmoid
 from cxrtool.engines.export_record import (
@@ -45,6 +45,7 @@ from cxrtool.model.bundle import BundleHeader, current_versions, load_bundle, no
 from cxrtool.model.densenet import ChestNet
 from cxrtool.phantoms.check_images import check_images
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
+from cxrtool.settings import DEFAULT_LIMITS, Limits
 
 log = logging.getLogger(__name__)
 

@@ -190,10 +190,9 @@ def _map_thresholds(
     """Where to cut each finding's maps: chosen on valid, else None for Otsu's threshold."""
     wished = settings.localize
     otsu: dict[str, float | None] = dict.fromkeys(FINDINGS)
-    assert settings.data.root is not None
     if wished.otsu:
         return otsu, []
-    if wished.split == "valid" or "valid" not in available_splits(settings.data.root):
+    if wished.split == "valid" or "valid" not in available_splits(settings.data.folder):
         return otsu, ["maps are cut by Otsu's threshold: there is no other split to choose one on"]
     measured, _ = _localize(classifier, load_usable(settings.data, "valid"), truth, method, wished, None, progress)
     chosen = {finding: choose_map_threshold(one) for finding, one in measured.items()}

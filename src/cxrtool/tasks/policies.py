@@ -13,13 +13,12 @@ from cxrtool.files import write_json
 from cxrtool.findings import UncertaintyPolicy
 from cxrtool.model.resolve import resolve_model
 from cxrtool.predict.split import predict_split
-from cxrtool.progress import ProgressCallback, ignore_progress
-from cxrtool.settings import ResolvedSettings, load_settings
+from cxrtool.progress import ProgressCallback, StopSignal, ignore_progress, never_stop
+from cxrtool.settings import ResolvedSettings
 from cxrtool.tasks.compare import write_comparison
 from cxrtool.tasks.evaluate import bootstrap_settings
 from cxrtool.training.folder import can_begin_anew
 from cxrtool.training.loop import train
-from cxrtool.training.run import StopSignal
 from cxrtool.training.state import has_state, newest_state
 
 log = logging.getLogger(__name__)
@@ -82,7 +81,7 @@ def compare_policies(
     seeds: int,
     out: Path,
     progress: ProgressCallback = ignore_progress,
-    stop: StopSignal = lambda: None,
+    stop: StopSignal = never_stop,
 ) -> PolicyComparison:
     """Train every policy with every seed, then compare them on valid and on test.
 
@@ -101,9 +100,7 @@ def compare_policies(
         InterruptedWorkError: `stop` gave a signal.
     """
     settings = resolved.settings
-    if settings.data.root is None:
-        raise RequestError("no data is given", "Name the folder with --data.")
-    splits = [split for split in ("valid", "test") if split in available_splits(settings.data.root)]
+    splits = [split for split in ("valid", "test") if split in available_splits(settings.data.folder)]
     runs: dict[str, tuple[Path, ...]] = {}
     for policy in policies:
         folders = []
@@ -126,9 +123,7 @@ def compare_policies(
 
 
 def _with(resolved: ResolvedSettings, policy: str, seed: int) -> ResolvedSettings:
-    values = {key: value for key, value, _ in resolved.rows()} | {"train.policy": policy, "train.seed": seed}
-    own = {"train.policy": "cxr compare", "train.seed": "cxr compare"}
-    return ResolvedSettings(load_settings(values, environ={}).settings, {**resolved.sources, **own})
+    return resolved.changed("cxr compare", **{"train.policy": policy, "train.seed": seed})
 
 
 def _finish(resolved: ResolvedSettings, folder: Path, progress: ProgressCallback, stop: StopSignal) -> None:

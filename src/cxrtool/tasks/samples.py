@@ -7,12 +7,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxrtool.data.dataset import missing_images
-from cxrtool.data.images import DEFAULT_LIMITS, Limits, read
+from cxrtool.data.images import read
 from cxrtool.data.manifest import Manifest, available_splits, load_manifest
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.data.radiograph import read_pixels
 from cxrtool.explain.pictures import contact_sheet, write_png
 from cxrtool.findings import FINDINGS
+from cxrtool.settings import DEFAULT_LIMITS, Limits
 
 _LETTERS = {1.0: "1", 0.0: "0", -1.0: "-1"}
 

@@ -22,7 +22,7 @@ from cxrtool.files import sweep_partials, write_json
 from cxrtool.model.bundle import BUNDLE_NAME, digest_of_weights
 from cxrtool.model.densenet import ChestNet, build_network
 from cxrtool.predict.split import evaluate_logits, manifest_logits
-from cxrtool.progress import Progress, ProgressCallback, ignore_progress
+from cxrtool.progress import Progress, ProgressCallback, StopSignal, ignore_progress, never_stop
 from cxrtool.settings import ResolvedSettings, TrainSettings
 from cxrtool.training.augment import augment, draw_changes, epoch_order
 from cxrtool.training.folder import (
@@ -36,7 +36,7 @@ from cxrtool.training.folder import (
 )
 from cxrtool.training.loss import masked_bce
 from cxrtool.training.memory import batch_that_fits
-from cxrtool.training.run import Run, StopSignal, bundle_header, describe_run, prepare_run, with_caches
+from cxrtool.training.run import Run, bundle_header, describe_run, prepare_run, with_caches
 from cxrtool.training.state import (
     STATE_NAME,
     EpochRecord,
@@ -74,7 +74,7 @@ def train(
     out: Path | None = None,
     resume: Path | None = None,
     progress: ProgressCallback = ignore_progress,
-    stop: StopSignal = lambda: None,
+    stop: StopSignal = never_stop,
 ) -> TrainResult:
     """Train one model on DATA's train split and choose its best epoch on valid.
 

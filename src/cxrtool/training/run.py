@@ -1,7 +1,6 @@
 """What a run is made of, and what its folder says about it."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,16 +30,13 @@ from cxrtool.model.bundle import (
     now,
 )
 from cxrtool.model.densenet import ChestNet
-from cxrtool.progress import ProgressCallback
+from cxrtool.progress import ProgressCallback, StopSignal
 from cxrtool.settings import ResolvedSettings, Settings
 from cxrtool.training.folder import SETTINGS_NAME
 from cxrtool.training.loss import positive_weights
 from cxrtool.training.state import EpochRecord
 
 log = logging.getLogger(__name__)
-
-StopSignal = Callable[[], int | None]
-"""Asked between steps; a signal's number ends the run cleanly."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +65,6 @@ class Run:
 
 
 def prepare_run(settings: Settings, folder: Path, progress: ProgressCallback, stop: StopSignal) -> Run:
-    if settings.data.root is None:
-        raise RequestError("no data is given", "Name the folder with --data.")
     torch.set_float32_matmul_precision(settings.runtime.matmul_precision.value)
     torch.backends.cudnn.benchmark = settings.runtime.cudnn_benchmark
     refuse_shared_patients(settings.data)
@@ -122,7 +116,6 @@ def _with_cache(run: Run, split: Split) -> Split:
 
 
 def _load_split(settings: Settings, split: str) -> Split:
-    assert settings.data.root is not None
     manifest = load_usable(settings.data, split)
     policy = settings.train.uncertainty if split == "train" else EVALUATION_POLICY
     targets, mask = encode_labels(manifest.raw_labels, policy, settings.data.blank)
