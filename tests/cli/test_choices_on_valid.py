@@ -118,9 +118,9 @@ def test_calibration_changes_probabilities_and_neither_ranks_nor_decisions(
 def test_a_threshold_at_the_probability_stays_positive_when_calibrated(call: Call, phantoms: Path, run: Path) -> None:
     image = next((phantoms / "test").rglob("*frontal.jpg"))
     probabilities = Classifier.load(run).predict(image).probabilities
-    from cxrtool.model.bundle import change_header
+    from cxrtool.model.bundle import change_header, open_bundle
 
-    change_header(run / "model.safetensors", thresholds=dict(probabilities))
+    change_header(open_bundle(run / "model.safetensors"), thresholds=dict(probabilities))
     assert len(Classifier.load(run).predict(image).positives) == 5
     call("calibrate", "--data", phantoms, "--model", run)
     assert len(Classifier.load(run).predict(image).positives) == 5
