@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests_support import change_header
 
 COUNTING = """
 import atexit, json, os, sys
@@ -49,7 +52,7 @@ COMMANDS = {
     "compare": "compare RUN other --data DATA",
     "report": "report RUN --data DATA --top 1",
     "predict": "predict DATA/test --recursive --model RUN --json",
-    "explain": "explain DATA/test/patient00001 --recursive --model RUN --out maps",
+    "explain": "explain DATA/test --recursive --model RUN --out maps",
     "info": "info RUN",
     "check-data": "check-data DATA --samples 4",
     "cache": "cache DATA --image-size 32 --split train --split valid",
@@ -94,9 +97,7 @@ def test_a_sheet_and_a_bundle_are_opened_once(
     text = COMMANDS[command].replace("DATA", str(few)).replace("RUN", str(run))
     found = opens(text.split(), tmp_path)
     sheets = {path.name: count for path, count in found.items() if path.parent == few and path.suffix == ".csv"}
-    bundles = {
-        str(path.relative_to(tmp_path)): count for path, count in found.items() if path.suffix == ".safetensors"
-    }
+    bundles = {str(path.relative_to(tmp_path)): count for path, count in found.items() if path.suffix == ".safetensors"}
     record_property("opens", sheets | bundles)
     sys.stdout.write(f"{command}: {sheets | bundles}\n")
     assert sheets == dict.fromkeys(SHEETS.get(command, {"train.csv", "valid.csv", "test.csv"}), 1)
@@ -106,10 +107,12 @@ def test_a_sheet_and_a_bundle_are_opened_once(
     assert bundles == {f"{model}/model.safetensors": 1 for model in models}
 
 
-def test_the_hook_sees_a_file_that_is_opened_twice(tmp_path: Path, run: Path) -> None:
-    """Otherwise the tests above would pass whatever happened."""
-    (tmp_path / "twice").mkdir()
-    for name in ("a", "b"):
-        (tmp_path / "twice" / name).symlink_to(run)
-    found = opens(["info"], tmp_path) if False else opens(["compare", str(run), str(run), "--data", str(few_of(run))], tmp_path)
-    assert found[run / "model.safetensors"] == 2
+def test_of_several_runs_only_the_newest_is_read_further_than_its_header(run: Path, tmp_path: Path) -> None:
+    """The hook sees what is opened twice, too; otherwise the tests above would pass whatever happened."""
+    runs = [tmp_path / "runs" / name for name in ("older", "newer")]
+    for folder, created in zip(runs, ("2026-01-01T00:00:00", "2026-02-01T00:00:00"), strict=True):
+        folder.mkdir(parents=True)
+        shutil.copy(run / "model.safetensors", folder)
+        change_header(folder / "model.safetensors", created=created)
+    found = opens(["info"], tmp_path)
+    assert [found[folder / "model.safetensors"] for folder in runs] == [1, 2]
