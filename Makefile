@@ -25,7 +25,7 @@ lint: $(VENV)/installed
 	$(BIN)/lint-imports
 
 docs: $(VENV)/installed
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 reference: $(VENV)/installed
 	$(BIN)/python tools/reference.py
