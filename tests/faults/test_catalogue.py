@@ -833,7 +833,7 @@ ELSEWHERE = {
 """Entries whose fault is no single command, and the test that makes it."""
 
 NOT_OURS = {
-    69: "there are no worker processes to be killed: threads read (docs/design.md)",
+    69: "there are no worker processes to be killed: threads read (docs/reliability.md)",
     70: "threads need no /dev/shm",
 }
 """Entries that do not apply, and why."""
