@@ -223,6 +223,7 @@ def test_auto_takes_an_export_that_fits_and_never_int8_nor_for_figures(
     model_with: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "bf16_pays", lambda _device: False)
+    monkeypatch.setattr(engines, "CLOSE_ENOUGH", 1.0)  # how far bf16 moves this model depends on the processor
     model = model_with((OPENVINO, Precision.INT8))
     network, header = load_bundle(model)
 
