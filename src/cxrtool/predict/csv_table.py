@@ -6,9 +6,9 @@ same. Whole batches only: a row alone in a batch may differ in its last digit fr
 """
 
 import csv
-import fcntl
 import io
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import TextIO
 
 from cxrtool.errors import RequestError, WriteError
-from cxrtool.files import cannot_write, csv_cell, csv_row, is_same_file, sync_folder, write_json
+from cxrtool.files import cannot_write, csv_cell, csv_row, sync_folder, write_json
 from cxrtool.findings import FINDINGS
+from cxrtool.locks import NoLocksError, is_same_file, try_lock
 from cxrtool.predict.classifier import Prediction
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ("path", *FINDINGS, "positive", "error", "warnings")
 
@@ -80,7 +83,7 @@ def open_table(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("a+", encoding="utf-8", newline="") as file:
-            _lock(file, partial, path)
+            locked = _lock(file, partial, path)
             file.seek(0)
             kept, size = _kept_rows(file.read(), about, identity) if resume else ([], 0)
             paths = _same_inputs(paths, kept, name_of)
@@ -102,6 +105,8 @@ def open_table(
                 raise
             file.flush()
             os.fsync(file.fileno())
+            if not locked:
+                file.close()  # Windows, where there are no such locks, renames no open file
             partial.replace(path)
             sync_folder(path.parent)
         about.unlink(missing_ok=True)
@@ -116,14 +121,20 @@ def _full(path: Path, error: OSError) -> WriteError:
     return WriteError(cannot_write(path, error).message, advice)
 
 
-def _lock(file: TextIO, partial: Path, path: Path) -> None:
+def _lock(file: TextIO, partial: Path, path: Path) -> bool:
+    """Whether the table is ours alone now; False where files cannot be locked, and nobody can say.
+
+    Raises:
+        RequestError: another process writes it.
+    """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        free = is_same_file(file.fileno(), partial)  # not if another process has finished its table in between
-    except BlockingIOError:
-        free = False
-    if not free:
-        raise RequestError(f"another process writes {path}", "Wait for it, or name another --csv.")
+        free = try_lock(file.fileno())
+    except NoLocksError as error:
+        log.warning("%s cannot be locked (%s): let no second process write it", path, error.strerror or error)
+        return False
+    if free and is_same_file(file.fileno(), partial):  # not if another has finished its table in between
+        return True
+    raise RequestError(f"another process writes {path}", "Wait for it, or name another --csv.")
 
 
 def _cells(prediction: Prediction, name: str) -> list[object]:

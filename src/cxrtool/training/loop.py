@@ -18,7 +18,8 @@ from cxrtool.data.images import shown
 from cxrtool.engines.engine import torch_engine
 from cxrtool.errors import CxrError, InterruptedWorkError, RequestError, WriteError, first_line, is_out_of_memory
 from cxrtool.evaluation.metrics import Evaluation
-from cxrtool.files import sweep_partials, write_json
+from cxrtool.files import write_json
+from cxrtool.locks import sweep_partials
 from cxrtool.model.bundle import BUNDLE_NAME, digest_of_weights
 from cxrtool.model.densenet import ChestNet, build_network
 from cxrtool.predict.split import evaluate_logits, manifest_logits
