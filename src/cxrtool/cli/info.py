@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cxrtool.cells import UNDEFINED, cell
 from cxrtool.cli import console
 from cxrtool.cli.inputs import chosen_model
 from cxrtool.cli.options import JsonOption
@@ -58,7 +59,7 @@ def info(
         "findings (valid, at the best epoch)",
         ["finding", "threshold", "AUROC", "AUPRC"],
         [
-            [finding, f"{threshold:.2f}", *(_figure(header.metrics, finding, name) for name in ("auroc", "auprc"))]
+            [finding, cell(threshold, 2), *(_figure(header.metrics, finding, name) for name in ("auroc", "auprc"))]
             for finding, threshold in header.effective_thresholds.items()
         ],
     )
@@ -75,7 +76,7 @@ def _figure(metrics: Mapping[str, Any], finding: str, name: str) -> object:
 def _split_line(data: Mapping[str, "SplitDigest"], split: str) -> str:
     digest = data.get(split)
     if digest is None:
-        return "–"
+        return UNDEFINED
     return f"{digest.images} images, {digest.patients} patients ({digest.sheet}, {digest.sheet_sha256[:12]})"
 
 
