@@ -17,15 +17,23 @@ if TYPE_CHECKING:
 
 
 def info(
-    model: Annotated[Path | None, typer.Argument(help="Run folder or bundle file. \\[default: the newest run]")] = None,
+    model: Annotated[
+        Path | None, typer.Argument(help="Run folder, bundle file, or table (.csv). \\[default: the newest run]")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Print what a bundle says of itself: policy, thresholds, training, data, metrics, versions.
 
+    Of a CSV file it says whether it is a table of cxr eval or of cxr predict.
+
     \b
     cxr info runs/my-run
     cxr info model.safetensors --json
+    cxr info predictions.csv
     """
+    if model is not None and model.suffix.lower() == ".csv":
+        _show_table(model, json_output)
+        return
     from cxrtool.model.bundle import read_header
 
     path = chosen_model(load_settings({"model": model}))
@@ -63,6 +71,18 @@ def info(
             for finding, threshold in header.effective_thresholds.items()
         ],
     )
+
+
+def _show_table(path: Path, json_output: bool) -> None:
+    from cxrtool.evaluation.table_kind import describe_table
+
+    table = describe_table(path)
+    if json_output:
+        console.print_json(table.to_dict())
+        return
+    facts = {"table": table.kind.value, "rows": table.rows, "columns": ", ".join(table.columns)}
+    console.print_facts(str(path), facts)
+    console.say(f"This is {table.meaning}.")
 
 
 def _figure(metrics: Mapping[str, Any], finding: str, name: str) -> object:
