@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from cxrtool.evaluation.intervals import Draws, Interval
 from cxrtool.evaluation.ranking import rank_by_score
@@ -65,7 +65,8 @@ def structural_components(targets: ArrayLike, scores: ArrayLike) -> tuple[Draws,
     return placements[positive], placements[~positive]
 
 
-def _placed(lower: Draws, called: Draws, others: int) -> Draws:
+def _placed(lower: NDArray[np.int64], called: NDArray[np.int64], others: int) -> Draws:
     """Of each distinct score the share of `others` cases below it, ties as one half; [G]."""
     tied = np.diff(called, prepend=0)
-    return (lower + lower + tied) / 2 / max(1, others)
+    placed: Draws = (lower + lower + tied) / 2 / max(1, others)
+    return placed

@@ -103,11 +103,6 @@ class Counts:
         """Mean of recall and specificity."""
         return (self.recall + self.specificity) / 2
 
-    @property
-    def youden(self) -> float:
-        """Recall + specificity - 1 (Youden 1950)."""
-        return self.recall + self.specificity - 1
-
 
 def ratio(numerator: float, denominator: float) -> float:
     """Their quotient, NaN over 0."""
