@@ -136,7 +136,10 @@ def sweep_partials(folder: Path) -> int:
             descriptor = os.open(path, os.O_RDONLY)
             try:
                 if try_lock(descriptor):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    if path.is_dir():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
                     swept += 1
             finally:
                 os.close(descriptor)
