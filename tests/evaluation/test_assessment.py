@@ -6,8 +6,8 @@ import pytest
 
 from cxrtool.choices import Criterion, Level, MistakeKind
 from cxrtool.errors import RequestError
-from cxrtool.evaluation.assessment import AssessmentSettings, assess, interval_text
-from cxrtool.evaluation.intervals import BootstrapSettings, Interval
+from cxrtool.evaluation.assessment import AssessmentSettings, assess
+from cxrtool.evaluation.intervals import BootstrapSettings
 from cxrtool.evaluation.metrics import auroc
 from cxrtool.evaluation.mistakes import find_mistakes
 from cxrtool.evaluation.subgroups import age_band, subgroup_figures
@@ -116,9 +116,3 @@ def test_a_studys_mistake_leads_to_its_surest_image() -> None:
     (mistake,) = find_mistakes(table, HALF, finding="Edema")
     assert mistake.path == table.ids[1]
     assert mistake.probability == pytest.approx(0.9)
-
-
-def test_interval_text() -> None:
-    assert interval_text(None, None) == "–"
-    assert interval_text(0.5, Interval(None, None)) == "0.5000"
-    assert interval_text(0.5, Interval(0.4, 0.6), 2) == "0.50 (0.40-0.60)"

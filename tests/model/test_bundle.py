@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import struct
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from cxrtool.errors import ModelError, RequestError
+from cxrtool.evaluation.calibration import Scaling
 from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import BUNDLE_NAME, load_bundle, read_header, save_bundle
 from cxrtool.model.resolve import resolve_model
@@ -141,3 +143,43 @@ def test_90_a_model_is_found_by_file_folder_or_newest_run(bundle: Path, tmp_path
             resolve_model(given, runs)
     with pytest.raises(ModelError, match="no model"):
         resolve_model(None, tmp_path / "empty")
+
+
+def calibration_as_in_a_file(**edema: object) -> dict[str, object]:
+    """What calibrated bundles have held since their first version."""
+    scalings = {finding: {"slope": 1.5, "intercept": -0.25} for finding in FINDINGS}
+    return {
+        "method": "platt",
+        "scalings": scalings | {"Edema": edema},
+        "split": "valid",
+        "level": "study",
+        "rows": 40,
+        "sheet_sha256": "0" * 64,
+    }
+
+
+def test_a_calibration_written_before_is_read_and_written_as_it_was(bundle: Path, tmp_path: Path) -> None:
+    stored = calibration_as_in_a_file(slope=0.75, intercept=0)
+    change_header(bundle, calibration=stored)
+    network, header = load_bundle(bundle)
+    assert header.scalings == dict.fromkeys(FINDINGS, Scaling(1.5, -0.25)) | {"Edema": Scaling(0.75, 0.0)}
+    save_bundle(tmp_path / "again.safetensors", network.state_dict(), header)
+    metadata = bundle_parts(tmp_path / "again.safetensors")[0]["__metadata__"]
+    assert json.loads(metadata["cxrtool"])["calibration"] == stored
+
+
+@pytest.mark.parametrize(
+    "edema",
+    [
+        {"slope": 0, "intercept": 0},
+        {"slope": -1.0, "intercept": 0},
+        {"slope": 1.0},
+        {"intercept": 1.0},
+        {"slope": 1.0, "intercept": "much"},
+        {"slope": 1.0, "intercept": 0, "more": 1},
+    ],
+)
+def test_a_scaling_that_is_none_is_refused(bundle: Path, edema: dict[str, object]) -> None:
+    change_header(bundle, calibration=calibration_as_in_a_file(**edema))
+    with pytest.raises(ModelError, match=r"calibration\.scalings\.Edema"):
+        read_header(bundle)
