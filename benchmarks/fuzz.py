@@ -201,10 +201,10 @@ def read_image(path: Path) -> None:
 
 def read_bundle(path: Path) -> None:
     from cxrtool.errors import ModelError
-    from cxrtool.model.bundle import load_bundle
+    from cxrtool.model.bundle import open_bundle
 
     try:
-        load_bundle(path)
+        open_bundle(path)
     except ModelError as error:
         if "\n" in error.message:
             raise AssertionError(f"a message of several lines: {error.message!r}") from None

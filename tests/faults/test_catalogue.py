@@ -28,7 +28,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELos
 from bad_inputs import BAD_DICOMS, BAD_FILES, BAD_SHEETS, HEADER, ROW, dicom, encoded, picture, png_of
 from conftest import Call, Done, run_cxr
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import BUNDLE_NAME, load_bundle, save_bundle
+from cxrtool.model.bundle import BUNDLE_NAME, open_bundle, save_bundle
 from tests_support import change_header
 
 
@@ -669,9 +669,9 @@ def nothing_ran(scene: Scene, done: Done) -> None:
 
 def change_weights(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Callable[[Path], object]:
     def apply(path: Path) -> None:
-        network, header = load_bundle(path)
-        weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        save_bundle(path, change(weights), header)
+        bundle = open_bundle(path)
+        weights = {name: tensor.clone() for name, tensor in bundle.network.state_dict().items()}
+        save_bundle(path, change(weights), bundle.header)
 
     return apply
 

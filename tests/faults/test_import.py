@@ -17,7 +17,7 @@ from cxrtool.data.images import read
 from cxrtool.data.preprocessing import Preprocessing, preprocess
 from cxrtool.errors import ModelError, RequestError
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import load_bundle, read_header
+from cxrtool.model.bundle import open_bundle, read_header
 from cxrtool.model.foreign import ImportSettings, import_checkpoint, parse_findings
 
 
@@ -101,7 +101,7 @@ def test_what_people_call_things(theirs: nn.Module, tmp_path: Path, key: str | N
     state: Any = renamed(theirs.state_dict(), head, prefix)
     torch.save(state if key is None else {key: state, "optimizer": {"state": {}}}, tmp_path / "best.pt")
     import_checkpoint(tmp_path / "best.pt", tmp_path / "a.safetensors", ImportSettings(image_size=64))
-    ours = load_bundle(tmp_path / "a.safetensors")[0].state_dict()
+    ours = open_bundle(tmp_path / "a.safetensors").network.state_dict()
     for name, tensor in theirs.state_dict().items():
         torch.testing.assert_close(ours[name], tensor, rtol=0, atol=0)
 
@@ -116,7 +116,7 @@ def test_half_precision_and_torchvisions_old_names(theirs: nn.Module, tmp_path: 
     }
     torch.save(old, tmp_path / "old.pth")
     import_checkpoint(tmp_path / "old.pth", tmp_path / "a.safetensors", ImportSettings())
-    ours = load_bundle(tmp_path / "a.safetensors")[0]
+    ours = open_bundle(tmp_path / "a.safetensors").network
     torch.testing.assert_close(ours.classifier.bias, theirs.classifier.bias.half().float(), rtol=0, atol=0)
 
 

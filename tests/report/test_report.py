@@ -11,7 +11,7 @@ import pytest
 
 from conftest import Call
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import change_header
+from cxrtool.model.bundle import change_header, open_bundle
 
 CHROMIUM = shutil.which("chromium")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
@@ -50,9 +50,9 @@ def report(phantoms: Path, run_folder: Path, tmp_path_factory: pytest.TempPathFa
     run = Path(shutil.copytree(run_folder, tmp_path_factory.mktemp("report") / "run"))
     model = run / "model.safetensors"
     settings = load_settings({"data.root": phantoms, "eval.draws": 50}, environ={}).settings
-    calibrate_model(settings, model)
+    calibrate_model(model, settings)
     mistaken = {finding: float(place % 2) for place, finding in enumerate(FINDINGS)}  # all positive, or all negative
-    change_header(model, run="<script>document.title='broken'</script>", thresholds=mistaken)
+    change_header(open_bundle(model), run="<script>document.title='broken'</script>", thresholds=mistaken)
     write_report(gather(model, settings, top=1), run / "report.html")
     return run / "report.html"
 
@@ -135,7 +135,7 @@ def test_the_page_itself_gives_no_console_error_and_prints(report: Path) -> None
 def test_the_card_holds_data_policy_figures_thresholds_and_limits(
     call: Call, phantoms: Path, run: Path, tmp_path: Path
 ) -> None:
-    change_header(run / "model.safetensors", run="a|b <i>")
+    change_header(open_bundle(run / "model.safetensors"), run="a|b <i>")
     done = call("report", run, "--card", "--data", phantoms, "--draws", 50)
     assert done.code == 0, done.stderr
     card = (run / "MODEL_CARD.md").read_text()

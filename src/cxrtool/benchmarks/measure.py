@@ -31,7 +31,7 @@ from cxrtool.engines.runtimes import has_bf16
 from cxrtool.errors import RequestError
 from cxrtool.files import write_csv
 from cxrtool.findings import EVALUATION_POLICY, FINDINGS
-from cxrtool.model.bundle import BundleHeader, current_versions, load_bundle, now, read_header, save_bundle
+from cxrtool.model.bundle import BundleHeader, current_versions, now, open_bundle, read_header, save_bundle
 from cxrtool.model.densenet import build_network
 from cxrtool.phantoms.dataset import COLUMNS, write_phantom
 from cxrtool.predict.classifier import Classifier
@@ -204,7 +204,7 @@ def untrained_bundle(path: Path, image_size: int) -> Path:
 
 def _predict_rows(scene: _Scene) -> Iterator[Row]:
     """Folder to probabilities, from the second batch on, so that starting costs nothing."""
-    network = load_bundle(scene.model)[0]
+    network = open_bundle(scene.model).network
     size = _image_size(scene.model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     plain = plain_network(network).to(device)
@@ -235,7 +235,7 @@ def _exported_bundle(scene: _Scene) -> Path:
 
 def _exported(scene: _Scene) -> list[RuntimeSettings]:
     """Exports of every backend that is installed, made now; int8 is calibrated on the drawn radiographs."""
-    model = _exported_bundle(scene)
+    bundle = open_bundle(_exported_bundle(scene))
     wished = [(ExportFormat.ONNX, Precision.FP32), (ExportFormat.OPENVINO, Precision.FP32)]
     if installed(ExportFormat.OPENVINO, int8=True):
         wished.append((ExportFormat.OPENVINO, Precision.INT8))
@@ -243,7 +243,7 @@ def _exported(scene: _Scene) -> list[RuntimeSettings]:
     for kind, precision in wished:
         if installed(kind):
             images = scene.data if precision is Precision.INT8 else None
-            export_model(model, ExportSettings(kind, precision, images), scene.progress)
+            export_model(bundle, ExportSettings(kind, precision, images), scene.progress)
             backend = Backend(kind.value)
             settings.append(RuntimeSettings(backend=backend, precision=precision))
             if precision is Precision.FP32 and has_bf16(backend):

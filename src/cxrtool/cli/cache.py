@@ -73,17 +73,17 @@ def _of(resolved: ResolvedSettings, data: Path) -> Settings:
 
 def _prepare(settings: Settings, splits: list[str] | None) -> dict[str, "CacheResult"]:
     from cxrtool.data.cache import open_cache
-    from cxrtool.data.dataset import load_usable
-    from cxrtool.data.manifest import available_splits
+    from cxrtool.data.dataset import Dataset
     from cxrtool.data.preprocessing import Preprocessing
     from cxrtool.data.radiograph import Reading
 
-    present = available_splits(settings.data.folder)
+    dataset = Dataset(settings.data)
+    present = dataset.available
     wished = splits or [name for name in present if name != "test"]
     for name in wished:
         if name not in present:
             raise RequestError(f"--split {name}: {settings.data.folder} has none", f"It has {', '.join(present)}.")
-    manifests = {name: load_usable(settings.data, name) for name in wished}
+    manifests = {name: dataset.usable(name) for name in wished}
     reading = Reading.by(Preprocessing(image_size=settings.train.image_size), settings.runtime)
     with graceful_stop() as stop, console.progress_bar() as progress:
         return {

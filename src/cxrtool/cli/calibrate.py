@@ -1,12 +1,13 @@
 """``cxr calibrate``"""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cxrtool.cli import console
-from cxrtool.cli.inputs import chosen_model
+from cxrtool.cli.inputs import model_to_run, opened_model
 from cxrtool.cli.options import CACHE, DATA, ENGINE, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
 
@@ -34,9 +35,9 @@ def calibrate(
     """
     from cxrtool.tasks.tune import calibrate_model
 
-    model = chosen_model(resolved)
-    with console.progress_bar() as progress:
-        result = calibrate_model(resolved.settings, model, predictions, out, progress)
+    chosen = model_to_run(resolved) if predictions is None else nullcontext(opened_model(resolved))
+    with chosen as model, console.progress_bar() as progress:
+        result = calibrate_model(model, resolved.settings, predictions, out, progress)
     for text in result.calibration.warnings:
         console.warn(text)
     if json_output:

@@ -39,22 +39,22 @@ def check_data(
     cxr check-data CheXpert-v1.0-small --samples 12
     """
     from cxrtool.data.checks import check_data as run_checks
+    from cxrtool.data.dataset import Dataset
 
-    runtime, outside = resolved.settings.runtime, resolved.settings.data.allow_outside
-    limits = runtime.limits
+    settings = resolved.changed("command line", **{"data.root": data}).settings
+    dataset, limits = Dataset(settings.data), settings.runtime.limits
     with console.progress_bar() as progress:
         report = run_checks(
-            data,
+            dataset,
             full,
             workers,
             lambda done, total: progress(Progress("reading", done, total)),
             limits,
-            outside,
         )
     if samples:
         from cxrtool.tasks.samples import write_contact_sheet
 
-        write_contact_sheet(data, samples, samples_file, image_size, limits, outside)
+        write_contact_sheet(dataset, samples, samples_file, image_size, limits)
         console.hint(f"contact sheet: {samples_file}")
     if json_output:
         console.print_json(report.to_dict())

@@ -1,5 +1,6 @@
 """``cxr compare``"""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +13,6 @@ from cxrtool.cli.signals import graceful_stop
 from cxrtool.cli.train import TRAINING
 from cxrtool.errors import RequestError
 from cxrtool.settings import ResolvedSettings
-
-if TYPE_CHECKING:
-    from cxrtool.evaluation.comparison import Comparison
 
 if TYPE_CHECKING:
     from cxrtool.evaluation.comparison import Comparison
@@ -46,10 +44,9 @@ def compare(
     if train:
         _compare_policies(resolved, inputs, policies, seeds, out, json_output)
         return
-    from cxrtool.tasks.compare import compare_models, write_comparison
+    from cxrtool.tasks.compare import write_comparison
 
-    with console.progress_bar() as progress:
-        comparison = compare_models(inputs or [], resolved.settings, progress)
+    comparison = _compare_models(resolved, inputs or [])
     if out is not None:
         write_comparison(out, comparison)
     if json_output:
@@ -58,6 +55,22 @@ def compare(
     _show_figures({comparison.split: comparison})
     show_differences(comparison)
     console.say(comparison.sentence())
+
+
+def _compare_models(resolved: ResolvedSettings, inputs: list[Path]) -> "Comparison":
+    from cxrtool.engines.export import with_export
+    from cxrtool.model.resolve import open_model
+    from cxrtool.tasks.compare import compare_models, is_table, refuse_too_few, short_names
+
+    refuse_too_few(inputs)
+    settings = resolved.settings
+    with ExitStack() as stack:
+        models = [
+            path if is_table(path) else stack.enter_context(with_export(open_model(path), settings.runtime))
+            for path in inputs
+        ]
+        progress = stack.enter_context(console.progress_bar())
+        return compare_models(models, settings, short_names(inputs), progress)
 
 
 def _compare_policies(

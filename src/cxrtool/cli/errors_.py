@@ -8,7 +8,7 @@ import typer
 from cxrtool.cells import cell
 from cxrtool.choices import MistakeKind
 from cxrtool.cli import console
-from cxrtool.cli.inputs import chosen_model
+from cxrtool.cli.inputs import model_to_run
 from cxrtool.cli.options import DATA, RUNTIME, JsonOption, settings_options
 from cxrtool.findings import find_finding
 from cxrtool.settings import ResolvedSettings
@@ -34,8 +34,7 @@ def errors(
     from cxrtool.tasks.gallery import collect_mistakes
 
     finding = None if label is None else find_finding(label)
-    model = chosen_model(resolved)
-    with console.progress_bar() as progress:
+    with model_to_run(resolved) as model, console.progress_bar() as progress:
         result = collect_mistakes(model, resolved.settings, kind, finding, top, out, progress)
     if json_output:
         console.print_json(result.to_dict())

@@ -7,7 +7,7 @@ import typer
 
 from cxrtool.cells import cell, interval_text
 from cxrtool.cli import console
-from cxrtool.cli.inputs import chosen_model
+from cxrtool.cli.inputs import model_to_run
 from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
 
@@ -47,13 +47,12 @@ def evaluate(
     """
     from cxrtool.tasks.evaluate import describe_evaluation, evaluate_model
 
-    model = chosen_model(resolved)
-    with console.progress_bar() as progress:
+    with model_to_run(resolved) as model, console.progress_bar() as progress:
         result = evaluate_model(model, resolved.settings, out, progress)
     for text in result.assessment.warnings:
         console.warn(text)
     if json_output:
-        console.print_json(describe_evaluation(result.assessment, model, result.header, result.how))
+        console.print_json(describe_evaluation(result.assessment, model, result.how))
         return
     show_assessment(result.assessment)
     console.say(f"files: {result.folder}/predictions.csv, metrics.json, metrics.csv, subgroups.csv (by {result.how})")

@@ -7,7 +7,7 @@ import typer
 
 from cxrtool.choices import ExportFormat, Precision
 from cxrtool.cli import console
-from cxrtool.cli.inputs import chosen_model
+from cxrtool.cli.inputs import opened_model
 from cxrtool.cli.options import JsonOption
 from cxrtool.settings import load_settings
 
@@ -33,12 +33,12 @@ def export(
     from cxrtool.engines.export import ExportSettings, export_model
 
     resolved = load_settings({"model": model})
-    path = chosen_model(resolved)
+    bundle = opened_model(resolved)
     runtime = resolved.settings.runtime
     limits = runtime.limits
     with console.progress_bar() as progress:
         wished = ExportSettings(kind, precision, images, out, runtime.reading_threads, limits)
-        made = export_model(path, wished, progress)
+        made = export_model(bundle, wished, progress)
     record = made.record
     if json_output:
         console.print_json({"path": str(made.path)} | record.model_dump(mode="json"))

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from cxrtool.errors import RequestError
 from cxrtool.settings import ResolvedSettings
 
 if TYPE_CHECKING:
+    from cxrtool.model.bundle import Bundle
     from cxrtool.predict.classifier import Classifier
 
 
@@ -41,13 +43,39 @@ def load_classifier(
 
     `for_maps` keeps it with torch, whatever the backend.
     """
-    from cxrtool.cli.inputs import chosen_model
+    from cxrtool.engines.export import with_export
     from cxrtool.evaluation.thresholds import parse_thresholds
     from cxrtool.predict.classifier import Classifier
 
     given = None if thresholds is None else parse_thresholds(thresholds)
-    runtime = resolved.settings.runtime
-    return Classifier.load(chosen_model(resolved), given, runtime.for_maps if for_maps else runtime, raw)
+    runtime = resolved.settings.runtime.for_maps if for_maps else resolved.settings.runtime
+    with with_export(opened_model(resolved), runtime) as bundle:
+        return Classifier.load(bundle, given, runtime, raw)
+
+
+@contextmanager
+def model_to_run(resolved: ResolvedSettings) -> Iterator["Bundle"]:
+    """The chosen model, opened, with the export that the chosen backend reads; it is made where need be.
+
+    Raises:
+        ModelError: there is none, or it cannot be used.
+        RequestError: the backend cannot do what is asked for.
+    """
+    from cxrtool.engines.export import with_export
+
+    with with_export(opened_model(resolved), resolved.settings.runtime) as bundle:
+        yield bundle
+
+
+def opened_model(resolved: ResolvedSettings) -> "Bundle":
+    """The chosen model, opened.
+
+    Raises:
+        ModelError: there is none, or it cannot be used.
+    """
+    from cxrtool.model.bundle import open_bundle
+
+    return open_bundle(chosen_model(resolved))
 
 
 def chosen_model(resolved: ResolvedSettings) -> Path:

@@ -7,7 +7,7 @@ import typer
 
 from cxrtool.cells import cell, interval_text
 from cxrtool.cli import console
-from cxrtool.cli.inputs import chosen_model
+from cxrtool.cli.inputs import opened_model
 from cxrtool.cli.options import BOOTSTRAP, DATA, MAPS, RUNTIME, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
 
@@ -59,7 +59,7 @@ def localize(
     """
     from cxrtool.tasks.localize import localize_model
 
-    model = chosen_model(resolved)
+    model = opened_model(resolved)
     with console.progress_bar() as progress:
         result = localize_model(model, resolved.settings, masks, boxes, out, maps_out, progress)
     for text in result.warnings:
@@ -68,7 +68,7 @@ def localize(
         console.print_json(result.to_dict())
         return
     _show(result)
-    console.say(f"files: {result.folder}/localization.json, localization.csv; figures stored in {model}")
+    console.say(f"files: {result.folder}/localization.json, localization.csv; figures stored in {model.path}")
 
 
 def _show(result: "LocalizeResult") -> None:

@@ -1,5 +1,6 @@
 """``cxr tune``"""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,11 +8,12 @@ import typer
 
 from cxrtool.cells import cell, range_text
 from cxrtool.cli import console
-from cxrtool.cli.inputs import chosen_model
+from cxrtool.cli.inputs import model_to_run, opened_model
 from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
 
 if TYPE_CHECKING:
+    from cxrtool.model.bundle import Bundle
     from cxrtool.tasks.tune import TuneResult
 
 
@@ -52,10 +54,12 @@ def tune(
     """
     from cxrtool.tasks.tune import tune_model
 
-    from_table_alone = predictions is not None and resolved.settings.model is None
-    model = None if from_table_alone else chosen_model(resolved)
-    with console.progress_bar() as progress:
-        result = tune_model(resolved.settings, model, predictions, out, progress)
+    if predictions is None:
+        chosen: AbstractContextManager[Bundle | None] = model_to_run(resolved)
+    else:
+        chosen = nullcontext(None if resolved.settings.model is None else opened_model(resolved))
+    with chosen as model, console.progress_bar() as progress:
+        result = tune_model(model, resolved.settings, predictions, out, progress)
     for text in result.tuned.warnings:
         console.warn(text)
     if json_output:

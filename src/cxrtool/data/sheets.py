@@ -45,7 +45,7 @@ def read_sheet(path: Path, required: Sequence[str], optional: Sequence[str] = ()
     lines = _line_numbers(path, content, len(header))
     if len(lines) == 0:
         raise SheetError(f"{path} has a header and no rows", "Check that the whole sheet was copied.")
-    wanted = [name for name in (*required, *optional) if name in header]
+    wanted = [name for name in dict.fromkeys((*required, *optional)) if name in header]
     try:
         frame = pd.read_csv(
             io.BytesIO(content),

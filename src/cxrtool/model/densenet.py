@@ -115,7 +115,7 @@ class ChestNet(nn.Module):
                 channels //= 2
         self.features.add_module("norm5", nn.BatchNorm2d(channels))
         self.classifier = nn.Linear(channels, len(FINDINGS))
-        # On the CPU even where the parameters are only shapes (`load_bundle`): these two are in no file.
+        # On the CPU even where the parameters are only shapes (`open_bundle`): these two are in no file.
         for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
             self.register_buffer(name, torch.tensor(values, device="cpu").view(1, 3, 1, 1), persistent=False)
 

@@ -19,7 +19,7 @@ from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.errors import ModelError, RequestError
 from cxrtool.files import sha256_of_file
 from cxrtool.findings import FINDINGS, UncertaintyPolicy, find_finding
-from cxrtool.model.bundle import BundleHeader, current_versions, load_bundle, now, refuse_broken, save_bundle
+from cxrtool.model.bundle import BundleHeader, current_versions, now, open_bundle, refuse_broken, save_bundle
 from cxrtool.model.densenet import OLD_NAME, ChestNet
 
 # Before it the reader let code through: CVE-2025-32434.
@@ -94,7 +94,7 @@ def import_checkpoint(source: Path, out: Path, wished: ImportSettings) -> Bundle
         created=now(),
     )
     save_bundle(out, weights, header)
-    return load_bundle(out)[1]
+    return open_bundle(out).header
 
 
 def read_checkpoint(path: Path) -> Any:
