@@ -258,7 +258,7 @@ def test_61_a_second_signal_ends_at_once(few: Path, warm: Warm, tmp_path: Path) 
         child = warm.start(*command(few, out=f"run{code}", epochs=1000), cwd=tmp_path, patch=hang)
         until((tmp_path / f"run{code}" / STATE_NAME).exists)
         child.kill(number)
-        until(lambda told=child.stderr: "once more ends at once" in told.read_text())
+        until(lambda told=child.stderr: "repeat to stop at once" in told.read_text())
         child.kill(number)
         ended = child.wait()
         assert ended.code == code

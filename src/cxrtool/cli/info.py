@@ -19,7 +19,7 @@ def info(
     model: Annotated[Path | None, typer.Argument(help="Run folder or bundle file. \\[default: the newest run]")] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Print what a bundle says of itself: policy, thresholds, training, data, metrics, versions.
+    """Print what a bundle records: policy, thresholds, training, data, metrics and versions.
 
     \b
     cxr info runs/my-run
@@ -65,7 +65,7 @@ def info(
 
 
 def _figure(metrics: Mapping[str, Any], finding: str, name: str) -> object:
-    """None where there is none: an imported bundle has no figures, and a stranger's may hold anything."""
+    """Return a figure, or None: imported bundles have none, and untrusted ones may hold anything."""
     found: Any = metrics
     for key in ("valid", "labels", finding, name):
         found = found.get(key) if isinstance(found, Mapping) else None
