@@ -193,7 +193,7 @@ def test_68_a_damaged_state_gives_way_to_the_one_before(
     (run / STATE_NAME).write_bytes(content)
     result = train(options(few), resume=run)
     assert "does not match its digest" in caplog.text
-    assert "2 whole epochs" in caplog.text
+    assert "2 complete epochs" in caplog.text
     assert [row.epoch for row in result.history] == [1, 2, 3]
     assert_same(run, whole)
 
