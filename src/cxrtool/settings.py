@@ -150,8 +150,8 @@ class TrainSettings(_Section):
         default=320, ge=32, le=1024, description="Width and height in pixels to which images are resized."
     )
     batch_size: int = Field(default=32, ge=2, le=4096, description="Images per training step.")
-    lr: float = Field(default=1e-4, gt=0, le=1, description="Learning rate.")
-    optimizer: OptimizerName = Field(default=OptimizerName.ADAM, description="Optimizer.")
+    lr: float = Field(default=1e-4, gt=0, le=1, description="Learning rate of the optimizer.")
+    optimizer: OptimizerName = Field(default=OptimizerName.ADAM, description="Algorithm that updates the weights.")
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="Weight decay of the optimizer; 0 is none.")
     clip_gradients: float = Field(default=0.0, ge=0, description="Clip gradients to this norm; 0 does not clip.")
     pos_weight: bool = Field(
@@ -189,7 +189,7 @@ class RuntimeSettings(_Section):
     device: Device = Field(default=Device.AUTO, description="Where the network runs; auto uses a GPU if there is one.")
     backend: Backend = Field(
         default=Backend.AUTO,
-        description="Library that runs the network outside training; auto takes the fastest that is available.",
+        description="Library that runs the network; auto is torch, but in predict an export beside the bundle.",
     )
     precision: Precision = Field(
         default=Precision.AUTO,
@@ -307,7 +307,7 @@ class CalibrateSettings(_Section):
     split: str = Field(default="valid", pattern=_SPLITS, description="Split on which the calibration is fitted.")
     method: CalibrationMethod = Field(
         default=CalibrationMethod.PLATT,
-        description="Temperature fits a slope per finding; Platt fits a slope and an intercept.",
+        description="What to fit for each finding: temperature is a slope, platt is a slope and an intercept.",
     )
 
 

@@ -19,7 +19,7 @@ from cxrtool.training.loss import masked_bce
 
 _MARGIN = 1.1
 _RESERVE = 512 * 2**20
-"""Bytes kept free, because a run also copies its state twice to write it, and threads have own heaps."""
+"""Bytes kept free: a run also copies its state twice to write it, and its reading threads need memory."""
 
 
 def batch_that_fits(batch_size: int, image_size: int, runtime: Runtime) -> int:
