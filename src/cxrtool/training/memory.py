@@ -23,7 +23,7 @@ _RESERVE = 512 * 2**20
 
 
 def batch_that_fits(batch_size: int, image_size: int, runtime: Runtime) -> int:
-    """Return the largest half, quarter, ... of `batch_size` with which a step succeeds, or 0 if not even 2 images fit."""
+    """Return the largest half, quarter, ... of `batch_size` with which a step succeeds, or 0 if 2 images do not fit."""
     size = batch_size // 2
     while size >= 2:
         if _fits(round(size * _MARGIN), image_size, runtime):
