@@ -40,7 +40,7 @@ def screen(path: Path, decoded: Decoded, pixels: NDArray[np.uint8]) -> tuple[Ima
     if high - low < BLANK_RANGE:
         found.append(ImageWarning("blank", "nearly one grey level: nothing can be seen"))
     elif radiograph_likeness(pixels) < 0:
-        found.append(ImageWarning("inverted", "lungs are bright: inverted, or not a frontal chest radiograph"))
+        found.append(ImageWarning("inverted", "looks inverted (bright lungs), or is not a frontal chest radiograph"))
     return tuple(found)
 
 
