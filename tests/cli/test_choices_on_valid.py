@@ -154,7 +154,7 @@ def test_compare_two_tables_and_two_models(call: Call, phantoms: Path, run: Path
         (["compare", "RUN", "nowhere.csv"], "nowhere.csv"),
         (["compare", "--train", "--data", "DATA"], "--out"),
         (["compare", "--train", "--data", "DATA", "--out", "x", "--policies", "u-ones"], "fewer than two"),
-        (["compare", "--train", "RUN", "--data", "DATA", "--out", "x"], "trains its own"),
+        (["compare", "--train", "RUN", "--data", "DATA", "--out", "x"], "cannot be combined with models"),
     ],
 )
 def test_wrong_comparisons_are_refused(

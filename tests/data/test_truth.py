@@ -101,5 +101,5 @@ def test_files_that_are_none_are_refused(tmp_path: Path, name: str, text: str, t
 def test_no_truth_or_two_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="there is no folder"):
         load_truth(tmp_path)
-    with pytest.raises(RequestError, match="exclude"):
+    with pytest.raises(RequestError, match="cannot be combined"):
         load_truth(tmp_path, tmp_path, tmp_path)

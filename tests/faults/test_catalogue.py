@@ -761,7 +761,7 @@ MODELS = [
         ("classifier.weight", "(14, 1024)"),
     ),
     Fault(89, "a newer bundle", predict_with(newer), 2, ("version 99", "Upgrade")),
-    Fault(90, "empty folder", empty_folder, 2, ("holds no image", "--recursive")),
+    Fault(90, "empty folder", empty_folder, 2, ("contains no image", "--recursive")),
     Fault(91, "one name in two folders", same_name_in_two_folders, 0, (), both_are_kept),
     Fault(92, "a cell =1+1", formula, 0, (), is_neutral),
     Fault(

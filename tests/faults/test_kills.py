@@ -208,7 +208,7 @@ def test_68_a_damaged_state_gives_way_to_the_one_before(
     (run / STATE_NAME).write_bytes(content)
     result = train(options(few), resume=run)
     assert "does not match its digest" in caplog.text
-    assert "2 whole epochs" in caplog.text
+    assert "2 complete epochs" in caplog.text
     assert [row.epoch for row in result.history] == [1, 2, 3]
     assert_same(run, whole)
 
@@ -319,7 +319,7 @@ def test_61_a_second_signal_ends_at_once(few: Path, warm: Warm, tmp_path: Path) 
         child = warm.start(*command(few, out=f"run{code}", epochs=1000), cwd=tmp_path, patch=hang)
         until((tmp_path / f"run{code}" / STATE_NAME).exists)
         child.kill(number)
-        until(lambda told=child.stderr: "once more ends at once" in told.read_text())
+        until(lambda told=child.stderr: "repeat to stop at once" in told.read_text())
         child.kill(number)
         ended = child.wait()
         assert ended.code == code
