@@ -30,7 +30,7 @@ def test_command_line_over_environment_over_file_over_default(tmp_path: Path) ->
     assert sources["train.batch_size"] == "default"
 
 
-def test_the_seeds_defaults_are_ours() -> None:
+def test_the_defaults_of_training() -> None:
     train = load_settings(environ={}).settings.train
     assert (train.image_size, train.batch_size, train.epochs, train.lr) == (320, 32, 10, 1e-4)
     assert (train.policy, train.init, train.optimizer, train.pos_weight_clip) == ("u-ignore", "imagenet", "adam", 8)

@@ -78,7 +78,7 @@ def test_version(call: Call) -> None:
         (["info", "nowhere"], "nowhere"),
     ],
 )
-def test_a_wrong_request_is_two_lines_and_2(
+def test_a_wrong_request_ends_with_2_and_two_lines(
     arguments: list[str], told: str, call: Call, phantoms: Path, run_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -119,7 +119,7 @@ def test_debug_shows_where_an_error_rose(call: Call) -> None:
     assert "Traceback" in call("info", "nowhere", "--debug").stderr
 
 
-def test_76_head_closes_the_pipe_without_a_traceback(phantoms: Path, tmp_path: Path) -> None:
+def test_head_closes_the_pipe_without_a_traceback(phantoms: Path, tmp_path: Path) -> None:
     command = f"{sys.executable} -m cxrtool check-data {phantoms} --json | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout == "{\n"
@@ -159,7 +159,7 @@ def test_sigterm_ends_a_predict_with_143(phantoms: Path, run_folder: Path, tmp_p
     assert "Traceback" not in told
 
 
-def test_the_sources_of_settings_are_told(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_config_names_the_source_of_each_setting(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text("train: {epochs: 3, lr: 0.001}\n")
     monkeypatch.setenv("CXR_TRAIN__EPOCHS", "5")
     rows = call("config", "--config", "my.yaml", "--json").json

@@ -74,7 +74,7 @@ def test_test_chooses_nothing_but_with_i_know_and_then_it_is_recorded(
     assert any("test split" in text for text in told.json["warnings"])
 
 
-def test_45_a_patient_in_two_splits_is_refused_by_every_command_that_learns_or_reports(
+def test_a_patient_in_two_splits_is_refused_by_every_command_that_trains_or_reports(
     call: Call, phantoms: Path, run: Path, tmp_path: Path
 ) -> None:
     data = Path(shutil.copytree(phantoms, tmp_path / "data"))

@@ -169,7 +169,7 @@ class TestExplain:
             with Image.open(tmp_path / files[kind]) as picture:
                 assert picture.size == (90, 140)
 
-    def test_a_bad_image_is_told_and_the_others_are_drawn(
+    def test_a_bad_image_is_reported_and_the_others_are_drawn(
         self, call: Call, run_folder: Path, images: list[Path], tmp_path: Path
     ) -> None:
         (tmp_path / "bad.jpg").touch()
@@ -178,7 +178,7 @@ class TestExplain:
         assert "bad.jpg: error" in done.stdout
         assert len(list((tmp_path / "maps").iterdir())) == 3
 
-    def test_91_the_same_name_in_two_folders_gives_two_pictures(
+    def test_the_same_name_in_two_folders_gives_two_pictures(
         self, call: Call, run_folder: Path, phantoms: Path, tmp_path: Path
     ) -> None:
         same = sorted((phantoms / "test").rglob("view1_frontal.jpg"))[:3]
@@ -187,7 +187,7 @@ class TestExplain:
         assert len(figures) == 3
         assert all((tmp_path / figure).is_file() for figure in figures)
 
-    def test_names_that_meet_are_set_apart(self) -> None:
+    def test_colliding_names_are_made_distinct(self) -> None:
         names = unique_names([Path("a/b_c.jpg"), Path("a_b/c.jpg"), Path("a/b/c.jpg"), Path("a/b/c.png")])
         assert len(set(names)) == 4
         assert not any("/" in name for name in names)

@@ -77,7 +77,7 @@ def test_a_byte_order_mark_blank_lines_and_windows_ends_are_fine(tmp_path: Path)
     assert manifest.lines.tolist() == [3]
 
 
-def test_42_43_a_path_named_na_and_a_number_with_zeros_stay_text(tmp_path: Path) -> None:
+def test_a_path_named_na_and_a_number_with_zeros_stay_text(tmp_path: Path) -> None:
     rows = [f"{path},,,Frontal,,0,0,0,0,0" for path in ("NA", "00042", "null/patient007/study01/1.jpg")]
     manifest = load_manifest(sheet(tmp_path, "\n".join([HEADER, *rows])), "train")
     assert manifest.paths.tolist() == ["NA", "00042", "patient007/study01/1.jpg"]
@@ -96,7 +96,7 @@ def test_a_missing_folder_or_sheet_names_what_is_there(tmp_path: Path) -> None:
     assert "train" in caught.value.advice
 
 
-def test_24_missing_and_outside_images_are_named_with_the_reason(tmp_path: Path) -> None:
+def test_missing_and_outside_images_are_named_with_the_reason(tmp_path: Path) -> None:
     outside = tmp_path / "secret.jpg"
     outside.write_bytes(b"x")
     root = tmp_path / "data"

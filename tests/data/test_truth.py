@@ -92,7 +92,7 @@ def test_masks_of_drawn_radiographs_are_called_so(phantoms: Path) -> None:
         ("m.json", "no json", "gt_segmentations"),
     ],
 )
-def test_files_that_are_none_are_refused(tmp_path: Path, name: str, text: str, told: str) -> None:
+def test_files_of_another_kind_are_refused(tmp_path: Path, name: str, text: str, told: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(RequestError, match=told):
         load_truth(tmp_path, **{"boxes" if name == "b.csv" else "masks": tmp_path / name})

@@ -33,7 +33,7 @@ def test_the_probe_is_measured_once(cache: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"bf16 pays": "yes"}'])
-def test_a_damaged_cache_is_measured_anew(cache: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+def test_a_damaged_cache_is_measured_again(cache: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
     cache.parent.mkdir(parents=True)
     cache.write_text(content)
     monkeypatch.setattr(precision, "_speed_ratio", lambda: 3.0)

@@ -65,7 +65,7 @@ def test_the_error_rate_without_a_difference_is_the_stated_one() -> None:
     assert false_alarms <= 14  # 5 % of 120 is 6; 14 or more would come by chance once in 300
 
 
-def test_79_rows_in_another_order_are_joined_by_key() -> None:
+def test_rows_in_another_order_are_joined_by_key() -> None:
     table = random_table(40)
     shuffled = table.select(np.random.default_rng(0).permutation(40))
     result = compare([Candidate("a", (table,)), Candidate("b", (shuffled,))], DRAWS)
@@ -86,7 +86,7 @@ def test_tables_that_do_not_fit_are_refused(change: str) -> None:
         align(other, table, "b")
 
 
-def test_seeds_are_averaged_and_their_spread_told() -> None:
+def test_seeds_are_averaged_and_their_spread_given() -> None:
     tables = tuple(random_table(60, seed) for seed in (1, 1))
     one = compare([Candidate("a", tables), Candidate("b", (tables[0],))], DRAWS)
     assert one.figures["a"]["mean"]["auroc"].seed_deviation == 0

@@ -82,7 +82,7 @@ def test_every_draw_is_scikit_learns_on_the_drawn_rows() -> None:
     np.testing.assert_allclose(found["mean"]["auroc"], means)
 
 
-def test_83_draws_that_lack_a_class_are_counted_and_left_out() -> None:
+def test_draws_that_lack_a_class_are_counted_and_left_out() -> None:
     targets = np.zeros(200)
     targets[:3] = 1
     table = table_of(targets, np.linspace(0, 1, 200))
@@ -95,7 +95,7 @@ def test_83_draws_that_lack_a_class_are_counted_and_left_out() -> None:
     assert interval.low is not None
 
 
-def test_82_one_study_has_no_interval() -> None:
+def test_one_study_has_no_interval() -> None:
     table = random_table(1)
     draws = bootstrap(table, BootstrapSettings(draws=10), dict.fromkeys(FINDINGS, 0.5))
     assert percentile_interval(draws["Edema"]["auroc"]).low is None

@@ -96,7 +96,7 @@ def table_of(targets: NDArray[np.float32], probabilities: NDArray[np.float32]) -
     )
 
 
-def test_77_a_finding_with_one_class_is_null_and_out_of_the_mean() -> None:
+def test_a_finding_with_one_class_is_null_and_left_out_of_the_mean() -> None:
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 2, (40, 5)).astype(np.float32)
     targets[:, 1] = 0
@@ -120,7 +120,7 @@ def test_77_a_finding_with_one_class_is_null_and_out_of_the_mean() -> None:
     assert content["studies"] == 40
 
 
-def test_82_one_study_has_null_everywhere() -> None:
+def test_one_study_has_null_everywhere() -> None:
     evaluation = evaluate(table_of(np.ones((1, 5), np.float32), np.full((1, 5), 0.5, np.float32)))
     assert evaluation.mean_auroc is None
     assert len(evaluation.warnings) == 5

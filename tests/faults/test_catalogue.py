@@ -805,7 +805,7 @@ def test_a_fault_meets_what_the_catalogue_says(fault: Fault, scene: Scene) -> No
         fault.check(scene, done)
 
 
-def test_23_a_file_without_permission_has_its_row(scene: Scene) -> None:
+def test_a_file_without_permission_has_its_row(scene: Scene) -> None:
     shutil.copy(scene.good, scene.folder / "good.jpg")
     shutil.copy(scene.good, scene.folder / "bad.jpg")
     (scene.folder / "bad.jpg").chmod(0)
@@ -819,16 +819,16 @@ def test_23_a_file_without_permission_has_its_row(scene: Scene) -> None:
 
 ELSEWHERE = {
     28: "test_a_read_that_hangs_is_named",
-    47: "test_47_a_million_rows_within_the_stated_memory",
+    47: "test_a_million_rows_within_the_stated_memory",
     59: "test_a_resumed_run_ends_with_the_weights_of_one_never_stopped",
-    60: "test_60_61_a_signal_ends_a_real_process_and_what_is_done_is_kept",
-    61: "test_60_61_a_signal_ends_a_real_process_and_what_is_done_is_kept",
-    72: "test_72_a_finding_without_positives_trains_and_says_so",
-    73: "test_73_a_last_batch_of_one_at_32_px_does_not_break_batch_norm",
-    76: "test_76_head_closes_the_pipe_without_a_traceback",
-    83: "test_83_draws_that_lack_a_class_are_counted_and_left_out",
-    93: "test_93_names_are_escaped",
-    95: "test_95_a_word_in_a_files_tags_is_in_no_output",
+    60: "test_a_signal_ends_a_real_process_and_what_is_done_is_kept",
+    61: "test_a_signal_ends_a_real_process_and_what_is_done_is_kept",
+    72: "test_a_finding_without_positives_trains_and_says_so",
+    73: "test_a_last_batch_of_one_at_32_px_does_not_break_batch_norm",
+    76: "test_head_closes_the_pipe_without_a_traceback",
+    83: "test_draws_that_lack_a_class_are_counted_and_left_out",
+    93: "test_names_are_escaped",
+    95: "test_a_word_in_a_files_tags_is_in_no_output",
 }
 """Entries whose fault is no single command, and the test that makes it."""
 

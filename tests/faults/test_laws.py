@@ -160,7 +160,7 @@ def test_a_file_of_thresholds_is_read_or_refused(tmp_path_factory: pytest.TempPa
 
 
 @given(st.text(max_size=40))
-def test_what_is_printed_holds_no_control_character(text: str) -> None:
+def test_printed_text_holds_no_control_character(text: str) -> None:
     shown = printable(text)
     assert shown.isprintable() or not shown
     shown.encode("utf-8")

@@ -51,7 +51,7 @@ def assert_two_lines(ended: Ended, code: int) -> tuple[str, str]:
     return error, advice
 
 
-def test_62_a_full_disk_stops_training_and_the_last_state_goes_on(few: Path, warm: Warm, tmp_path: Path) -> None:
+def test_a_full_disk_stops_training_and_the_last_state_goes_on(few: Path, warm: Warm, tmp_path: Path) -> None:
     train(options(few, train__epochs=2), tmp_path / "whole")
     with mounted(tmp_path / "disk", "size=70m") as disk:  # room for the first state, not for one with an optimizer
         error, advice = assert_two_lines(warm.run(*command(few, epochs=2), cwd=disk), 1)
@@ -65,7 +65,7 @@ def test_62_a_full_disk_stops_training_and_the_last_state_goes_on(few: Path, war
         assert_same(disk / "run", tmp_path / "whole")
 
 
-def test_62_a_limit_on_file_sizes_stops_training_alike(few: Path, warm: Warm, tmp_path: Path) -> None:
+def test_a_limit_on_file_sizes_stops_training_like_a_full_disk(few: Path, warm: Warm, tmp_path: Path) -> None:
     ended = warm.run(*command(few), cwd=tmp_path, limits={"RLIMIT_FSIZE": 50 * MB})
     error, _ = assert_two_lines(ended, 1)
     assert error == "error: cannot write run/state.safetensors: File too large"
@@ -80,7 +80,7 @@ def table(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_62_a_full_disk_stops_predict_and_its_rows_go_on(
+def test_a_full_disk_stops_predict_and_its_rows_go_on(
     warm: Warm, run_folder: Path, table: Path, tmp_path: Path
 ) -> None:
     wished = ["predict", table, "--model", run_folder, "--device", "cpu", "--csv"]
@@ -121,7 +121,7 @@ def test_a_table_killed_at_5_random_moments_ends_as_one_never_killed(
 
 
 @pytest.mark.parametrize("how", [["--json"], []])
-def test_62_stdout_on_a_full_disk_is_one_line(
+def test_stdout_on_a_full_disk_ends_with_one_line_of_error(
     how: list[str], warm: Warm, run_folder: Path, phantoms: Path, tmp_path: Path
 ) -> None:
     image = sorted((phantoms / "test").rglob("*frontal.jpg"))[0]
@@ -130,7 +130,7 @@ def test_62_stdout_on_a_full_disk_is_one_line(
     assert error == "error: cannot write the output: No space left on device"
 
 
-def test_63_an_output_that_cannot_be_written_is_refused_before_the_first_epoch(
+def test_an_output_that_cannot_be_written_is_refused_before_the_first_epoch(
     few: Path, warm: Warm, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -143,7 +143,7 @@ def test_63_an_output_that_cannot_be_written_is_refused_before_the_first_epoch(
 
 
 @pytest.mark.parametrize("how", [["--json"], []])
-def test_76_a_closed_pipe_ends_predict_quietly(
+def test_a_closed_pipe_ends_predict_quietly(
     how: list[str], warm: Warm, run_folder: Path, table: Path, tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
@@ -156,7 +156,7 @@ def test_76_a_closed_pipe_ends_predict_quietly(
     assert "Traceback" not in ended.stderr
 
 
-def test_76_a_table_that_a_closed_pipe_cut_short_is_told_of(
+def test_a_table_cut_short_by_a_closed_pipe_is_an_error(
     warm: Warm, run_folder: Path, table: Path, tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
@@ -169,7 +169,7 @@ def test_76_a_table_that_a_closed_pipe_cut_short_is_told_of(
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_75_out_of_memory_names_a_batch_size_that_fits(phantoms: Path, warm: Warm, tmp_path: Path) -> None:
+def test_out_of_memory_names_a_batch_size_that_fits(phantoms: Path, warm: Warm, tmp_path: Path) -> None:
     """A limit of 1.5 GB on top of what the process has: 32 images of 128 px do not fit."""
     wished = ["train", "--data", phantoms, "--init", "none", "--image-size", 128, "--device", "cpu", "--epochs", 1]
     wished += ["--precision", "fp32"]
@@ -184,7 +184,7 @@ def test_75_out_of_memory_names_a_batch_size_that_fits(phantoms: Path, warm: War
     assert ended.code == 0, ended.stderr
 
 
-def test_75_out_of_memory_outside_of_training_names_half_the_batch(
+def test_out_of_memory_outside_of_training_names_half_the_batch(
     phantoms: Path, run_folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_memory(*_: object) -> None:
@@ -200,7 +200,7 @@ def test_75_out_of_memory_outside_of_training_names_half_the_batch(
     assert advice == "Take a smaller runtime.batch_size (--batch-size outside of train): try half of it, 3."
 
 
-def test_71_a_loss_that_is_not_finite_names_the_step_and_its_images(
+def test_a_loss_that_is_not_finite_names_the_step_and_its_images(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the third step of the second epoch, though losses are read once an epoch here."""
@@ -222,7 +222,7 @@ def test_71_a_loss_that_is_not_finite_names_the_step_and_its_images(
     assert (state.epoch, state.step) == (1, 0)
 
 
-def test_71_weights_that_a_finite_loss_spoilt_are_not_kept(
+def test_weights_that_are_not_finite_are_not_saved(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoil(work: loop._Work, *_: object) -> torch.Tensor:
@@ -265,7 +265,7 @@ def with_link(few: Path, name: str, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "told"), [("HANGS", "has hung for 2 s"), ("BREAKS", "unexpected ZeroDivisionError: a bug")]
 )
-def test_28_69_a_read_that_hangs_or_breaks_names_the_file_and_the_process_ends(
+def test_a_read_that_hangs_or_breaks_names_the_file_and_the_process_ends(
     name: str, told: str, few: Path, warm: Warm, tmp_path: Path
 ) -> None:
     data = with_link(few, name, tmp_path)

@@ -229,7 +229,7 @@ def _random_state() -> object:
     return build_network(Preprocessing(32), "none", 0).state_dict()
 
 
-def test_47_a_million_rows_within_the_stated_memory(
+def test_a_million_rows_within_the_stated_memory(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     rows = ROW.replace("patient00042", "patient{0:07d}")

@@ -47,7 +47,7 @@ class _Bomb:
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
-def test_84_a_pickle_is_refused_and_nothing_in_it_runs(
+def test_a_pickle_is_refused_and_nothing_in_it_runs(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
@@ -61,7 +61,7 @@ def test_84_a_pickle_is_refused_and_nothing_in_it_runs(
     assert not flag.exists()
 
 
-def test_85_an_empty_text_or_cut_file_is_refused(bundle: Path) -> None:
+def test_an_empty_text_or_cut_file_is_refused(bundle: Path) -> None:
     content = bundle.read_bytes()
     for broken in (b"", b"1234", b"this is text and no model" * 10, content[:5000], content[:-1]):
         bundle.write_bytes(broken)
@@ -72,7 +72,7 @@ def test_85_an_empty_text_or_cut_file_is_refused(bundle: Path) -> None:
         read_header(bundle)
 
 
-def test_86_a_flipped_byte_of_the_weights_is_refused(bundle: Path) -> None:
+def test_a_flipped_byte_of_the_weights_is_refused(bundle: Path) -> None:
     content = bytearray(bundle.read_bytes())
     header, _ = bundle_parts(bundle)
     for share in (0.3, 0.6, 0.999):
@@ -84,7 +84,7 @@ def test_86_a_flipped_byte_of_the_weights_is_refused(bundle: Path) -> None:
     assert header
 
 
-def test_87_weights_that_are_not_finite_are_refused(bundle: Path) -> None:
+def test_weights_that_are_not_finite_are_refused(bundle: Path) -> None:
     network, header = load_bundle(bundle)
     weights = network.state_dict()
     weights["classifier.bias"][2] = torch.nan
@@ -93,7 +93,7 @@ def test_87_weights_that_are_not_finite_are_refused(bundle: Path) -> None:
         load_bundle(bundle)
 
 
-def test_88_other_names_and_shapes_are_refused(bundle: Path) -> None:
+def test_other_names_and_shapes_are_refused(bundle: Path) -> None:
     network, header = load_bundle(bundle)
     weights = network.state_dict()
     save_bundle(bundle, {f"module.{name}": tensor for name, tensor in weights.items()}, header)
@@ -104,7 +104,7 @@ def test_88_other_names_and_shapes_are_refused(bundle: Path) -> None:
         load_bundle(bundle)
 
 
-def test_89_a_newer_version_and_other_findings_are_refused(bundle: Path) -> None:
+def test_a_newer_version_and_other_findings_are_refused(bundle: Path) -> None:
     change_header(bundle, format_version=99)
     with pytest.raises(ModelError, match="version 99"):
         read_header(bundle)
@@ -126,7 +126,7 @@ def test_weights_without_a_header_are_refused_with_the_cure(tmp_path: Path) -> N
     assert "--init" in caught.value.advice
 
 
-def test_90_a_model_is_found_by_file_folder_or_newest_run(bundle: Path, tmp_path: Path) -> None:
+def test_a_model_is_found_by_file_folder_or_newest_run(bundle: Path, tmp_path: Path) -> None:
     assert resolve_model(bundle, tmp_path) == bundle
     assert resolve_model(tmp_path, Path("none")) == bundle
     runs = tmp_path / "runs"

@@ -75,7 +75,7 @@ def test_the_page_needs_nothing_but_itself(report: Path) -> None:
     assert {"areas.csv", "rates.csv", "calibration.csv", "history.csv", "settings.csv"} <= set(page.downloads)
 
 
-def test_93_names_are_escaped(report: Path) -> None:
+def test_names_are_escaped(report: Path) -> None:
     text = report.read_text()
     assert "<script" not in text
     assert "&lt;script&gt;" in text

@@ -89,7 +89,7 @@ def test_what_is_refused_is_refused_before_a_cache_is_built(phantoms: Path, tmp_
     assert not (tmp_path / "pixels").exists()
 
 
-def test_a_run_keeps_what_the_seed_kept(run_folder: Path) -> None:
+def test_a_run_folder_holds_its_history_settings_counts_and_models(run_folder: Path) -> None:
     history = list(csv.DictReader((run_folder / "history.csv").open()))
     assert [row["epoch"] for row in history] == ["1", "2"]
     assert json.loads((run_folder / "history.json").read_text())[1]["train_loss"] == float(history[1]["train_loss"])
@@ -110,7 +110,7 @@ def test_the_best_epoch_is_the_bundles(phantoms: Path, tmp_path: Path) -> None:
     assert load_bundle(by_loss.bundle)[1].metrics["epoch"] == by_loss.best.epoch
 
 
-def test_73_a_last_batch_of_one_at_32_px_does_not_break_batch_norm(phantoms: Path, tmp_path: Path) -> None:
+def test_a_last_batch_of_one_at_32_px_does_not_break_batch_norm(phantoms: Path, tmp_path: Path) -> None:
     rows = (phantoms / "train.csv").read_text().splitlines()
     data = Path(shutil.copytree(phantoms, tmp_path / "data"))
     frontal = [row for row in rows[1:] if "frontal" in row]
@@ -119,7 +119,7 @@ def test_73_a_last_batch_of_one_at_32_px_does_not_break_batch_norm(phantoms: Pat
     assert result.best.epoch == 1
 
 
-def test_72_a_finding_without_positives_trains_and_says_so(
+def test_a_finding_without_positives_trains_and_says_so(
     phantoms: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = Path(shutil.copytree(phantoms, tmp_path / "data"))
@@ -133,7 +133,7 @@ def test_72_a_finding_without_positives_trains_and_says_so(
     assert result.best.train_loss > 0
 
 
-def test_65_66_67_what_cannot_be_begun_or_resumed_is_refused(phantoms: Path, run_folder: Path, tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_started_or_resumed_is_refused(phantoms: Path, run_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="holds a run already"):
         train(tiny_training(phantoms), run_folder)
     with pytest.raises(RequestError, match="nothing to resume"):
@@ -156,7 +156,7 @@ def test_too_many_missing_images_stop_and_a_few_are_named(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_60_61_a_signal_ends_a_real_process_and_what_is_done_is_kept(
+def test_a_signal_ends_a_real_process_and_what_is_done_is_kept(
     phantoms: Path, tmp_path: Path, number: signal.Signals, code: int, warm: Warm
 ) -> None:
     options = ["--data", phantoms, "--out", "run", "--init", "none", "--image-size", 32, "--device", "cpu"]
