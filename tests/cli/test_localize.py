@@ -86,7 +86,9 @@ def test_faithfulness_is_reported(call: Call, phantoms: Path, run: Path) -> None
         (["--boxes", "nowhere.csv"], "nowhere.csv"),
     ],
 )
-def test_a_wrong_request_ends_with_2_and_writes_nothing(call: Call, phantoms: Path, run: Path, options: list[str], told: str) -> None:
+def test_a_wrong_request_ends_with_2_and_writes_nothing(
+    call: Call, phantoms: Path, run: Path, options: list[str], told: str
+) -> None:
     done = call("localize", "--data", phantoms, "--model", run, *options)
     assert done.code == 2
     assert told in done.stderr

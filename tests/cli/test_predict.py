@@ -94,7 +94,7 @@ def test_thresholds_given_replace_the_bundles(call: Call, run_folder: Path, imag
 def test_names_are_printed_as_they_are_and_cells_are_neutral(
     call: Call, run_folder: Path, images: list[Path], tmp_path: Path
 ) -> None:
-    """26, 27, 92 of the catalogue: markup, escape codes and formulas in a name."""
+    """Markup, escape codes and formulas in a name."""
     names = ["a[/red].jpg", "b\x1b[2Jc.jpg", "=1+1.jpg"]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -112,7 +112,6 @@ def test_names_are_printed_as_they_are_and_cells_are_neutral(
 def test_text_in_an_images_comment_is_in_no_output(
     call: Call, run_folder: Path, images: list[Path], tmp_path: Path
 ) -> None:
-    """95 of the catalogue."""
     with Image.open(images[0]) as image:
         image.save(tmp_path / "named.jpg", comment=b"JANE DOE", quality=95)
     assert b"JANE DOE" in (tmp_path / "named.jpg").read_bytes()

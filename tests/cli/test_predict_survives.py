@@ -122,9 +122,7 @@ def test_hashed_paths_show_no_path(call: Call, run_folder: Path, many: Path, tmp
     assert expected in done.stdout
 
 
-def test_a_word_in_a_files_tags_is_in_no_output(
-    call: Call, run_folder: Path, phantoms: Path, tmp_path: Path
-) -> None:
+def test_a_word_in_a_files_tags_is_in_no_output(call: Call, run_folder: Path, phantoms: Path, tmp_path: Path) -> None:
     with Image.open(sorted((phantoms / "test").rglob("*frontal.jpg"))[0]) as image:
         frontal = image.convert("L")
     exif, text = Image.Exif(), PngInfo()

@@ -222,9 +222,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_its_images(
     assert (state.epoch, state.step) == (1, 0)
 
 
-def test_weights_that_are_not_finite_are_not_saved(
-    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_are_not_finite_are_not_saved(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def spoil(work: loop._Work, *_: object) -> torch.Tensor:
         next(work.network.parameters()).data.fill_(float("inf"))
         return torch.tensor(0.5)
