@@ -332,7 +332,7 @@ DICOMS = [
     in_row("text named .dcm", writes(lambda: b"not a DICOM " * 99), "not an image", as_name="bad.dcm"),
     in_row("DICM and then nothing", writes(lambda: bytes(128) + b"DICM"), "no pixel data", as_name="bad.dcm"),
     in_row("no pixel data", bad_dicom("no pixel data"), "no pixel data"),
-    in_row("truncated", writes(cut_dicom), "holds 4,144 bytes, not 6,144"),
+    in_row("truncated DICOM", writes(cut_dicom), "holds 4,144 bytes, not 6,144"),
     in_row("multi-frame", bad_dicom("multi-frame"), "several frames"),
     read(
         "MONOCHROME1",
@@ -690,8 +690,8 @@ MODELS = [
     ),
     Fault("a pickle that runs code, in import", to_import, 2, ("nothing of it was run",), nothing_ran),
     Fault("empty model", predict_with(lambda path: path.write_bytes(b"")), 2, ("not a bundle",)),
-    Fault("text", predict_with(lambda path: path.write_text("a model " * 99)), 2, ("not a bundle",)),
-    Fault("truncated", predict_with(lambda path: os.truncate(path, 1_000_000)), 2, ("not a bundle",)),
+    Fault("text as a model", predict_with(lambda path: path.write_text("a model " * 99)), 2, ("not a bundle",)),
+    Fault("a truncated model", predict_with(lambda path: os.truncate(path, 1_000_000)), 2, ("not a bundle",)),
     Fault("a flipped byte", predict_with(flip), 2, ("damaged", "digest")),
     Fault("NaN weights", predict_with(change_weights(with_nan)), 2, ("not finite", "classifier.bias")),
     Fault(

@@ -1,6 +1,7 @@
 """A full disk, no rights, no memory, a loss that is not finite, a read that hangs."""
 
 import csv
+import fcntl
 import json
 import os
 import random
@@ -39,6 +40,18 @@ def mounted(folder: Path, settings: str) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+@contextmanager
+def narrow_pipe(path: Path) -> Iterator[int]:
+    """A new FIFO that takes 4 KiB, so that what is written waits for the reader; gives the reader's end."""
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDWR)  # does not wait for a writer
+    try:
+        fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+        yield reader
+    finally:
+        os.close(reader)
 
 
 def assert_two_lines(ended: Ended, code: int) -> tuple[str, str]:
@@ -83,20 +96,20 @@ def table(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_full_disk_stops_predict_and_its_rows_go_on(
     warm: Warm, run_folder: Path, table: Path, tmp_path: Path
 ) -> None:
-    wished = ["predict", table, "--model", run_folder, "--device", "cpu", "--csv"]
-    assert warm.run(*wished, "whole.csv", cwd=tmp_path).code == 0
+    arguments = ["predict", table, "--model", run_folder, "--device", "cpu", "--csv"]
+    assert warm.run(*arguments, "whole.csv", cwd=tmp_path).code == 0
     with mounted(tmp_path / "disk", "size=1m") as disk:
         (disk / "ballast").write_bytes(bytes(MB))
-        error, advice = assert_two_lines(warm.run(*wished, disk / "out.csv", cwd=tmp_path), 1)
+        error, advice = assert_two_lines(warm.run(*arguments, disk / "out.csv", cwd=tmp_path), 1)
         assert error == f"error: cannot write {disk}/out.csv: No space left on device"
         assert "--resume-csv" in advice
         assert not (disk / "out.csv").exists()
         (disk / "ballast").unlink()
-        ended = warm.run(*wished, disk / "out.csv", "--resume-csv", cwd=tmp_path)
+        ended = warm.run(*arguments, disk / "out.csv", "--resume-csv", cwd=tmp_path)
         assert ended.code == 0, ended.stderr
         assert int(ended.stderr.split(" rows were there")[0].split()[-1]) > 0
         assert (disk / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    ended = warm.run(*wished, "out.csv", cwd=tmp_path, limits={"RLIMIT_FSIZE": 20_000})
+    ended = warm.run(*arguments, "out.csv", cwd=tmp_path, limits={"RLIMIT_FSIZE": 20_000})
     error, _ = assert_two_lines(ended, 1)
     assert error == "error: cannot write out.csv: File too large"
 
@@ -104,16 +117,16 @@ def test_a_full_disk_stops_predict_and_its_rows_go_on(
 def test_a_table_killed_at_5_random_moments_ends_as_one_never_killed(
     warm: Warm, run_folder: Path, table: Path, tmp_path: Path
 ) -> None:
-    wished = ["predict", table, "--model", run_folder, "--device", "cpu", "--csv"]
-    assert warm.run(*wished, "whole.csv", cwd=tmp_path).code == 0
+    arguments = ["predict", table, "--model", run_folder, "--device", "cpu", "--csv"]
+    assert warm.run(*arguments, "whole.csv", cwd=tmp_path).code == 0
     partial, out, draws = tmp_path / ".out.csv.partial", tmp_path / "out.csv", random.Random(8)
     for _ in range(5):
-        child = warm.start(*wished, "out.csv", "--resume-csv", cwd=tmp_path)
+        child = warm.start(*arguments, "out.csv", "--resume-csv", cwd=tmp_path)
         size = draws.randint(1, (tmp_path / "whole.csv").stat().st_size // 2)
         until(lambda size=size: out.exists() or (partial.exists() and partial.stat().st_size >= size))
         child.kill()
         assert child.wait().code == -signal.SIGKILL
-    ended = warm.run(*wished, "out.csv", "--resume-csv", cwd=tmp_path)
+    ended = warm.run(*arguments, "out.csv", "--resume-csv", cwd=tmp_path)
     assert ended.code == 0, ended.stderr
     assert int(ended.stderr.split(" rows were there")[0].split()[-1]) > 0
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
@@ -146,10 +159,9 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_first_epoch(
 def test_a_closed_pipe_ends_predict_quietly(
     how: list[str], warm: Warm, run_folder: Path, table: Path, tmp_path: Path
 ) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    child = warm.start("predict", table, "--model", run_folder, *how, cwd=tmp_path, stdout=tmp_path / "pipe")
-    with (tmp_path / "pipe").open() as reader:
-        assert reader.readline()
+    with narrow_pipe(tmp_path / "pipe") as reader:
+        child = warm.start("predict", table, "--model", run_folder, *how, cwd=tmp_path, stdout=tmp_path / "pipe")
+        assert os.read(reader, 100)
     ended = child.wait()
     assert ended.code == 0, ended.stderr
     assert "rror" not in ended.stderr
@@ -159,11 +171,10 @@ def test_a_closed_pipe_ends_predict_quietly(
 def test_a_table_cut_short_by_a_closed_pipe_is_an_error(
     warm: Warm, run_folder: Path, table: Path, tmp_path: Path
 ) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    wished = ["predict", table, "--model", run_folder, "--json", "--csv", "out.csv"]
-    child = warm.start(*wished, cwd=tmp_path, stdout=tmp_path / "pipe")
-    with (tmp_path / "pipe").open() as reader:
-        assert reader.readline()
+    arguments = ["predict", table, "--model", run_folder, "--json", "--csv", "out.csv"]
+    with narrow_pipe(tmp_path / "pipe") as reader:
+        child = warm.start(*arguments, cwd=tmp_path, stdout=tmp_path / "pipe")
+        assert os.read(reader, 100)
     _, advice = assert_two_lines(child.wait(), 1)
     assert "--resume-csv" in advice
     assert not (tmp_path / "out.csv").exists()
@@ -171,16 +182,16 @@ def test_a_table_cut_short_by_a_closed_pipe_is_an_error(
 
 def test_out_of_memory_names_a_batch_size_that_fits(phantoms: Path, warm: Warm, tmp_path: Path) -> None:
     """A limit of 1.5 GB on top of what the process has: 32 images of 128 px do not fit."""
-    wished = ["train", "--data", phantoms, "--init", "none", "--image-size", 128, "--device", "cpu", "--epochs", 1]
-    wished += ["--precision", "fp32"]
+    arguments = ["train", "--data", phantoms, "--init", "none", "--image-size", 128, "--device", "cpu", "--epochs", 1]
+    arguments += ["--precision", "fp32"]
     limits = {"RLIMIT_AS": 1500 * MB}
-    ended = warm.run(*wished, "--out", "big", "--batch-size", 32, cwd=tmp_path, limits=limits)
+    ended = warm.run(*arguments, "--out", "big", "--batch-size", 32, cwd=tmp_path, limits=limits)
     error, advice = assert_two_lines(ended, 1)
     assert error.startswith("error: memory has run out in epoch 1, in a step of 32 images (")
     fits = int(advice.split("--batch-size ")[1].split(":")[0])
     assert 2 <= fits <= 16
     assert read_state(tmp_path / "big" / STATE_NAME)[0].epoch == 0
-    ended = warm.run(*wished, "--out", "small", "--batch-size", fits, cwd=tmp_path, limits=limits)
+    ended = warm.run(*arguments, "--out", "small", "--batch-size", fits, cwd=tmp_path, limits=limits)
     assert ended.code == 0, ended.stderr
 
 
