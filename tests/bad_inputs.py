@@ -20,6 +20,13 @@ HEADER = "Path,Sex,Age,Frontal/Lateral,AP/PA," + ",".join(FINDINGS)
 ROW = "train/patient00042/study1/view1_frontal.jpg,Male,60,Frontal,AP,1.0,0.0,-1.0,,1.0"
 
 
+def sheet(folder: Path, text: str | bytes, name: str = "train.csv") -> Path:
+    """A folder with this sheet."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder
+
+
 RAMP = (np.arange(64 * 48).reshape(64, 48) % 4096).astype(np.uint16)
 """0 to 3071, 12 bits."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests_support import KEYS, SECTIONS
+from setting_names import KEYS, SECTIONS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import yaml
 
 from cxrtool.errors import RequestError
 from cxrtool.settings import automatic_workers, load_settings
-from tests_support import KEYS
+from setting_names import KEYS
 
 
 def write(path: Path, text: str) -> Path:

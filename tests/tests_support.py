@@ -8,25 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from cxrtool.choices import Device, Level, Precision
 from cxrtool.evaluation.table import PredictionTable
-from cxrtool.settings import ResolvedSettings, RuntimeSettings, Settings, load_settings
+from cxrtool.settings import ResolvedSettings, RuntimeSettings, load_settings
 
-SECTIONS: dict[str, type[BaseModel]] = {
-    name: field.annotation
-    for name, field in Settings.model_fields.items()
-    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-}
-"""The sections of the settings, by name."""
-KEYS = [
-    *(name for name in Settings.model_fields if name not in SECTIONS),
-    *(f"{name}.{key}" for name, section in SECTIONS.items() for key in section.model_fields),
-]
-"""Every setting by its full name: ``train.lr``."""
 EXACT = RuntimeSettings(device=Device.CPU, precision=Precision.FP32)
 """What figures are compared in: where a CPU has bf16 units, predict takes those by itself."""
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from cxrtool.choices import Device, Precision
-from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.engines import engine as engines
 from cxrtool.engines import precision
 from cxrtool.engines.device import sigmoid
@@ -45,15 +44,6 @@ def test_without_a_place_to_write_the_probe_still_answers(cache: Path, monkeypat
     cache.parent.write_text("a file where a folder should be")
     monkeypatch.setattr(precision, "_speed_ratio", lambda: 0.1)
     assert not precision.bf16_pays(torch.device("cpu"))
-
-
-def test_the_images_of_the_check_are_always_the_same() -> None:
-    first, again = (precision.check_images(Preprocessing(image_size)) for image_size in (96, 96))
-    np.testing.assert_array_equal(first, again)
-    assert first.shape == (8, 1, 96, 96)
-    assert first.dtype == np.uint8
-    assert len({image.tobytes() for image in first}) == 8
-    assert precision.check_images(Preprocessing(32)).shape == (8, 1, 32, 32)
 
 
 def fast_bf16(monkeypatch: pytest.MonkeyPatch) -> None:

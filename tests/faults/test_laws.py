@@ -24,8 +24,8 @@ from cxrtool.evaluation.thresholds import parse_thresholds
 from cxrtool.files import csv_row
 from cxrtool.findings import FINDINGS, UncertaintyPolicy
 from cxrtool.settings import Settings, load_settings
-from tests_support import KEYS as SETTINGS
-from tests_support import SECTIONS
+from setting_names import KEYS as SETTINGS
+from setting_names import SECTIONS
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
 """Any text that a file of UTF-8 can hold."""

@@ -1,4 +1,4 @@
-"""The report in a real browser, and the model card."""
+"""The report's page, by its markup and in a real browser."""
 
 import json
 import re
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Call
 from cxrtool.model.bundle import change_header
 
 CHROMIUM = shutil.which("chromium")
@@ -128,27 +127,3 @@ def test_the_page_itself_gives_no_console_error_and_prints(report: Path) -> None
     done = browse(report, "--enable-logging=stderr", f"--print-to-pdf={report.with_suffix('.pdf')}")
     assert "CONSOLE" not in done.stderr
     assert report.with_suffix(".pdf").stat().st_size > 50_000
-
-
-def test_the_card_holds_data_policy_figures_thresholds_and_limits(
-    call: Call, phantoms: Path, run: Path, tmp_path: Path
-) -> None:
-    change_header(run / "model.safetensors", run="a|b <i>")
-    done = call("report", run, "--card", "--data", phantoms, "--draws", 50)
-    assert done.code == 0, done.stderr
-    card = (run / "MODEL_CARD.md").read_text()
-    for words in ("a\\|b &lt;i>", "u-ignore", "not a medical device", "train.csv", "Chosen by f1 on valid", "ECE"):
-        assert words in card
-    metrics = json.loads((run / "eval_test" / "metrics.json").read_text())
-    for finding, row in metrics["labels"].items():
-        if row["auroc"] is not None:
-            assert f"| {finding} | {row['auroc']:.4f} (" in card
-
-
-def test_a_bundle_without_predictions_or_data_is_refused(call: Call, run_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "alone").mkdir()
-    shutil.copy(run_folder / "model.safetensors", tmp_path / "alone")
-    done = call("report", tmp_path / "alone")
-    assert done.code == 2
-    assert "cxr eval" in done.stderr
-    assert not (tmp_path / "alone" / "report.html").exists()
