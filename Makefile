@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+# Tests that need a Debian package or minutes; without -m, pytest leaves them out (pyproject.toml).
+LEFT_OUT := needs_debian or slow
+
+.PHONY: demo test test-all lint docs reference clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -18,11 +21,20 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2
 
+test-all: test
+	$(BIN)/python -m pytest -n 2 -m "$(LEFT_OUT)"
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+reference: $(VENV)/installed
+	$(BIN)/python tools/reference.py
+
 clean:
-	rm -rf $(VENV) cxr-demo
+	rm -rf $(VENV) cxr-demo site

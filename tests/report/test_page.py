@@ -12,7 +12,6 @@ import pytest
 from cxrtool.model.bundle import change_header
 
 CHROMIUM = shutil.which("chromium")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
 
 
 class _Page(HTMLParser):
@@ -55,7 +54,8 @@ def report(phantoms: Path, run_folder: Path, tmp_path_factory: pytest.TempPathFa
 
 
 def browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    assert CHROMIUM is not None
+    if CHROMIUM is None:
+        pytest.skip("Debian's chromium is not installed")
     fixed = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"]
     quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     profile = f"--user-data-dir={page.parent / 'profile'}"
@@ -93,7 +93,7 @@ def test_a_downloaded_table_is_the_shown_one(report: Path) -> None:
         assert f">{cell}</" in text
 
 
-@needs_chromium
+@pytest.mark.needs_debian
 @pytest.mark.parametrize("width", [400, 1280])
 def test_it_renders_without_an_error_and_fits_the_window(report: Path, width: int) -> None:
     """The page's own policy forbids scripts, so a probe in a copy without it measures what a reader would see."""
@@ -122,7 +122,7 @@ def test_it_renders_without_an_error_and_fits_the_window(report: Path, width: in
     assert "CONSOLE" not in done.stderr
 
 
-@needs_chromium
+@pytest.mark.needs_debian
 def test_the_page_itself_gives_no_console_error_and_prints(report: Path) -> None:
     done = browse(report, "--enable-logging=stderr", f"--print-to-pdf={report.with_suffix('.pdf')}")
     assert "CONSOLE" not in done.stderr
