@@ -37,7 +37,7 @@ def make_step(network: ChestNet, optimizer: Adam) -> None:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ChestNet, Adam]:
     """A folder with a state after one step, and what it was saved from."""
-    network = build_network(Preprocessing(32), "none", seed=0).train()
+    network = build_network(Preprocessing(32), "none", seed=0).train().to(memory_format=torch.channels_last)
     optimizer = Adam(network.parameters(), lr=1e-2)
     make_step(network, optimizer)
     folder = tmp_path_factory.mktemp("state")
@@ -49,9 +49,11 @@ def test_the_next_step_from_a_saved_state_is_the_same_to_the_bit(saved: tuple[Pa
     folder, network, optimizer = saved
     state, tensors = read_state(folder / STATE_NAME)
     assert state == state_at(3, 1)
-    again = build_network(Preprocessing(32), "none", seed=1).train()
+    again = build_network(Preprocessing(32), "none", seed=1).train().to(memory_format=torch.channels_last)
     other = Adam(again.parameters(), lr=1e-2)
     restore(tensors, again, other)
+    for parameter, slots in other.state.items():
+        assert slots["exp_avg"].stride() == parameter.stride(), "summed in another order than without the pause"
     make_step(network, optimizer)
     make_step(again, other)
     expected = network.state_dict()
