@@ -305,23 +305,24 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["empty"]
 
 
-@pytest.mark.parametrize("spelling", [".", "link"])
-def test_an_empty_folder_is_taken_however_it_is_spelled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
+def test_an_empty_folder_behind_a_link_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_phantom(tmp_path / "link", 10, SIZE, 0)
+    assert (tmp_path / "real" / "phantom.json").is_file()
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_the_working_folder_is_refused_before_anything_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or refused before anything is drawn."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    if spelling == "link":
-        (tmp_path / "real").mkdir()
-        Path("link").symlink_to(tmp_path / "real")
+    """It could not be replaced by the finished one."""
+    monkeypatch.chdir(tmp_path)
     drawn: list[int] = []
-    try:
-        write_phantom(Path(spelling), 10, SIZE, 0, lambda done, _total: drawn.append(done))
-    except RequestError:
-        assert not drawn
-    else:
-        assert (Path(spelling).resolve() / "phantom.json").is_file()
+    with pytest.raises(RequestError, match="the folder you are in"):
+        write_phantom(Path(), 10, SIZE, 0, lambda done, _total: drawn.append(done))
+    assert not drawn
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
