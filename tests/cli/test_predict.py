@@ -18,6 +18,7 @@ from PIL import Image
 from conftest import Call
 from cxrtool.cli.explain import unique_names
 from cxrtool.findings import FINDINGS
+from tests_support import with_a_most_probable
 
 
 @pytest.fixture
@@ -143,16 +144,15 @@ def test_an_interrupted_table_does_not_show_under_its_name(
 
 class TestExplain:
     def test_without_a_label_every_positive_finding_or_the_most_probable(
-        self, call: Call, run_folder: Path, images: list[Path]
+        self, call: Call, run_folder: Path, images: list[Path], tmp_path: Path
     ) -> None:
-        probabilities = call("predict", images[0], "--model", run_folder, "--json").json["predictions"][0]["findings"]
-        most = max(probabilities, key=lambda finding: float(finding["probability"]))["label"]
+        model = with_a_most_probable(run_folder / "model.safetensors", "Consolidation", tmp_path / "model.safetensors")
         for thresholds, expected in (
-            ("1,1,1,1,1", [most]),
+            ("1,1,1,1,1", ["Consolidation"]),
             ("0,1,1,0,1", ["Atelectasis", "Edema"]),
             ("0,0,0,0,0", list(FINDINGS)),
         ):
-            done = call("explain", images[0], "--model", run_folder, "--thresholds", thresholds, "--json")
+            done = call("explain", images[0], "--model", model, "--thresholds", thresholds, "--json")
             (row,) = done.json["explanations"]
             assert [item["label"] for item in row["explanations"]] == expected
 

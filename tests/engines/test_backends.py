@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -16,13 +17,15 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
-from conftest import Call
+from conftest import Call, Cxr
 from cxrtool import Classifier
 from cxrtool.choices import Backend, Device, ExportFormat, Precision
 from cxrtool.data.images import list_images
 from cxrtool.engines import engine as engines
 from cxrtool.engines import export as exporting
+from cxrtool.engines import runtimes
 from cxrtool.engines.device import sigmoid
+from cxrtool.engines.engine import Engine
 from cxrtool.engines.export import ExportSettings, export_model
 from cxrtool.engines.export_record import Export, can_run, export_name, read_export
 from cxrtool.engines.open import open_engine
@@ -223,6 +226,7 @@ def test_auto_takes_an_export_that_fits_and_never_int8_nor_for_figures(
     model_with: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "bf16_pays", lambda _device: False)
+    monkeypatch.setattr(engines, "CLOSE_ENOUGH", 1.0)  # how far bf16 moves this model depends on the processor
     model = model_with((OPENVINO, Precision.INT8))
     network, header = load_bundle(model)
 
@@ -354,17 +358,35 @@ def test_what_a_backend_cannot_do_is_refused(
     assert told in done.stderr
 
 
-def test_bf16_runs_where_the_processor_has_it_and_is_refused_elsewhere(model_with: Callable[..., Path]) -> None:
+def test_bf16_runs_where_openvino_has_it_and_is_refused_elsewhere(
+    model_with: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = model_with((OPENVINO, Precision.FP32))
-    import openvino
-
     network, header = load_bundle(model)
-    settings = using(Backend.OPENVINO, Precision.BF16)
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        assert open_engine(model, network, header, settings, reported=True).how.precision == "bf16"
-    else:
-        with pytest.raises(RequestError, match="no bfloat16 in this CPU"):
-            open_engine(model, network, header, settings, reported=True)
+    pixels = some_pixels(3)
+
+    def opened(precision: Precision) -> Engine:
+        return open_engine(model, network, header, using(Backend.OPENVINO, precision), reported=True)
+
+    if has_bf16(Backend.OPENVINO):
+        engine = opened(Precision.BF16)
+        assert engine.how.precision == "bf16"
+        assert not np.array_equal(engine.logits(pixels), opened(Precision.FP32).logits(pixels))
+    monkeypatch.setattr(runtimes, "has_bf16", lambda _backend: False)
+    with pytest.raises(RequestError, match="no bfloat16 in this CPU"):
+        opened(Precision.BF16)
+    assert opened(Precision.FP32).how.precision == "fp32"
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="ONEDNN_MAX_CPU_ISA is for x86")
+def test_bf16_is_refused_where_the_processor_has_it_but_openvino_may_not_use_it(
+    model_with: Callable[..., Path], cxr: Cxr
+) -> None:
+    model = model_with((OPENVINO, Precision.FP32))
+    asked = ("predict", "x.jpg", "--model", model, "--backend", "openvino", "--precision", "bf16")
+    done = cxr(*asked, ONEDNN_MAX_CPU_ISA="AVX2")
+    assert done.returncode == 2
+    assert "no bfloat16 in this CPU" in done.stderr
 
 
 def test_a_file_that_disagrees_is_not_left_behind(

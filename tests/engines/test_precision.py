@@ -56,6 +56,7 @@ def test_auto_takes_bf16_for_predict_where_probabilities_hardly_move(
     fast_bf16(monkeypatch)
     path = run_folder / "model.safetensors"
     network, header = load_bundle(path)
+    network.classifier.weight.data /= 10  # so that the roundings of the features hardly count, on any processor
     pixels = precision.check_images(header.image_preprocessing)
     with torch.inference_mode():
         exact = torch.sigmoid(network(torch.from_numpy(pixels))).numpy()
