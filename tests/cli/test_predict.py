@@ -53,7 +53,8 @@ def test_a_bad_image_gets_its_row_and_the_others_are_done(
     document = done.json
     assert [row["error"] is None for row in document["predictions"]] == [False, True, *[False] * 4, True]
     rows = list(csv.DictReader((tmp_path / "out.csv").open()))
-    assert list(rows[0]) == ["path", *FINDINGS, "positive", "error", "warnings"]
+    assert list(rows[0]) == ["path", *FINDINGS, "positive", "error", "warnings", "table"]
+    assert {row["table"] for row in rows} == {"prediction"}
     assert [bool(row["error"]) for row in rows] == [True, False, *[True] * 4, False]
     assert all(rows[0][finding] == "" for finding in FINDINGS)
     for row, told in zip(rows, document["predictions"], strict=True):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import cxrtool.data.cache as cache_module
+import cxrtool.data.cache_files as cache_files
 from cxrtool.data.batches import manifest_batches, split_batches
 from cxrtool.data.cache import CACHE_NAME, CacheResult, caches_folder, open_cache, remove_caches
 from cxrtool.data.dataset import load_usable
@@ -85,10 +85,8 @@ def test_batches_are_the_same_with_and_without_and_need_no_file(data: Path) -> N
 def test_a_second_call_decodes_only_a_few_to_compare(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(data, split="train")
     read: list[Path] = []
-    plain_read = cache_module.read_pixels
-    monkeypatch.setattr(
-        cache_module, "read_pixels", lambda path, *rest: (read.append(path), plain_read(path, *rest))[1]
-    )
+    plain_read = cache_files.read_pixels
+    monkeypatch.setattr(cache_files, "read_pixels", lambda path, *rest: (read.append(path), plain_read(path, *rest))[1])
     result = opened(data, split="train")
     assert result.state == "valid"
     assert 0 < len(read) <= 8 < len(result.cache)
@@ -235,14 +233,14 @@ def test_an_unreadable_image_is_treated_as_without_a_cache(data: Path) -> None:
 
 
 def test_an_image_that_could_not_be_opened_once_is_cached_later(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bad, plain_read = images(data)[2], cache_module.read_pixels
+    bad, plain_read = images(data)[2], cache_files.read_pixels
 
     def refuse(path: Path, *rest: Any) -> Any:
         if path == bad:
             raise ImageError(f"{path}: no permission")
         return plain_read(path, *rest)
 
-    monkeypatch.setattr(cache_module, "read_pixels", refuse)
+    monkeypatch.setattr(cache_files, "read_pixels", refuse)
     assert len(opened(data).cache.not_held) == 1
     monkeypatch.undo()  # rights change neither size nor time
     result = opened(data)
@@ -311,22 +309,23 @@ def test_data_sets_of_one_name_do_not_share_a_cache(data: Path, tmp_path: Path) 
 SCRIPT = """
 import sys
 from pathlib import Path
-import cxrtool.data.cache as cache_module
+import cxrtool.data.cache_files as cache_files
 from cxrtool.data.batches import Reading
+from cxrtool.data.cache import open_cache
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.data.dataset import load_usable
 from cxrtool.settings import DataSettings
 
-plain_read = cache_module.read_pixels
+plain_read = cache_files.read_pixels
 def read(path, *rest):
     with open(sys.argv[2], "a") as file:
         file.write("x")
     return plain_read(path, *rest)
-cache_module.read_pixels = read
+cache_files.read_pixels = read
 settings = DataSettings(root=Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
-result = cache_module.open_cache(load_usable(settings, "train"), settings, Reading(Preprocessing(48), 8))
+result = open_cache(load_usable(settings, "train"), settings, Reading(Preprocessing(48), 8))
 print(result.state, flush=True)
 """
 

@@ -26,7 +26,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_probe_is_measured_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [precision.bf16_pays(torch.device("cpu"))]
     (ratio,) = json.loads(cache.read_text()).values()
-    monkeypatch.setattr(precision, "_speed_ratio", lambda: pytest.fail("measured again"))
+    monkeypatch.setattr(precision, "speed_ratio", lambda: pytest.fail("measured again"))
     answers.append(precision.bf16_pays(torch.device("cpu")))
     assert answers == [ratio >= precision.WORTHWHILE] * 2
 
@@ -35,14 +35,14 @@ def test_the_probe_is_measured_once(cache: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_damaged_cache_is_measured_again(cache: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
     cache.parent.mkdir(parents=True)
     cache.write_text(content)
-    monkeypatch.setattr(precision, "_speed_ratio", lambda: 3.0)
+    monkeypatch.setattr(precision, "speed_ratio", lambda: 3.0)
     assert precision.bf16_pays(torch.device("cpu"))
 
 
 def test_without_a_place_to_write_the_probe_still_answers(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.parent.parent.mkdir(parents=True)
     cache.parent.write_text("a file where a folder should be")
-    monkeypatch.setattr(precision, "_speed_ratio", lambda: 0.1)
+    monkeypatch.setattr(precision, "speed_ratio", lambda: 0.1)
     assert not precision.bf16_pays(torch.device("cpu"))
 
 

@@ -1,8 +1,8 @@
 from dataclasses import replace
 
 from cxrtool.choices import Criterion
-from cxrtool.evaluation.assessment import AssessmentSettings, assess, interval_text
-from cxrtool.evaluation.intervals import BootstrapSettings, Interval
+from cxrtool.evaluation.assessment import AssessmentSettings, assess
+from cxrtool.evaluation.intervals import BootstrapSettings
 from cxrtool.evaluation.thresholds import ThresholdOrigin, threshold_grid
 from cxrtool.findings import FINDINGS
 from tests_support import random_table
@@ -28,9 +28,3 @@ def test_thresholds_of_this_very_split_are_said_loudly_with_the_honest_figure() 
 def test_thresholds_of_test_are_said() -> None:
     told = assess(replace(random_table(80), sheet_sha256="abc"), SETTINGS, HALF, origin("test", "another"))
     assert any("test split" in text for text in told.warnings)
-
-
-def test_interval_text() -> None:
-    assert interval_text(None, None) == "–"
-    assert interval_text(0.5, Interval(None, None)) == "0.5000"
-    assert interval_text(0.5, Interval(0.4, 0.6), 2) == "0.50 (0.40-0.60)"

@@ -76,7 +76,6 @@ def test_figures_at_a_threshold_are_scikit_learns(scores: NDArray[np.float64], s
         assert mine == pytest.approx(theirs, abs=1e-12, nan_ok=True)
     if 0 < labels.sum() < len(labels):
         assert counts.balanced_accuracy == pytest.approx(sk.balanced_accuracy_score(labels, called), abs=1e-12)
-        assert counts.youden == pytest.approx(2 * counts.balanced_accuracy - 1, abs=1e-12)
 
 
 def table_of(targets: NDArray[np.float32], probabilities: NDArray[np.float32]) -> PredictionTable:

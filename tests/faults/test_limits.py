@@ -234,11 +234,11 @@ def test_a_loss_that_is_not_finite_names_the_step_and_its_images(
 
 
 def test_weights_that_are_not_finite_are_not_saved(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoil(work: loop._Work, *_: object) -> torch.Tensor:
+    def spoil(work: loop.Work, *_: object) -> torch.Tensor:
         next(work.network.parameters()).data.fill_(float("inf"))
         return torch.tensor(0.5)
 
-    monkeypatch.setattr(loop, "_step", spoil)
+    monkeypatch.setattr(loop, "train_step", spoil)
     calls = iter([None, signal.SIGINT])
     with pytest.raises(CxrError, match="the weights are not finite in epoch 1 at step 1"):
         train(options(few), tmp_path / "run", stop=lambda: next(calls))

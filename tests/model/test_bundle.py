@@ -9,9 +9,10 @@ from safetensors.torch import save_file
 
 from bad_inputs import Bomb
 from cxrtool.errors import ModelError
+from cxrtool.evaluation.calibration import Scaling
 from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import BUNDLE_NAME, load_bundle, read_header, save_bundle
-from tests_support import change_header
+from tests_support import bundle_parts, change_header
 
 
 def test_a_bundle_says_all_that_its_use_needs(run_folder: Path) -> None:
@@ -114,3 +115,43 @@ def test_weights_without_a_header_are_refused_with_the_cure(tmp_path: Path) -> N
     with pytest.raises(ModelError) as caught:
         read_header(tmp_path / "w.safetensors")
     assert "--init" in caught.value.advice
+
+
+def calibration_as_in_a_file(**edema: object) -> dict[str, object]:
+    """What calibrated bundles have held since their first version."""
+    scalings = {finding: {"slope": 1.5, "intercept": -0.25} for finding in FINDINGS}
+    return {
+        "method": "platt",
+        "scalings": scalings | {"Edema": edema},
+        "split": "valid",
+        "level": "study",
+        "rows": 40,
+        "sheet_sha256": "0" * 64,
+    }
+
+
+def test_a_calibration_written_before_is_read_and_written_as_it_was(bundle: Path, tmp_path: Path) -> None:
+    stored = calibration_as_in_a_file(slope=0.75, intercept=0)
+    change_header(bundle, calibration=stored)
+    network, header = load_bundle(bundle)
+    assert header.scalings == dict.fromkeys(FINDINGS, Scaling(1.5, -0.25)) | {"Edema": Scaling(0.75, 0.0)}
+    save_bundle(tmp_path / "again.safetensors", network.state_dict(), header)
+    metadata = bundle_parts(tmp_path / "again.safetensors")[0]["__metadata__"]
+    assert json.loads(metadata["cxrtool"])["calibration"] == stored
+
+
+@pytest.mark.parametrize(
+    "edema",
+    [
+        {"slope": 0, "intercept": 0},
+        {"slope": -1.0, "intercept": 0},
+        {"slope": 1.0},
+        {"intercept": 1.0},
+        {"slope": 1.0, "intercept": "much"},
+        {"slope": 1.0, "intercept": 0, "more": 1},
+    ],
+)
+def test_a_scaling_that_is_none_is_refused(bundle: Path, edema: dict[str, object]) -> None:
+    change_header(bundle, calibration=calibration_as_in_a_file(**edema))
+    with pytest.raises(ModelError, match=r"calibration\.scalings\.Edema"):
+        read_header(bundle)

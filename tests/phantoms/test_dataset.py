@@ -198,7 +198,7 @@ def test_build_and_sex_do_not_give_the_findings_away() -> None:
     settings = PhantomSettings()
     builds, present = [], []
     for number in range(400):
-        study = next(iter(phantom_module._studies_of(number, 0, settings)))
+        study = next(iter(phantom_module.studies_of(number, 0, settings)))
         anatomy = study.anatomy
         builds.append(
             [anatomy.female, anatomy.centre, anatomy.half_thorax, anatomy.apex, anatomy.base, anatomy.dome, study.age]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cxrtool.cells import cell
 from cxrtool.cli import console
 from cxrtool.cli.options import LIMITS, JsonOption, settings_options
 from cxrtool.cli.signals import graceful_stop
@@ -95,7 +96,7 @@ def _show(results: dict[str, "CacheResult"], settings: Settings) -> None:
     for name, result in results.items():
         found: dict[str, Any] = result.to_dict()
         rate = found["images_per_second"]
-        cells = [result.state, f"{result.seconds:.1f}", "" if rate is None else f"{rate:.0f}"]
+        cells = [result.state, cell(result.seconds, 1), "" if rate is None else cell(rate, 0)]
         rows.append([name, len(result.cache), _size(result.size), *cells, str(result.cache.folder)])
     console.print_table("pixel cache", ["split", "images", "size", "state", "s", "images/s", ""], rows)
     for result in results.values():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cxrtool.cells import UNDEFINED
 from cxrtool.cli import console
 from cxrtool.cli.options import LIMITS, JsonOption, settings_options
 from cxrtool.progress import Progress
@@ -79,7 +80,7 @@ def show_data_report(report: "DataReport") -> None:
             "studies": found.studies,
             "AP / PA": _counts(found.projections),
             "sex": _counts(found.sexes),
-            "age (min, median, max)": "–" if found.age is None else "{:g}, {:g}, {:g}".format(*found.age),
+            "age (min, median, max)": UNDEFINED if found.age is None else "{:g}, {:g}, {:g}".format(*found.age),
             "missing images": found.missing,
             "unreadable images": f"{len(found.unreadable):,} of {found.images_read:,} looked at",
             "image sizes": _counts(found.sizes),

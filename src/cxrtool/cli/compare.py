@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cxrtool.cells import cell, interval_text, range_text
 from cxrtool.cli import console
 from cxrtool.cli.options import BOOTSTRAP, JsonOption, settings_options
 from cxrtool.cli.signals import graceful_stop
@@ -83,8 +84,6 @@ def _compare_policies(
 
 def _show_figures(comparisons: "dict[str, Comparison]") -> None:
     """The seed's table: a row per candidate, AUROC and AUPRC of each split."""
-    from cxrtool.evaluation.assessment import interval_text
-
     header = ["model", *(f"{split} {name}" for split in comparisons for name in ("AUROC", "AUPRC"))]
     first = next(iter(comparisons.values()))
     rows = []
@@ -93,7 +92,7 @@ def _show_figures(comparisons: "dict[str, Comparison]") -> None:
         for comparison in comparisons.values():
             for figure in ("auroc", "auprc"):
                 one = comparison.figures[name]["mean"][figure]
-                spread = "" if one.seed_deviation is None else f" ± {one.seed_deviation:.4f}"
+                spread = "" if one.seed_deviation is None else f" ± {cell(one.seed_deviation)}"
                 row.append(interval_text(one.value, one.interval) + spread)
         rows.append(row)
     seeds = any("±" in cell for row in rows for cell in row)
@@ -113,7 +112,7 @@ def show_differences(comparison: "Comparison") -> None:
             f"{one.first} - {one.second}",
             one.figure.upper(),
             one.value,
-            "–" if one.interval.low is None else f"{one.interval.low:+.4f} to {one.interval.high:+.4f}",
+            range_text(one.interval, signed=True),
             one.p_value,
             one.p_holm,
         ]

@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,12 +22,10 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
+from cxrtool.cells import cell
 from cxrtool.errors import CxrError
 from cxrtool.files import to_json
 from cxrtool.progress import Progress, ProgressCallback
-
-if TYPE_CHECKING:
-    pass
 
 
 def printable(text: str) -> str:
@@ -82,7 +79,7 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[objec
     for index, name in enumerate(header):
         table.add_column(safe(name), justify="right" if index and name else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(safe(figure(cell)) for cell in row))
+        table.add_row(*(safe(cell(value)) for value in row))
     console = out()
     if not console.is_terminal:
         console.width = 160  # a log or a pipe has no width to fit
@@ -92,17 +89,6 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[objec
 def print_facts(title: str, facts: Mapping[str, object]) -> None:
     """Names and values, a line each, on stdout."""
     print_table(title, ["", ""], [[name, value] for name, value in facts.items()])
-
-
-def figure(cell: object) -> str:
-    """A cell as people read it: four decimals, a dash for what is undefined."""
-    if cell is None:
-        return "–"
-    if isinstance(cell, bool):
-        return "yes" if cell else "no"
-    if isinstance(cell, float):
-        return f"{cell:.4f}"
-    return f"{cell:,}" if isinstance(cell, int) else str(cell)
 
 
 def say(text: str) -> None:

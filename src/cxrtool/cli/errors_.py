@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cxrtool.cells import cell
 from cxrtool.choices import MistakeKind
 from cxrtool.cli import console
 from cxrtool.cli.inputs import chosen_model
@@ -42,7 +43,7 @@ def errors(
     console.print_table(
         f"surest mistakes on {resolved.settings.eval.split}",
         ["finding", "kind", "study", "probability", "threshold"],
-        [[one.finding, one.kind, one.study, one.probability, f"{one.threshold:.2f}"] for one in result.mistakes],
+        [[one.finding, one.kind, one.study, one.probability, cell(one.threshold, 2)] for one in result.mistakes],
     )
     console.say(f"files: {result.folder}/mistakes.csv, gallery_*.png and {len(result.pictures)} overlays")
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cxrtool.cells import cell, interval_text
 from cxrtool.cli import console
 from cxrtool.cli.inputs import chosen_model
 from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, settings_options
@@ -65,8 +66,6 @@ def register(app: typer.Typer) -> None:
 
 def show_assessment(assessment: "Assessment") -> None:
     """Figures with intervals; at thresholds where there are any; calibration; groups when asked for."""
-    from cxrtool.evaluation.assessment import interval_text
-
     evaluation, intervals = assessment.evaluation, assessment.intervals
     title = (
         f"{evaluation.split} split, {evaluation.level} level: {evaluation.studies} studies of {assessment.patients} "
@@ -99,7 +98,7 @@ def show_assessment(assessment: "Assessment") -> None:
 def _show_thresholds(evaluation: "Evaluation") -> None:
     columns = ["f1", "precision", "recall", "specificity", "balanced_accuracy"]
     rows = [
-        [name, f"{row.at_threshold.threshold:.2f}", *(getattr(row.at_threshold, column) for column in columns)]
+        [name, cell(row.at_threshold.threshold, 2), *(getattr(row.at_threshold, column) for column in columns)]
         for name, row in evaluation.labels.items()
         if row.at_threshold is not None
     ]

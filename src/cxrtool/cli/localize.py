@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cxrtool.cells import cell, interval_text
 from cxrtool.cli import console
 from cxrtool.cli.inputs import chosen_model
 from cxrtool.cli.options import BOOTSTRAP, DATA, MAPS, RUNTIME, JsonOption, settings_options
@@ -71,7 +72,6 @@ def localize(
 
 
 def _show(result: "LocalizeResult") -> None:
-    from cxrtool.evaluation.assessment import interval_text
     from cxrtool.evaluation.localization import mean_of
 
     for title, method in result.methods.items():
@@ -81,7 +81,7 @@ def _show(result: "LocalizeResult") -> None:
                 one.images,
                 interval_text(one.hit_rate, one.hit_interval, 3),
                 interval_text(one.iou, one.iou_interval, 3),
-                "Otsu" if one.map_threshold is None else f"{one.map_threshold:.2f}",
+                "Otsu" if one.map_threshold is None else cell(one.map_threshold, 2),
                 one.border,
             ]
             for finding, one in method.figures.items()
@@ -95,7 +95,7 @@ def _show(result: "LocalizeResult") -> None:
             "faithfulness: likeness to the maps of a network randomised down to a layer (must fall); areas",
             ["method", *steps, "insertion", "deletion", "images/s"],
             [
-                [title, *one.sanity.values(), one.insertion, one.deletion, f"{one.images_per_second:.1f}"]
+                [title, *one.sanity.values(), one.insertion, one.deletion, cell(one.images_per_second, 1)]
                 for title, one in result.methods.items()
             ],
         )

@@ -23,7 +23,6 @@ from cxrtool.settings import ResolvedSettings
 
 if TYPE_CHECKING:
     from cxrtool.predict.classifier import Classifier, Prediction
-    from cxrtool.predict.csv_table import TableIdentity
 
 Sink = Callable[["Prediction"], None]
 
@@ -62,7 +61,7 @@ def predict(
     """
     if resume_csv and csv is None:
         raise RequestError("--resume-csv needs --csv", "Name the table to go on with.")
-    from cxrtool.predict.csv_table import open_table
+    from cxrtool.predict.csv_table import TableIdentity, open_table
 
     # Inputs are listed as they are needed, but a folder without images is refused before the model is loaded.
     paths = _started(input_paths(inputs, recursive))
@@ -74,7 +73,7 @@ def predict(
         progress = stack.enter_context(console.progress_bar())
         sinks: list[Sink] = []
         if csv is not None:
-            identity = _identity(classifier, resolved, raw, hash_paths)
+            identity = TableIdentity.of(classifier, resolved.settings.runtime, raw, hash_paths)
             table = stack.enter_context(open_table(csv, paths, identity, name_of, resume_csv))
             paths, total, failed = table.paths, table.done, table.failed
             sinks.append(table.write)
@@ -136,23 +135,6 @@ def without_path(prediction: "Prediction", name_of: Callable[[Path], str]) -> "P
     from cxrtool.data.images import shown
 
     return replace(prediction, error=prediction.error.replace(shown(prediction.path), name_of(prediction.path)))
-
-
-def _identity(classifier: "Classifier", resolved: ResolvedSettings, raw: bool, hash_paths: bool) -> "TableIdentity":
-    from cxrtool.predict.csv_table import TableIdentity
-
-    runtime, how = resolved.settings.runtime, classifier.engine.how
-    return TableIdentity(
-        model_sha256=classifier.sha256,
-        thresholds=dict(classifier.thresholds),
-        backend=str(how.backend),
-        precision=str(how.precision),
-        raw=raw,
-        batch_size=runtime.batch_size,
-        strict=runtime.strict,
-        window=runtime.window,
-        hash_paths=hash_paths,
-    )
 
 
 @contextmanager

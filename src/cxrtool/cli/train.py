@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cxrtool.cells import cell
 from cxrtool.cli import console
 from cxrtool.cli.options import CACHE, LIMITS, RUNTIME, JsonOption, given_on_command_line, settings_options
 from cxrtool.cli.signals import graceful_stop
@@ -98,7 +99,7 @@ def _show(result: "TrainResult", json_output: bool) -> None:
                 row.valid_loss,
                 row.valid_auroc,
                 row.valid_auprc,
-                f"{row.images_per_second:.1f}",
+                cell(row.images_per_second, 1),
                 "*" if row.epoch == result.best.epoch else "",
             ]
             for row in result.history

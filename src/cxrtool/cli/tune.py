@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cxrtool.cells import cell, range_text
 from cxrtool.cli import console
 from cxrtool.cli.inputs import chosen_model
 from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, settings_options
@@ -75,8 +76,6 @@ def show_tuned(result: "TuneResult") -> None:
     tuned = result.tuned
     rows = []
     for name, threshold in tuned.thresholds.items():
-        ends = result.stability[name]
-        spread = "–" if ends.low is None or ends.high is None else f"{ends.low:.2f} to {ends.high:.2f}"
-        rows.append([name, f"{threshold:.2f}", tuned.values[name], spread])
+        rows.append([name, cell(threshold, 2), tuned.values[name], range_text(result.stability[name], 2)])
     header = ["finding", "threshold", str(tuned.criterion), "where redrawn patients put it"]
     console.print_table(f"thresholds by {tuned.criterion} on {tuned.split}", header, rows)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cxrtool.evaluation.metrics import midranks
+from cxrtool.evaluation.ranking import midranks
 from cxrtool.explain.methods import Map, MapSettings, explain_batch, only
 from cxrtool.model.densenet import ChestNet
 from cxrtool.model.folding import inference_copy

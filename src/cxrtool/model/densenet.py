@@ -133,7 +133,7 @@ class ChestNet(nn.Module):
         values = self._normalised(pixels)
         for name, module in self.features.named_children():
             if name == _FOLLOWING[layer]:
-                norm = module.norm if isinstance(module, Transition) else module
+                norm = module if isinstance(module, nn.BatchNorm2d) else module.get_submodule("norm")
                 return functional.relu(norm(values))
             values = module(values)
         raise AssertionError(layer)  # every layer is followed by a module of the network

@@ -109,7 +109,9 @@ class PhantomSummary:
 
 
 @dataclass(frozen=True)
-class _Study:
+class Study:
+    """One study to draw: who, what is found, which views; its draws come from (seed, `key`, view) alone."""
+
     patient: str
     name: str
     sex: str
@@ -196,7 +198,7 @@ def _write_splits(
         truths: list[list[object]] = []
         studies = 0
         for number in range(int(start), int(end)):
-            for study in _studies_of(number, seed, settings):
+            for study in studies_of(number, seed, settings):
                 studies += 1
                 for row, truth in _write_study(folder, name, split, study, image_size, seed, settings):
                     rows.append(row)
@@ -213,7 +215,8 @@ def _rng(*key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(key[0], spawn_key=key[1:]))
 
 
-def _studies_of(number: int, seed: int, settings: PhantomSettings) -> Iterator[_Study]:
+def studies_of(number: int, seed: int, settings: PhantomSettings) -> Iterator[Study]:
+    """The one to three studies of patient `number`."""
     rng = _rng(seed, number)
     anatomy = draw_anatomy(rng)
     age = int(np.clip(rng.normal(60, 17), 18, 90))
@@ -225,7 +228,7 @@ def _studies_of(number: int, seed: int, settings: PhantomSettings) -> Iterator[_
         views += ["frontal"] * int(study.random() < settings.second_view)
         views += ["lateral"] * int(study.random() < settings.lateral)
         here = {f: float(s) for f, s, is_here in zip(FINDINGS, severities, present, strict=True) if is_here}
-        yield _Study(
+        yield Study(
             patient=f"patient{number + 1:05d}",
             name=f"study{index + 1}",
             sex="Female" if anatomy.female else "Male",
@@ -243,7 +246,7 @@ def _studies_of(number: int, seed: int, settings: PhantomSettings) -> Iterator[_
 
 
 def _write_study(
-    folder: Path, name: str, split: str, study: _Study, size: int, seed: int, settings: PhantomSettings
+    folder: Path, name: str, split: str, study: Study, size: int, seed: int, settings: PhantomSettings
 ) -> Iterator[tuple[list[object], list[object]]]:
     labels = _labels(study, split, _rng(seed, *study.key, 10_000), settings)
     for view, kind in enumerate(study.views, start=1):
@@ -269,7 +272,7 @@ def _write_study(
         )
 
 
-def _labels(study: _Study, split: str, rng: np.random.Generator, settings: PhantomSettings) -> dict[str, float | None]:
+def _labels(study: Study, split: str, rng: np.random.Generator, settings: PhantomSettings) -> dict[str, float | None]:
     """What the sheet says of a study: the truth in valid and test, a reader's doubts in train."""
     known = {finding: float(finding in study.case.severities) for finding in FINDINGS}
     opacity = any(known[finding] for finding in ("Atelectasis", "Consolidation", "Edema"))

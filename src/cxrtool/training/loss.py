@@ -1,7 +1,6 @@
 """The masked loss, and the weight of positives."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -45,8 +44,3 @@ def positive_weights(
     weights = np.where(negatives > 0, np.minimum(ratio, clip), 1.0).astype(np.float32)
     one_class = tuple(int(column) for column in np.flatnonzero((positives == 0) | (negatives == 0)))
     return weights, one_class
-
-
-def to_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    """A tensor of `array` on `device`."""
-    return torch.from_numpy(array).to(device)
