@@ -3,9 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Tests that need a Debian package or minutes; without -m, pytest leaves them out (pyproject.toml).
-LEFT_OUT := needs_debian or slow
-
 .PHONY: demo test test-all lint docs reference clean
 
 $(VENV)/installed: pyproject.toml
@@ -21,8 +18,9 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2
 
+# Then what pytest leaves out unless asked (pyproject.toml).
 test-all: test
-	$(BIN)/python -m pytest -n 2 -m "$(LEFT_OUT)"
+	$(BIN)/python -m pytest -n 2 -m needs_debian
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
