@@ -21,8 +21,8 @@ from conftest import Call, Cxr
 from cxrtool import Classifier
 from cxrtool.choices import Backend, Device, ExportFormat, Precision
 from cxrtool.data.images import list_images
-from cxrtool.engines import engine as engines
 from cxrtool.engines import export as exporting
+from cxrtool.engines import open as engines
 from cxrtool.engines import runtimes
 from cxrtool.engines.device import sigmoid
 from cxrtool.engines.engine import Engine

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from cxrtool.choices import Device, Precision
-from cxrtool.engines import engine as engines
+from cxrtool.engines import open as engines
 from cxrtool.engines import precision
 from cxrtool.engines.device import sigmoid
 from cxrtool.engines.open import open_engine
 from cxrtool.model.bundle import load_bundle
+from cxrtool.phantoms.check_images import check_images
 from cxrtool.settings import RuntimeSettings
 
 CPU = RuntimeSettings(device=Device.CPU)
@@ -57,7 +58,7 @@ def test_auto_takes_bf16_for_predict_where_probabilities_hardly_move(
     path = run_folder / "model.safetensors"
     network, header = load_bundle(path)
     network.classifier.weight.data /= 10  # so that the roundings of the features hardly count, on any processor
-    pixels = precision.check_images(header.image_preprocessing)
+    pixels = check_images(header.image_preprocessing)
     with torch.inference_mode():
         exact = torch.sigmoid(network(torch.from_numpy(pixels))).numpy()
         with torch.autocast("cpu", torch.bfloat16):
@@ -79,7 +80,7 @@ def test_a_model_that_bf16_moves_stays_in_fp32_and_says_so(
     network, header = load_bundle(run_folder / "model.safetensors")
     # A logit at 0 that is a thousand times as steep: a rounding of the features turns the probability over.
     network.classifier.weight.data *= 1000
-    pixels = torch.from_numpy(precision.check_images(header.image_preprocessing))
+    pixels = torch.from_numpy(check_images(header.image_preprocessing))
     network.classifier.bias.data -= network(pixels)[0]
     with caplog.at_level(logging.WARNING):
         engine = open_engine(run_folder, network, header, CPU, reported=False)
