@@ -22,7 +22,7 @@ from cxrtool import Classifier
 from cxrtool.choices import Backend, Device, ExportFormat, Precision
 from cxrtool.data.images import list_images
 from cxrtool.engines import export as exporting
-from cxrtool.engines import open as engines
+from cxrtool.engines import open as opening
 from cxrtool.engines import runtimes
 from cxrtool.engines.device import sigmoid
 from cxrtool.engines.engine import Engine
@@ -198,7 +198,7 @@ def test_a_stale_export_is_made_again_and_a_line_says_so(
     model = model_with((OPENVINO, Precision.FP32), (OPENVINO, Precision.INT8))
     changed_weights(model)
     image = list_images([phantoms / "test"], recursive=True)[0]
-    monkeypatch.setattr(engines, "bf16_pays", lambda _device: False)
+    monkeypatch.setattr(opening, "bf16_pays", lambda _device: False)
     done = call("predict", image, "--model", model, "--json")
     assert done.json["model"]["backend"] == "torch"
     assert "openvino-fp32.xml was made from other weights and is not used" in done.stderr
@@ -225,8 +225,8 @@ def test_a_stale_export_is_made_again_and_a_line_says_so(
 def test_auto_takes_an_export_that_fits_and_never_int8_nor_for_figures(
     model_with: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "bf16_pays", lambda _device: False)
-    monkeypatch.setattr(engines, "CLOSE_ENOUGH", 1.0)  # how far bf16 moves this model depends on the processor
+    monkeypatch.setattr(opening, "bf16_pays", lambda _device: False)
+    monkeypatch.setattr(opening, "CLOSE_ENOUGH", 1.0)  # how far bf16 moves this model depends on the processor
     model = model_with((OPENVINO, Precision.INT8))
     network, header = load_bundle(model)
 
@@ -240,7 +240,7 @@ def test_auto_takes_an_export_that_fits_and_never_int8_nor_for_figures(
     assert chosen(precision=Precision.FP32) == ("openvino", "fp32")
     assert chosen(reported=True) == ("torch", "fp32")
     assert chosen(precision=Precision.BF16) == ("torch", "bf16")
-    monkeypatch.setattr(engines, "bf16_pays", lambda _device: True)
+    monkeypatch.setattr(opening, "bf16_pays", lambda _device: True)
     assert chosen() == ("openvino", "bf16" if has_bf16(Backend.OPENVINO) else "fp32")
     assert chosen(precision=Precision.FP32) == ("openvino", "fp32")
     shutil.rmtree(model.parent / "export")
@@ -249,13 +249,13 @@ def test_auto_takes_an_export_that_fits_and_never_int8_nor_for_figures(
     assert chosen(precision=Precision.FP32) == ("onnx", "fp32")
     shutil.rmtree(model.parent / "export")
     model_with((OPENVINO, Precision.FP32))
-    monkeypatch.setattr(engines, "bf16_pays", lambda _device: False)
+    monkeypatch.setattr(opening, "bf16_pays", lambda _device: False)
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert chosen() == ("torch", "fp32")
 
 
 def test_a_flipped_byte_is_noticed(model_with: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "bf16_pays", lambda _device: False)
+    monkeypatch.setattr(opening, "bf16_pays", lambda _device: False)
     model = model_with((OPENVINO, Precision.FP32))
     weights = model.parent / "export" / "openvino-fp32.bin"
     content = bytearray(weights.read_bytes())
