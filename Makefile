@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs reference clean
+.PHONY: demo test test-all lint docs reference clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +17,10 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2
+
+# Then what pytest leaves out unless asked (pyproject.toml).
+test-all: test
+	$(BIN)/python -m pytest -n 2 -m needs_debian
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import yaml
 
 from cxrtool.errors import RequestError
 from cxrtool.settings import automatic_workers, load_settings
+from setting_names import KEYS
 
 
 def write(path: Path, text: str) -> Path:
@@ -126,6 +127,23 @@ def test_a_wrong_variable_is_refused_by_name(name: str, value: str, word: str) -
     with pytest.raises(RequestError) as caught:
         load_settings(environ={name: value})
     assert word in f"{caught.value.message} {caught.value.advice}"
+
+
+def test_the_rows_are_all_settings() -> None:
+    assert sorted(key for key, _, _ in load_settings(environ={}).rows()) == sorted(KEYS)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_setting_is_read_from_its_variable(key: str) -> None:
+    """A word is a value for some and refused by the others, in either case by the variable's name."""
+    variable = f"CXR_{key.upper().replace('.', '__')}"
+    try:
+        resolved = load_settings(environ={variable: "word"})
+    except RequestError as error:
+        named = error.message
+    else:
+        (named,) = [source for name, _, source in resolved.rows() if name == key]
+    assert variable in named
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_maps_in_chexlocalizes_layout(call: Call, phantoms: Path, run: Path, tmp
                 assert not coco.decode(item).any()
 
 
-def test_faithfulness_is_told(call: Call, phantoms: Path, run: Path) -> None:
+def test_faithfulness_is_reported(call: Call, phantoms: Path, run: Path) -> None:
     options = ["--faithfulness", 2, "--limit", 6, "--draws", 20, "--methods", "grad-cam"]
     (method,) = call("localize", "--data", phantoms, "--model", run, *options, "--json").json["methods"].values()
     assert set(method["sanity"]) >= {"classifier", "all"}
@@ -88,7 +88,9 @@ def test_faithfulness_is_told(call: Call, phantoms: Path, run: Path) -> None:
         (["--boxes", "nowhere.csv"], "nowhere.csv"),
     ],
 )
-def test_wrong_requests(call: Call, phantoms: Path, run: Path, options: list[str], told: str) -> None:
+def test_a_wrong_request_ends_with_2_and_writes_nothing(
+    call: Call, phantoms: Path, run: Path, options: list[str], told: str
+) -> None:
     done = call("localize", "--data", phantoms, "--model", run, *options)
     assert done.code == 2
     assert told in done.stderr

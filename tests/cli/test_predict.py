@@ -96,7 +96,7 @@ def test_thresholds_given_replace_the_bundles(call: Call, run_folder: Path, imag
 def test_names_are_printed_as_they_are_and_cells_are_neutral(
     call: Call, run_folder: Path, images: list[Path], tmp_path: Path
 ) -> None:
-    """26, 27, 92 of the catalogue: markup, escape codes and formulas in a name."""
+    """Markup, escape codes and formulas in a name."""
     names = ["a[/red].jpg", "b\x1b[2Jc.jpg", "=1+1.jpg"]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -114,7 +114,6 @@ def test_names_are_printed_as_they_are_and_cells_are_neutral(
 def test_text_in_an_images_comment_is_in_no_output(
     call: Call, run_folder: Path, images: list[Path], tmp_path: Path
 ) -> None:
-    """95 of the catalogue."""
     with Image.open(images[0]) as image:
         image.save(tmp_path / "named.jpg", comment=b"JANE DOE", quality=95)
     assert b"JANE DOE" in (tmp_path / "named.jpg").read_bytes()
@@ -170,7 +169,7 @@ class TestExplain:
             with Image.open(tmp_path / files[kind]) as picture:
                 assert picture.size == (90, 140)
 
-    def test_a_bad_image_is_told_and_the_others_are_drawn(
+    def test_a_bad_image_is_reported_and_the_others_are_drawn(
         self, call: Call, run_folder: Path, images: list[Path], tmp_path: Path
     ) -> None:
         (tmp_path / "bad.jpg").touch()
@@ -179,7 +178,7 @@ class TestExplain:
         assert "bad.jpg: error" in done.stdout
         assert len(list((tmp_path / "maps").iterdir())) == 3
 
-    def test_91_the_same_name_in_two_folders_gives_two_pictures(
+    def test_the_same_name_in_two_folders_gives_two_pictures(
         self, call: Call, run_folder: Path, phantoms: Path, tmp_path: Path
     ) -> None:
         same = sorted((phantoms / "test").rglob("view1_frontal.jpg"))[:3]
@@ -188,7 +187,7 @@ class TestExplain:
         assert len(figures) == 3
         assert all((tmp_path / figure).is_file() for figure in figures)
 
-    def test_names_that_meet_are_set_apart(self) -> None:
+    def test_colliding_names_are_made_distinct(self) -> None:
         names = unique_names([Path("a/b_c.jpg"), Path("a_b/c.jpg"), Path("a/b/c.jpg"), Path("a/b/c.png")])
         assert len(set(names)) == 4
         assert not any("/" in name for name in names)

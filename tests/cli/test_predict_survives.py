@@ -44,7 +44,7 @@ def test_one_in_twenty_broken_has_its_row(call: Call, run_folder: Path, many: Pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_stopped_table_is_gone_on_with_to_the_same_bytes(
+def test_a_stopped_table_is_resumed_to_the_same_bytes(
     call: Call, run_folder: Path, many: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     call("predict", many, "--model", run_folder, "--csv", "whole.csv")
@@ -122,9 +122,7 @@ def test_hashed_paths_show_no_path(call: Call, run_folder: Path, many: Path, tmp
     assert expected in done.stdout
 
 
-def test_95_a_word_in_a_files_tags_is_in_no_output(
-    call: Call, run_folder: Path, phantoms: Path, tmp_path: Path
-) -> None:
+def test_a_word_in_a_files_tags_is_in_no_output(call: Call, run_folder: Path, phantoms: Path, tmp_path: Path) -> None:
     with Image.open(sorted((phantoms / "test").rglob("*frontal.jpg"))[0]) as image:
         frontal = image.convert("L")
     exif, text = Image.Exif(), PngInfo()

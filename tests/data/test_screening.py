@@ -30,7 +30,7 @@ def test_a_plain_radiograph_has_no_warning(phantoms: Path) -> None:
         assert codes(path) == []
 
 
-def test_its_negative_is_told(phantoms: Path, tmp_path: Path) -> None:
+def test_its_negative_is_warned_of(phantoms: Path, tmp_path: Path) -> None:
     for path in sorted((phantoms / "test").rglob("*frontal.jpg")):
         with Image.open(path) as image:
             negative = np.asarray(image.convert("L"))

@@ -104,7 +104,7 @@ def whole(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_59_a_run_killed_20_times_ends_as_one_never_killed(few: Path, warm: Warm, tmp_path: Path) -> None:
+def test_a_run_killed_20_times_ends_as_one_never_killed(few: Path, warm: Warm, tmp_path: Path) -> None:
     """At random moments of the whole life of the process: starting, training, validating and saving.
 
     Eight kills come after the process has saved, so that the run goes on however slow the machine is.
@@ -135,7 +135,7 @@ def test_59_a_run_killed_20_times_ends_as_one_never_killed(few: Path, warm: Warm
     assert_same(run, tmp_path / "whole")
 
 
-def test_59_20_kills_while_saving_leave_nothing_unreadable(few: Path, whole: Path, warm: Warm, tmp_path: Path) -> None:
+def test_20_kills_while_saving_leave_nothing_unreadable(few: Path, whole: Path, warm: Warm, tmp_path: Path) -> None:
     """Of a process that does nothing but save; killed when a file is seen half written, and later."""
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     program = """
@@ -175,7 +175,7 @@ while True:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_60_61_a_run_stopped_at_random_steps_loses_no_step(few: Path, whole: Path, tmp_path: Path, seed: int) -> None:
+def test_a_run_stopped_at_random_steps_loses_no_step(few: Path, whole: Path, tmp_path: Path, seed: int) -> None:
     draws, run = random.Random(seed), tmp_path / "run"
     done, stops = 0, 0
     while True:
@@ -199,7 +199,7 @@ def test_60_61_a_run_stopped_at_random_steps_loses_no_step(few: Path, whole: Pat
     assert_same(run, whole)
 
 
-def test_68_a_damaged_state_gives_way_to_the_one_before(
+def test_after_a_damaged_state_training_goes_on_from_the_previous_one(
     few: Path, whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run"))
@@ -213,9 +213,7 @@ def test_68_a_damaged_state_gives_way_to_the_one_before(
     assert_same(run, whole)
 
 
-def test_68_models_and_history_go_back_with_the_state(
-    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_models_and_history_go_back_with_the_state(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever the best epoch was, and with nothing but the state before at hand."""
     with_valid_losses(monkeypatch, [4, 3, 5, 2])
     run = tmp_path / "run"
@@ -238,7 +236,7 @@ def test_68_models_and_history_go_back_with_the_state(
         assert assert_agrees(copy) == before
 
 
-def test_68_both_states_damaged_is_a_refusal(few: Path, whole: Path, tmp_path: Path) -> None:
+def test_two_damaged_states_are_refused(few: Path, whole: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     for name in (STATE_NAME, PREVIOUS_STATE_NAME):
         (run / name).write_bytes((run / name).read_bytes()[:-1])
@@ -292,7 +290,7 @@ def test_a_best_model_that_is_gone_is_written_from_its_state_or_missed(
     assert assert_agrees(run).best_epoch == result.best.epoch
 
 
-def test_a_kill_before_the_first_state_is_begun_anew_by_resume(few: Path, whole: Path, tmp_path: Path) -> None:
+def test_resume_starts_over_after_a_kill_before_the_first_state(few: Path, whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     shutil.copy(whole / "settings.yaml", run)
@@ -300,7 +298,7 @@ def test_a_kill_before_the_first_state_is_begun_anew_by_resume(few: Path, whole:
     assert_same(run, whole)
 
 
-def test_64_of_two_runs_in_one_folder_the_second_is_refused(few: Path, warm: Warm, tmp_path: Path) -> None:
+def test_of_two_runs_in_one_folder_the_second_is_refused(few: Path, warm: Warm, tmp_path: Path) -> None:
     first = warm.start(*command(few, epochs=1000), cwd=tmp_path)
     until((tmp_path / "run" / STATE_NAME).exists)
     second = warm.run("train", "--resume", "run", cwd=tmp_path)
@@ -313,7 +311,7 @@ def test_64_of_two_runs_in_one_folder_the_second_is_refused(few: Path, warm: War
     assert first.wait().code == 143
 
 
-def test_61_a_second_signal_ends_at_once(few: Path, warm: Warm, tmp_path: Path) -> None:
+def test_a_second_signal_ends_at_once(few: Path, warm: Warm, tmp_path: Path) -> None:
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         hang = "import time, cxrtool.training.loop as loop; loop.train_step = lambda *_: time.sleep(1000)"
         child = warm.start(*command(few, out=f"run{code}", epochs=1000), cwd=tmp_path, patch=hang)

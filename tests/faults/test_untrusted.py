@@ -19,9 +19,9 @@ from cxrtool.model.bundle import BUNDLE_NAME, open_bundle, read_header
 from tests_support import bundle_parts, change_header, write_parts
 
 
-def test_86_of_a_hundred_flipped_bytes_each_is_refused(bundle: Path) -> None:
+def test_each_of_a_hundred_flipped_bytes_is_refused(bundle: Path) -> None:
     """60 anywhere in the file, which is nearly all weights, and 40 in the header before them."""
-    size, (header, _) = bundle.stat().st_size, bundle_parts(bundle)
+    size = bundle.stat().st_size
     start = size - len(bundle_parts(bundle)[1])
     rng = random.Random(0)
     places = [rng.randrange(size) for _ in range(60)] + [rng.randrange(start) for _ in range(40)]
@@ -41,7 +41,6 @@ def test_86_of_a_hundred_flipped_bytes_each_is_refused(bundle: Path) -> None:
             file.write(bytes([before]))
             file.flush()
     open_bundle(bundle)
-    assert header
     assert refused == 100
 
 

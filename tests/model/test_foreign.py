@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_catalogue import Bomb
 from torch import Tensor, nn
 
+from bad_inputs import Bomb
 from conftest import Call
 from cxrtool.data.images import read
 from cxrtool.data.preprocessing import Preprocessing, preprocess
@@ -132,7 +132,9 @@ class TestRefused:
 
     @pytest.mark.parametrize("forced", ["0", "1"])
     @pytest.mark.parametrize("legacy", [False, True])
-    def test_84_code_in_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forced: str, legacy: bool) -> None:
+    def test_code_in_a_checkpoint_does_not_run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forced: str, legacy: bool
+    ) -> None:
         monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", forced)
         content = {"model_state_dict": Bomb(tmp_path / "ran")}
         torch.save(content, tmp_path / "best.pt", _use_new_zipfile_serialization=not legacy)
