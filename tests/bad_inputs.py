@@ -1,20 +1,30 @@
-"""Inputs with one thing wrong each, and words of what is said of them; the number is the entry of the catalogue."""
+"""Inputs with one thing wrong each, and words that the error about them must contain."""
 
 import io
+import os
+import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import FileDataset
-from pydicom.uid import JPEG2000Lossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless
 
 from cxrtool.findings import FINDINGS
 from tests_support import dicom_of
 
 HEADER = "Path,Sex,Age,Frontal/Lateral,AP/PA," + ",".join(FINDINGS)
 ROW = "train/patient00042/study1/view1_frontal.jpg,Male,60,Frontal,AP,1.0,0.0,-1.0,,1.0"
+
+
+def sheet(folder: Path, text: str | bytes, name: str = "train.csv") -> Path:
+    """A folder with this sheet."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder
 
 
 RAMP = (np.arange(64 * 48).reshape(64, 48) % 4096).astype(np.uint16)
@@ -59,39 +69,39 @@ def png_of(width: int, height: int) -> bytes:
 
 
 BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
-    "02 zero bytes": (lambda: b"", "empty"),
-    "03 HTML named .jpg": (lambda: b"<html><body>404</body></html>", "not an image"),
-    "04 JPEG cut at half": (lambda: encoded()[: len(encoded()) // 2], "cut"),
-    "05 progressive JPEG cut": (lambda: encoded(progressive=True)[:-200], "cut"),
-    "06 JPEG without its end": (lambda: encoded()[:-2], "cut"),
-    "08 PNG with a bad checksum": (with_bad_crc, "cannot be decoded"),
-    "09 PNG with a tenth of its rows": (lambda: encoded("PNG")[: len(encoded("PNG")) // 10], "decoded"),
-    "10 header of 900 megapixels": (huge_header, "pixels"),
-    "18 two pages": (pages, "several pages"),
-    "21 one pixel": (lambda: png_of(1, 1), "too small"),
-    "21 a strip": (lambda: png_of(5000, 40), "too narrow"),
+    "zero bytes": (lambda: b"", "empty"),
+    "HTML named .jpg": (lambda: b"<html><body>404</body></html>", "not an image"),
+    "JPEG cut at half": (lambda: encoded()[: len(encoded()) // 2], "cut"),
+    "progressive JPEG cut": (lambda: encoded(progressive=True)[:-200], "cut"),
+    "JPEG without its end": (lambda: encoded()[:-2], "cut"),
+    "PNG with a bad checksum": (with_bad_crc, "cannot be decoded"),
+    "PNG with a tenth of its rows": (lambda: encoded("PNG")[: len(encoded("PNG")) // 10], "decoded"),
+    "header of 900 megapixels": (huge_header, "pixels"),
+    "two pages": (pages, "several pages"),
+    "one pixel": (lambda: png_of(1, 1), "too small"),
+    "a strip": (lambda: png_of(5000, 40), "too narrow"),
     "a GIF": (lambda: encoded("GIF"), "not an image"),
 }
 
 
 BAD_SHEETS = {
-    "29 empty": ("", ["empty"]),
-    "30 header only": (HEADER + "\n", ["no rows"]),
-    "31 column missing": (f"{HEADER.replace('Edema', 'Oedema')}\n{ROW}\n", ["no column 'Edema'", "Oedema"]),
-    "32 column twice": (f"{HEADER},Edema\n{ROW},1\n", ["'Edema' twice"]),
-    "33 spaces around": (f"{HEADER.replace('Edema', ' Edema ')}\n{ROW}\n", ["' Edema '", "spaces"]),
-    "34 semicolons": (f"{HEADER}\n{ROW}\n".replace(",", ";"), ["semicolons"]),
-    "35 UTF-16": (f"{HEADER}\n{ROW}\n".encode("utf-16"), ["UTF-16"]),
-    "36 rows longer": (f"{HEADER}\n{ROW},1\n{ROW},1\n", ["line 2", "11 cells"]),
-    "37 one ragged row": (f"{HEADER}\n{ROW}\n{ROW},1\n", ["line 3", "11 cells"]),
-    "37 with quotes": (f'{HEADER}\n"{ROW.replace(",", chr(34) + ",", 1)}\n{ROW},1\n', ["line 3", "11 cells"]),
-    "38 unclosed quote": (f'{HEADER}\n"{ROW}\n{ROW}\n', ["line 2", "quote"]),
-    "39 NUL": (f"{HEADER}\n{ROW}\n\0{ROW}\n", ["line 3", "NUL"]),
-    "40 yes": (f"{HEADER}\n{ROW}\n{ROW.replace('-1.0', 'yes')}\n", ["line 3", "Consolidation", "'yes'", "1, 0, -1"]),
-    "40 two": (f"{HEADER}\n{ROW.replace('-1.0', '2')}\n", ["line 2", "'2'"]),
-    "40 minus two": (f"{HEADER}\n{ROW.replace('-1.0', '-2')}\n", ["line 2", "'-2'"]),
-    "40 comma": (f"{HEADER}\n{ROW.replace('-1.0', chr(34) + '1,0' + chr(34))}\n", ["line 2", "'1,0'"]),
-    "40 nan": (f"{HEADER}\n{ROW.replace('-1.0', 'nan')}\n", ["line 2", "'nan'"]),
+    "an empty sheet": ("", ["empty"]),
+    "header only": (HEADER + "\n", ["no rows"]),
+    "a column missing": (f"{HEADER.replace('Edema', 'Oedema')}\n{ROW}\n", ["no column 'Edema'", "Oedema"]),
+    "a column twice": (f"{HEADER},Edema\n{ROW},1\n", ["'Edema' twice"]),
+    "spaces around a column's name": (f"{HEADER.replace('Edema', ' Edema ')}\n{ROW}\n", ["' Edema '", "spaces"]),
+    "semicolons": (f"{HEADER}\n{ROW}\n".replace(",", ";"), ["semicolons"]),
+    "UTF-16": (f"{HEADER}\n{ROW}\n".encode("utf-16"), ["UTF-16"]),
+    "every row too long": (f"{HEADER}\n{ROW},1\n{ROW},1\n", ["line 2", "cells"]),
+    "a ragged row": (f"{HEADER}\n{ROW}\n{ROW},1\n", ["line 3", "cells"]),
+    "a ragged row with quotes": (f'{HEADER}\n"{ROW.replace(",", chr(34) + ",", 1)}\n{ROW},1\n', ["line 3", "cells"]),
+    "an unclosed quote": (f'{HEADER}\n"{ROW}\n{ROW}\n', ["line 2", "quote"]),
+    "a NUL byte": (f"{HEADER}\n{ROW}\n\0{ROW}\n", ["line 3", "NUL"]),
+    "label yes": (f"{HEADER}\n{ROW}\n{ROW.replace('-1.0', 'yes')}\n", ["line 3", "Consolidation", "'yes'", "1, 0, -1"]),
+    "label 2": (f"{HEADER}\n{ROW.replace('-1.0', '2')}\n", ["line 2", "'2'"]),
+    "label -2": (f"{HEADER}\n{ROW.replace('-1.0', '-2')}\n", ["line 2", "'-2'"]),
+    "label 1,0": (f"{HEADER}\n{ROW.replace('-1.0', chr(34) + '1,0' + chr(34))}\n", ["line 2", "'1,0'"]),
+    "label nan": (f"{HEADER}\n{ROW.replace('-1.0', 'nan')}\n", ["line 2", "'nan'"]),
     "not UTF-8": (f"{HEADER}\n{ROW}\n".encode() + b"\xff\n", ["line 3", "UTF-8"]),
     "a view of no kind": (f"{HEADER}\n{ROW.replace('Frontal', 'PA')}\n", ["line 2", "'PA'", "Frontal or Lateral"]),
 }
@@ -115,13 +125,70 @@ def lying_j2k() -> FileDataset:
 
 
 BAD_DICOMS: dict[str, tuple[Callable[[], FileDataset], str]] = {
-    "49 no pixel data": (lambda: without("PixelData"), "no pixel data"),
-    "51 multi-frame": (lambda: dicom(NumberOfFrames=2), "several frames"),
-    "53 window of width 0": (lambda: dicom(WindowCenter=5, WindowWidth=0), "window of width 0"),
-    "54 slope 0": (lambda: dicom(RescaleSlope=0, RescaleIntercept=0), "slope of 0"),
-    "55 more rows than pixels": (lambda: dicom(Rows=100), "instead|not"),
-    "55 fewer rows than pixels": (lambda: dicom(Rows=40), "not"),
-    "55 a frame of another size": (lying_j2k, "its frame"),
-    "giant": (lambda: dicom(Rows=60000, Columns=60000), "at most"),
+    "no pixel data": (lambda: without("PixelData"), "no pixel data"),
+    "multi-frame": (lambda: dicom(NumberOfFrames=2), "several frames"),
+    "window of width 0": (lambda: dicom(WindowCenter=5, WindowWidth=0), "window of width 0"),
+    "slope 0": (lambda: dicom(RescaleSlope=0, RescaleIntercept=0), "slope of 0"),
+    "more rows than pixels": (lambda: dicom(Rows=100), "instead|not"),
+    "fewer rows than pixels": (lambda: dicom(Rows=40), "not"),
+    "a frame of another size": (lying_j2k, "its frame"),
+    "giant rows": (lambda: dicom(Rows=60000, Columns=60000), "at most"),
     "no rows": (lambda: without("Rows"), "rows"),
 }
+
+
+def bomb_png() -> bytes:
+    """30,000 x 30,000 by its header, and a good checksum."""
+    content = bytearray(png_of(64, 64))
+    content[16:24] = (30_000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    return bytes(content)
+
+
+def dicom_bytes(dataset: FileDataset) -> bytes:
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def deflated_bomb(pixels: int = 32_000_000) -> bytes:
+    """A DICOM whose deflated part unpacks to `pixels` zeros of two bytes; the syntax is named twice, last truly."""
+    small = dicom()
+    small.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    start = dicom_bytes(small)
+    meta = start[: 132 + 12 + int.from_bytes(start[140:144], "little")]
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
+    zeros = bytes(1_000_000)
+    size = 2 * pixels
+    element = b"\xe0\x7f\x10\x00OW\0\0" + size.to_bytes(4, "little")
+    body = squeeze.compress(element) + b"".join(squeeze.compress(zeros) for _ in range(size // len(zeros)))
+    return meta + body + squeeze.flush()
+
+
+def with_another_syntax_first(content: bytes) -> bytes:
+    """pydicom takes the last of an element given twice."""
+    plain = b"1.2.840.10008.1.2.1\0"
+    element = b"\x02\x00\x10\x00UI" + len(plain).to_bytes(2, "little") + plain
+    return content[:144] + element + content[144:]
+
+
+def lossless_jpeg_that_lies() -> FileDataset:
+    """A frame of 65,500 x 65,500 inside a DICOM of 64 x 48."""
+    from pydicom.encaps import encapsulate
+
+    dataset = dicom((np.arange(64 * 48).reshape(64, 48) % 200).astype(np.uint8))
+    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.70"
+    frame = b"\xff\xd8\xff\xc3\x00\x0b\x08\xff\xdc\xff\xdc\x01\x01\x11\x00\xff\xda\x00\x08\x01\x01\x00\x01\x00\x00"
+    dataset.PixelData = encapsulate([frame + b"\0" * 99])
+    dataset["PixelData"].is_undefined_length = True
+    return dataset
+
+
+class Bomb:
+    """A pickle that makes a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return os.mkdir, (str(self.path),)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxrtool.errors import CxrError
-from cxrtool.files import csv_row, keep_as, locked_folder, replacing, sweep_partials, to_json, write_text
+from cxrtool.files import csv_row, keep_as, replacing, to_json, write_text
 
 
 def test_json_has_no_nan() -> None:
@@ -70,34 +70,6 @@ def test_a_killed_writer_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
         text = target.read_text()
         assert len(text) == 3_000_000
         assert len(set(text)) == 1
-
-
-def test_what_dead_writers_left_is_swept_and_what_live_ones_write_is_not(tmp_path: Path) -> None:
-    program = (
-        "import sys, time; from pathlib import Path; from cxrtool.files import locked_folder, replacing\n"
-        "with replacing(Path('dead.txt')) as file, locked_folder(Path('.0a1b2c3d.partial')):\n"
-        "    file.write_text('half'); print(flush=True); time.sleep(1000)"
-    )
-    writer = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE)
-    assert writer.stdout is not None
-    writer.stdout.readline()
-    left = sorted(path.name for path in tmp_path.iterdir())
-    assert len(left) == 2
-    assert sweep_partials(tmp_path) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == left
-    writer.send_signal(signal.SIGKILL)
-    writer.communicate()
-    (tmp_path / ".out.csv.partial").write_text("rows that --resume-csv takes over")
-    (tmp_path / "mine.partial").write_text("not ours")
-    with replacing(tmp_path / "live.txt") as live, locked_folder(tmp_path / ".11111111.partial"):
-        assert sweep_partials(tmp_path) == 2
-        assert {path.name for path in tmp_path.iterdir()} == {
-            live.name,
-            ".11111111.partial",
-            ".out.csv.partial",
-            "mine.partial",
-        }
-    assert (tmp_path / "live.txt").exists()
 
 
 def test_a_second_name_keeps_the_content_when_the_first_is_replaced(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import yaml
 
 from cxrtool.errors import RequestError
 from cxrtool.settings import automatic_workers, load_settings
+from setting_names import KEYS
 
 
 def write(path: Path, text: str) -> Path:
@@ -30,7 +31,7 @@ def test_command_line_over_environment_over_file_over_default(tmp_path: Path) ->
     assert sources["train.batch_size"] == "default"
 
 
-def test_the_seeds_defaults_are_ours() -> None:
+def test_training_defaults_are_those_of_the_original_scripts() -> None:
     train = load_settings(environ={}).settings.train
     assert (train.image_size, train.batch_size, train.epochs, train.lr) == (320, 32, 10, 1e-4)
     assert (train.policy, train.init, train.optimizer, train.pos_weight_clip) == ("u-ignore", "imagenet", "adam", 8)
@@ -100,18 +101,18 @@ def test_resolved_settings_read_back(tmp_path: Path) -> None:
         ("data: {views: top}", ["data.views", "top", "frontal"]),
         ("tune: {criterion: recall}", ["tune", "target"]),
         ("train: 3", ["train"]),
-        ("- a", ["hold no keys"]),
-        ("a: [", ["not YAML"]),
+        ("- a", ["not a mapping of keys"]),
+        ("a: [", ["not valid YAML"]),
     ],
 )
 def test_a_wrong_file_is_refused_by_key_and_rule(tmp_path: Path, text: str, words: list[str]) -> None:
     config = write(tmp_path / "c.yaml", text)
     with pytest.raises(RequestError) as caught:
         load_settings(config=config, environ={})
-    told = f"{caught.value.message} {caught.value.advice}"
-    assert "\n" not in told
+    text_shown = f"{caught.value.message} {caught.value.advice}"
+    assert "\n" not in text_shown
     for word in words:
-        assert word in told
+        assert word in text_shown
 
 
 @pytest.mark.parametrize(
@@ -128,6 +129,23 @@ def test_a_wrong_variable_is_refused_by_name(name: str, value: str, word: str) -
     assert word in f"{caught.value.message} {caught.value.advice}"
 
 
+def test_the_rows_are_all_settings() -> None:
+    assert sorted(key for key, _, _ in load_settings(environ={}).rows()) == sorted(KEYS)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_setting_is_read_from_its_variable(key: str) -> None:
+    """A word is a value for some and refused by the others, in either case by the variable's name."""
+    variable = f"CXR_{key.upper().replace('.', '__')}"
+    try:
+        resolved = load_settings(environ={variable: "word"})
+    except RequestError as error:
+        named = error.message
+    else:
+        (named,) = [source for name, _, source in resolved.rows() if name == key]
+    assert variable in named
+
+
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="cannot read settings"):
+    with pytest.raises(RequestError, match="cannot read settings file"):
         load_settings(config=tmp_path / "none.yaml", environ={})

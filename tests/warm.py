@@ -48,12 +48,14 @@ class Warm:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._count = folder, 0
+        # Unbuffered, Python forgets the rest of what a pipe takes in part.
+        buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         self._process = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
+            env={**buffered, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
         )
 
     def start(

@@ -7,14 +7,14 @@ from pathlib import Path
 from cxrtool.data.images import list_images
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.assessment import Assessment
-from cxrtool.files import write_csv, write_json
-from cxrtool.findings import FINDINGS
+from cxrtool.files import write_json
 from cxrtool.phantoms.dataset import write_phantom
 from cxrtool.predict.classifier import Classifier
+from cxrtool.predict.csv_table import TableIdentity, open_table
 from cxrtool.progress import Progress, ProgressCallback, StopSignal, ignore_progress, never_stop
 from cxrtool.report.content import gather
 from cxrtool.report.page import write_report
-from cxrtool.settings import load_settings
+from cxrtool.settings import RuntimeSettings, load_settings
 from cxrtool.tasks.evaluate import evaluate_model
 from cxrtool.tasks.tune import calibrate_model, tune_model
 from cxrtool.training.loop import train
@@ -107,9 +107,10 @@ def run_demo(
     clock.lap("calibrate")
     evaluated = evaluate_model(result.bundle, resolved.settings, progress=progress)
     clock.lap("eval")
-    classifier = Classifier.load(result.bundle)
+    runtime = RuntimeSettings()
+    classifier = Classifier.load(result.bundle, settings=runtime)
     images = list_images([data / "test"], recursive=True)
-    _predict(classifier, images, out / "predictions.csv")
+    _predict(classifier, images, runtime, out / "predictions.csv")
     clock.lap("predict")
     figures = _explain(classifier, images, out / "explanations")
     clock.lap("explain")
@@ -130,17 +131,10 @@ def run_demo(
     return demo
 
 
-def _predict(classifier: Classifier, images: list[Path], out: Path) -> None:
-    rows = [
-        [
-            str(prediction.path),
-            *prediction.probabilities.values(),
-            ";".join(prediction.positives),
-            prediction.error,
-        ]
-        for prediction in classifier.predict_many(images)
-    ]
-    write_csv(out, ["path", *FINDINGS, "positive", "error"], rows)
+def _predict(classifier: Classifier, images: list[Path], settings: RuntimeSettings, out: Path) -> None:
+    with open_table(out, iter(images), TableIdentity.of(classifier, settings), str, resume=False) as table:
+        for prediction in classifier.predict_many(table.paths):
+            table.write(prediction)
 
 
 def _explain(classifier: Classifier, images: list[Path], out: Path) -> Path:

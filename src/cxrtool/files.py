@@ -1,26 +1,19 @@
 """Writing files so that a reader never sees half of one, digests, and JSON without NaN."""
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
 import math
 import os
-import re
-import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cxrtool.errors import WriteError
+from cxrtool.locks import new_partial
 
-if TYPE_CHECKING:
-    pass
-
-_PARTIAL = re.compile(r"\.(.+\.)?[0-9a-f]{8}\.partial")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -34,80 +27,22 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         WriteError: the folder cannot be written or the disk is full.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial, descriptor = _new_partial(path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:
-        partial.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _new_partial(path: Path) -> tuple[Path, int]:
-    """A new, empty, locked file beside `path`. The lock ends with the process, which tells `sweep_partials`."""
-    while True:
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-        # Not tempfile: its 0600 would hide results from the group.
-        descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        with suppress(OSError):  # a file system without locks; nothing is swept there
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if is_same_file(descriptor, partial):
-            return partial, descriptor
-        os.close(descriptor)  # swept between the two calls
-
-
-def is_same_file(descriptor: int, path: Path) -> bool:
-    """Whether `path` still names the file that is open."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def sweep_partials(folder: Path) -> int:
-    """Remove what killed writers left in `folder`, files and folders, never what a live one is writing.
-
-    Returns:
-        How many were removed.
-    """
-    swept = 0
-    for path in folder.glob(".*.partial"):
-        if not _PARTIAL.fullmatch(path.name) or path.is_symlink() or not (path.is_file() or path.is_dir()):
-            continue
-        with suppress(OSError):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
-                swept += 1
-            finally:
-                os.close(descriptor)
-    return swept
-
-
-@contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """Make `folder` and hold it as a live writer's, so that `sweep_partials` leaves it alone."""
-    folder.mkdir(parents=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = stack.enter_context(new_partial(path))
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        try:
+            yield partial
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -31,7 +31,7 @@ def test_a_cache_is_made_once_and_removed(call: Call, data: Path) -> None:
     assert not (data / ".cxr-cache").exists()
 
 
-def test_why_it_is_built_anew_is_one_line(call: Call, data: Path) -> None:
+def test_the_reason_for_rebuilding_is_one_line(call: Call, data: Path) -> None:
     call("cache", data, "--image-size", 32, "--split", "valid")
     sheet = data / "valid.csv"
     sheet.write_text(sheet.read_text() + "\n")
@@ -67,7 +67,7 @@ def test_unreadable_images_are_named_and_the_end_is_1(call: Call, data: Path) ->
         (["DATA", "--image-size", "7"], "train.image_size"),
     ],
 )
-def test_a_wrong_request_is_two_lines_and_2(call: Call, data: Path, arguments: list[str], told: str) -> None:
+def test_a_wrong_request_ends_with_2_and_two_lines(call: Call, data: Path, arguments: list[str], told: str) -> None:
     before = sorted(data.rglob("*"))
     done = call("cache", *(argument.replace("DATA", str(data)) for argument in arguments))
     assert (done.code, len(done.stderr.splitlines())) == (2, 2), done

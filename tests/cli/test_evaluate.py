@@ -68,7 +68,9 @@ def test_eval_takes_the_largest_probability_of_a_study(
         )
 
 
-def test_a_finding_of_one_class_is_null_and_said(call: Call, phantoms: Path, run_folder: Path, tmp_path: Path) -> None:
+def test_a_finding_of_one_class_is_null_with_a_warning(
+    call: Call, phantoms: Path, run_folder: Path, tmp_path: Path
+) -> None:
     data = Path(shutil.copytree(phantoms, tmp_path / "data"))
     sheet = pd.read_csv(data / "test.csv")
     sheet.assign(Edema=0.0).to_csv(data / "test.csv", index=False)
@@ -99,7 +101,7 @@ def test_tune_writes_thresholds_into_the_bundle_and_eval_uses_them(
 def test_tune_from_a_saved_table_refuses_one_of_test(
     call: Call, phantoms: Path, run_folder: Path, tmp_path: Path
 ) -> None:
-    """81: neither the option nor a table of test predictions gets through."""
+    """Neither the option nor a table of test predictions gets through."""
     for split in ("valid", "test"):
         call("eval", "--data", phantoms, "--model", run_folder, "--split", split, "--out", split)
     ours = call("tune", "--predictions", "valid/predictions.csv", "--out", "t", "--min", 0.1, "--step", 0.2, "--json")
@@ -129,7 +131,7 @@ class TestCheckData:
             assert told["images_read"] == len(sheet)
         assert document["errors"] == []
 
-    def test_45_a_patient_in_two_splits_is_an_error(self, call: Call, phantoms: Path, tmp_path: Path) -> None:
+    def test_a_patient_in_two_splits_is_an_error(self, call: Call, phantoms: Path, tmp_path: Path) -> None:
         data = Path(shutil.copytree(phantoms, tmp_path / "data"))
         train = pd.read_csv(data / "train.csv")
         pd.concat([pd.read_csv(data / "valid.csv"), train.head(1)]).to_csv(data / "valid.csv", index=False)

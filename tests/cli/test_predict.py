@@ -18,6 +18,7 @@ from PIL import Image
 from conftest import Call
 from cxrtool.cli.explain import unique_names
 from cxrtool.findings import FINDINGS
+from tests_support import with_a_most_probable
 
 
 @pytest.fixture
@@ -52,7 +53,8 @@ def test_a_bad_image_gets_its_row_and_the_others_are_done(
     document = done.json
     assert [row["error"] is None for row in document["predictions"]] == [False, True, *[False] * 4, True]
     rows = list(csv.DictReader((tmp_path / "out.csv").open()))
-    assert list(rows[0]) == ["path", *FINDINGS, "positive", "error", "warnings"]
+    assert list(rows[0]) == ["path", *FINDINGS, "positive", "error", "warnings", "table"]
+    assert {row["table"] for row in rows} == {"prediction"}
     assert [bool(row["error"]) for row in rows] == [True, False, *[True] * 4, False]
     assert all(rows[0][finding] == "" for finding in FINDINGS)
     for row, told in zip(rows, document["predictions"], strict=True):
@@ -94,7 +96,7 @@ def test_thresholds_given_replace_the_bundles(call: Call, run_folder: Path, imag
 def test_names_are_printed_as_they_are_and_cells_are_neutral(
     call: Call, run_folder: Path, images: list[Path], tmp_path: Path
 ) -> None:
-    """26, 27, 92 of the catalogue: markup, escape codes and formulas in a name."""
+    """Markup, escape codes and formulas in a name."""
     names = ["a[/red].jpg", "b\x1b[2Jc.jpg", "=1+1.jpg"]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -112,7 +114,6 @@ def test_names_are_printed_as_they_are_and_cells_are_neutral(
 def test_text_in_an_images_comment_is_in_no_output(
     call: Call, run_folder: Path, images: list[Path], tmp_path: Path
 ) -> None:
-    """95 of the catalogue."""
     with Image.open(images[0]) as image:
         image.save(tmp_path / "named.jpg", comment=b"JANE DOE", quality=95)
     assert b"JANE DOE" in (tmp_path / "named.jpg").read_bytes()
@@ -144,16 +145,15 @@ def test_an_interrupted_table_does_not_show_under_its_name(
 
 class TestExplain:
     def test_without_a_label_every_positive_finding_or_the_most_probable(
-        self, call: Call, run_folder: Path, images: list[Path]
+        self, call: Call, run_folder: Path, images: list[Path], tmp_path: Path
     ) -> None:
-        probabilities = call("predict", images[0], "--model", run_folder, "--json").json["predictions"][0]["findings"]
-        most = max(probabilities, key=lambda finding: float(finding["probability"]))["label"]
+        model = with_a_most_probable(run_folder / "model.safetensors", "Consolidation", tmp_path / "model.safetensors")
         for thresholds, expected in (
-            ("1,1,1,1,1", [most]),
+            ("1,1,1,1,1", ["Consolidation"]),
             ("0,1,1,0,1", ["Atelectasis", "Edema"]),
             ("0,0,0,0,0", list(FINDINGS)),
         ):
-            done = call("explain", images[0], "--model", run_folder, "--thresholds", thresholds, "--json")
+            done = call("explain", images[0], "--model", model, "--thresholds", thresholds, "--json")
             (row,) = done.json["explanations"]
             assert [item["label"] for item in row["explanations"]] == expected
 
@@ -169,7 +169,7 @@ class TestExplain:
             with Image.open(tmp_path / files[kind]) as picture:
                 assert picture.size == (90, 140)
 
-    def test_a_bad_image_is_told_and_the_others_are_drawn(
+    def test_a_bad_image_is_reported_and_the_others_are_drawn(
         self, call: Call, run_folder: Path, images: list[Path], tmp_path: Path
     ) -> None:
         (tmp_path / "bad.jpg").touch()
@@ -178,7 +178,7 @@ class TestExplain:
         assert "bad.jpg: error" in done.stdout
         assert len(list((tmp_path / "maps").iterdir())) == 3
 
-    def test_91_the_same_name_in_two_folders_gives_two_pictures(
+    def test_the_same_name_in_two_folders_gives_two_pictures(
         self, call: Call, run_folder: Path, phantoms: Path, tmp_path: Path
     ) -> None:
         same = sorted((phantoms / "test").rglob("view1_frontal.jpg"))[:3]
@@ -187,7 +187,7 @@ class TestExplain:
         assert len(figures) == 3
         assert all((tmp_path / figure).is_file() for figure in figures)
 
-    def test_names_that_meet_are_set_apart(self) -> None:
+    def test_colliding_names_are_made_distinct(self) -> None:
         names = unique_names([Path("a/b_c.jpg"), Path("a_b/c.jpg"), Path("a/b/c.jpg"), Path("a/b/c.png")])
         assert len(set(names)) == 4
         assert not any("/" in name for name in names)

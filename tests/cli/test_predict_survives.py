@@ -44,7 +44,7 @@ def test_one_in_twenty_broken_has_its_row(call: Call, run_folder: Path, many: Pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_stopped_table_is_gone_on_with_to_the_same_bytes(
+def test_a_stopped_table_is_resumed_to_the_same_bytes(
     call: Call, run_folder: Path, many: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     call("predict", many, "--model", run_folder, "--csv", "whole.csv")
@@ -65,7 +65,7 @@ def test_a_stopped_table_is_gone_on_with_to_the_same_bytes(
         file.write("half a ro")
     done = call("predict", many, "--model", run_folder, "--csv", "out.csv", "--resume-csv")
     assert done.code == 1
-    assert int(done.stderr.split(" rows were there")[0].split()[-1]) > 0
+    assert int(done.stderr.split("continuing after ")[1].split()[0]) > 0
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert not list(tmp_path.glob(".out.csv*"))
 
@@ -99,7 +99,7 @@ def test_another_model_setting_or_input_is_refused(call: Call, run_folder: Path,
     assert done.code == 2
     assert "row 1 of the stopped table" in done.stderr
     done = call("predict", many, *resume)
-    assert "32 rows were there" in done.stderr
+    assert "continuing after 32 rows" in done.stderr
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert call("predict", many, "--model", run_folder, "--resume-csv").code == 2
 
@@ -122,9 +122,7 @@ def test_hashed_paths_show_no_path(call: Call, run_folder: Path, many: Path, tmp
     assert expected in done.stdout
 
 
-def test_95_a_word_in_a_files_tags_is_in_no_output(
-    call: Call, run_folder: Path, phantoms: Path, tmp_path: Path
-) -> None:
+def test_a_word_in_a_files_tags_is_in_no_output(call: Call, run_folder: Path, phantoms: Path, tmp_path: Path) -> None:
     with Image.open(sorted((phantoms / "test").rglob("*frontal.jpg"))[0]) as image:
         frontal = image.convert("L")
     exif, text = Image.Exif(), PngInfo()
@@ -163,8 +161,8 @@ def test_warnings_travel_and_strict_makes_rows_of_them(
     assert [one["code"] for one in done.json["predictions"][0]["warnings"]] == ["inverted"]
     (row,) = csv.DictReader((tmp_path / "out.csv").open())
     assert row["warnings"] == "inverted"
-    assert "beware, inverted" in call("predict", "negative.png", "--model", run_folder).stdout
-    assert "beware, inverted" in call("explain", "negative.png", "--model", run_folder).stdout
+    assert "warning, inverted" in call("predict", "negative.png", "--model", run_folder).stdout
+    assert "warning, inverted" in call("explain", "negative.png", "--model", run_folder).stdout
     done = call("predict", "negative.png", "--model", run_folder, "--strict", "--json")
     assert done.code == 1
     assert "inverted" in done.json["predictions"][0]["error"]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import cxrtool.data.cache as cache_module
+import cxrtool.data.cache_files as cache_files
 from cxrtool.data.batches import manifest_batches, split_batches
 from cxrtool.data.cache import CACHE_NAME, CacheResult, caches_folder, open_cache, remove_caches
 from cxrtool.data.dataset import Dataset
@@ -85,10 +85,8 @@ def test_batches_are_the_same_with_and_without_and_need_no_file(data: Path) -> N
 def test_a_second_call_decodes_only_a_few_to_compare(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(data, split="train")
     read: list[Path] = []
-    plain_read = cache_module.read_pixels
-    monkeypatch.setattr(
-        cache_module, "read_pixels", lambda path, *rest: (read.append(path), plain_read(path, *rest))[1]
-    )
+    plain_read = cache_files.read_pixels
+    monkeypatch.setattr(cache_files, "read_pixels", lambda path, *rest: (read.append(path), plain_read(path, *rest))[1])
     result = opened(data, split="train")
     assert result.state == "valid"
     assert 0 < len(read) <= 8 < len(result.cache)
@@ -175,7 +173,7 @@ def flip(path: Path, place: int) -> None:
         (_sidecar("format", 0), "another version"),
     ],
 )
-def test_what_no_longer_fits_is_built_anew_and_the_reason_told(
+def test_what_no_longer_fits_is_rebuilt_with_the_reason(
     data: Path, change: Callable[[Path, Path], None], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = opened(data).cache.folder
@@ -197,7 +195,7 @@ def test_sizes_and_views_lie_side_by_side(data: Path) -> None:
     assert len(list((data / CACHE_NAME).iterdir())) == 3
 
 
-def test_a_flipped_byte_is_met_when_it_is_read_told_once_and_mended(
+def test_a_flipped_byte_is_found_when_read_reported_once_and_repaired(
     data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = opened(data, split="train").cache
@@ -234,15 +232,15 @@ def test_an_unreadable_image_is_treated_as_without_a_cache(data: Path) -> None:
     assert opened(data).unreadable == ()
 
 
-def test_what_could_not_be_opened_for_a_moment_is_held_later(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bad, plain_read = images(data)[2], cache_module.read_pixels
+def test_an_image_that_could_not_be_opened_once_is_cached_later(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad, plain_read = images(data)[2], cache_files.read_pixels
 
     def refuse(path: Path, *rest: Any) -> Any:
         if path == bad:
             raise ImageError(f"{path}: no permission")
         return plain_read(path, *rest)
 
-    monkeypatch.setattr(cache_module, "read_pixels", refuse)
+    monkeypatch.setattr(cache_files, "read_pixels", refuse)
     assert len(opened(data).cache.not_held) == 1
     monkeypatch.undo()  # rights change neither size nor time
     result = opened(data)
@@ -300,7 +298,7 @@ def test_a_good_cache_that_cannot_be_locked_is_used(data: Path, monkeypatch: pyt
         opened(data)
 
 
-def test_data_sets_of_one_name_do_not_meet_in_one_cache_dir(data: Path, tmp_path: Path) -> None:
+def test_data_sets_of_one_name_do_not_share_a_cache(data: Path, tmp_path: Path) -> None:
     twin = Path(shutil.copytree(data, tmp_path / "other" / "data"))
     place = tmp_path / "pixels"
     assert opened(data, cache_dir=place).state == opened(twin, cache_dir=place).state == "built"
@@ -311,27 +309,28 @@ def test_data_sets_of_one_name_do_not_meet_in_one_cache_dir(data: Path, tmp_path
 SCRIPT = """
 import sys
 from pathlib import Path
-import cxrtool.data.cache as cache_module
+import cxrtool.data.cache_files as cache_files
 from cxrtool.data.batches import Reading
+from cxrtool.data.cache import open_cache
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.data.dataset import Dataset
 from cxrtool.settings import DataSettings
 
-plain_read = cache_module.read_pixels
+plain_read = cache_files.read_pixels
 def read(path, *rest):
     with open(sys.argv[2], "a") as file:
         file.write("x")
     return plain_read(path, *rest)
-cache_module.read_pixels = read
+cache_files.read_pixels = read
 settings = DataSettings(root=Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
-result = cache_module.open_cache(Dataset(settings).usable("train"), settings, Reading(Preprocessing(48), 8))
+result = open_cache(Dataset(settings).usable("train"), settings, Reading(Preprocessing(48), 8))
 print(result.state, flush=True)
 """
 
 
-def test_of_processes_that_start_at_once_one_builds(data: Path, tmp_path: Path) -> None:
+def test_of_processes_started_together_one_builds(data: Path, tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", SCRIPT, str(data), str(tmp_path / "reads")],
@@ -393,7 +392,7 @@ def test_a_killed_build_leaves_nothing_that_is_trusted_or_stays(
     assert np.array_equal(result.cache.read(0), plain(images(data, "train")[0]))
 
 
-def test_who_waits_can_be_stopped_and_removing_is_refused(
+def test_a_waiting_process_can_be_stopped_and_removing_is_refused(
     data: Path, hung_build: "subprocess.Popen[str]", caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = DataSettings(root=data)

@@ -38,7 +38,7 @@ def test_a_good_data_set_has_no_error(phantoms: Path) -> None:
     assert train.modes == {"L": train.rows}
 
 
-def test_44_45_46_what_leaks_or_contradicts_is_an_error(data: Path) -> None:
+def test_shared_patients_shared_bytes_and_contradicting_labels_are_errors(data: Path) -> None:
     row = first_row(data / "train.csv")
     append(data / "valid.csv", ",".join(row))
     flipped = list(row)
@@ -72,7 +72,7 @@ def test_missing_and_unreadable_images_are_named(data: Path) -> None:
     assert any("cannot be read" in text for text in report.warnings)
 
 
-def test_41_a_finding_blank_everywhere_is_a_warning(data: Path) -> None:
+def test_a_finding_blank_everywhere_is_a_warning(data: Path) -> None:
     lines = [line.split(",") for line in (data / "valid.csv").read_text().splitlines()]
     for line in lines[1:]:
         line[lines[0].index("Edema")] = ""

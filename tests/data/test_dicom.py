@@ -36,7 +36,7 @@ def test_eight_bits_stay_as_they_are(tmp_path: Path) -> None:
     np.testing.assert_array_equal(grey(tmp_path, dicom(values)), values)
 
 
-def test_52_monochrome1_is_turned_round_exactly_once(tmp_path: Path) -> None:
+def test_monochrome1_is_inverted_exactly_once(tmp_path: Path) -> None:
     plain, turned = (grey(tmp_path, dicom(PhotometricInterpretation=f"MONOCHROME{kind}")) for kind in (2, 1))
     np.testing.assert_array_equal(turned, 255 - plain)
     assert plain[0, 0] == 0
@@ -62,7 +62,7 @@ def test_the_other_two_functions(tmp_path: Path, function: str, share: Any) -> N
     np.testing.assert_allclose(grey(tmp_path, dataset), share(RAMP.astype(float)) * 255, atol=0.51)
 
 
-def test_of_several_windows_the_first_or_the_one_asked_for(tmp_path: Path) -> None:
+def test_of_several_windows_the_first_or_the_requested_one_is_used(tmp_path: Path) -> None:
     dataset = dicom(WindowCenter=[500, 2500], WindowWidth=[1000, 1000])
     first, second, own = (grey(tmp_path, dataset, window) for window in (None, "2", "500/1000"))
     assert first[RAMP >= 1000].min() == 255
@@ -73,7 +73,7 @@ def test_of_several_windows_the_first_or_the_one_asked_for(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("text", ["0", "soft", "1/0", "100/", "-1", "5/0.5"])
-def test_a_window_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_window_is_refused(text: str) -> None:
     with pytest.raises(RequestError, match="window"):
         Window.parse(text)
 
@@ -120,7 +120,7 @@ def test_a_dicom_goes_by_content_and_is_found_without_its_suffix(tmp_path: Path)
 
 
 @pytest.mark.parametrize("case", BAD_DICOMS)
-def test_what_cannot_be_right_is_refused_in_a_line(tmp_path: Path, case: str) -> None:
+def test_an_impossible_dicom_is_refused_in_one_line(tmp_path: Path, case: str) -> None:
     make, words = BAD_DICOMS[case]
     path = saved(tmp_path / "image.dcm", make())
     with pytest.raises(ImageError, match=words) as caught:
@@ -130,20 +130,20 @@ def test_what_cannot_be_right_is_refused_in_a_line(tmp_path: Path, case: str) ->
 
 
 @pytest.mark.parametrize("share", range(1, 10))
-def test_50_a_truncated_dicom_is_refused(tmp_path: Path, share: int) -> None:
+def test_a_truncated_dicom_is_refused(tmp_path: Path, share: int) -> None:
     whole = saved(tmp_path / "whole.dcm", dicom()).read_bytes()
     (tmp_path / "cut.dcm").write_bytes(whole[: len(whole) * share // 10])
     with pytest.raises(ImageError):
         read(tmp_path / "cut.dcm")
 
 
-def test_48_a_text_file_named_dcm(tmp_path: Path) -> None:
+def test_a_text_file_named_dcm_is_refused(tmp_path: Path) -> None:
     (tmp_path / "image.dcm").write_text("not a DICOM at all " * 100)
     with pytest.raises(ImageError, match="not an image"):
         read(tmp_path / "image.dcm")
 
 
-def test_56_a_missing_codec_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_codec_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = dicom()
     dataset.compress(RLELossless)
     dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.106"  # JPEG XL: pydicom has no decoder
@@ -153,7 +153,7 @@ def test_56_a_missing_codec_names_the_extra(tmp_path: Path, monkeypatch: pytest.
     assert "cxrtool[dicom]" in caught.value.advice
 
 
-def test_57_a_deflated_file_is_refused_without_inflating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deflated_file_is_refused_without_inflating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = dicom()
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     path = saved(tmp_path / "image.dcm", dataset)
@@ -176,7 +176,7 @@ def test_57_a_deflated_file_is_refused_without_inflating(tmp_path: Path, monkeyp
         ({"BodyPartExamined": "HAND"}, "body-part"),
     ],
 )
-def test_58_tags_that_warn(tmp_path: Path, tags: dict[str, str], code: str | None) -> None:
+def test_tags_that_warn(tmp_path: Path, tags: dict[str, str], code: str | None) -> None:
     found = read(saved(tmp_path / "image.dcm", dicom(**tags))).warnings
     assert [warning.code for warning in found] == ([code] if code else [])
 

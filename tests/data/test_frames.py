@@ -38,7 +38,7 @@ def test_lossless_jpeg_and_jpeg_ls(marker: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "JPEG2000", "PNG"])
-def test_what_is_cut_or_none_of_them_says_nothing(kind: str) -> None:
+def test_cut_or_foreign_frames_give_no_size(kind: str) -> None:
     for end in range(24):
         assert frame_header(encoded(kind)[:end]) is None
     assert frame_header(b"\xff\xd8" * 40) is None

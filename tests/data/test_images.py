@@ -12,9 +12,7 @@ from PIL import Image
 
 from bad_inputs import BAD_FILES, encoded, picture
 from cxrtool.data.images import list_images, read
-from cxrtool.data.preprocessing import Preprocessing, preprocess
-from cxrtool.data.radiograph import Reading, read_radiograph
-from cxrtool.errors import ImageError, RequestError
+from cxrtool.errors import ImageError
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
@@ -37,7 +35,7 @@ def test_a_jpeg_cut_anywhere_is_refused(tmp_path: Path, share: int) -> None:
         read(path)
 
 
-def test_01_19_20_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+def test_what_is_not_a_regular_file_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     for path, word in [
         (tmp_path / "gone.jpg", "no such file"),
@@ -49,7 +47,7 @@ def test_01_19_20_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path
             read(path)
 
 
-def test_24_a_link_out_of_the_root_is_refused(tmp_path: Path) -> None:
+def test_a_link_out_of_the_root_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret.jpg").write_bytes(encoded())
     (tmp_path / "data").mkdir()
     link = tmp_path / "data" / "link.jpg"
@@ -75,7 +73,7 @@ def test_every_format_gives_the_same_grey_pixels(tmp_path: Path) -> None:
     assert np.abs(saved(tmp_path / "c.jpg", encoded("JPEG", "CMYK", quality=95)).astype(int) - picture()).mean() < 3
 
 
-def test_12_sixteen_bits_are_scaled_and_not_cut(tmp_path: Path) -> None:
+def test_sixteen_bits_are_scaled_and_not_cut(tmp_path: Path) -> None:
     deep = picture().astype(np.uint16) * 200
     buffer = io.BytesIO()
     Image.fromarray(deep).save(buffer, format="PNG")
@@ -84,51 +82,11 @@ def test_12_sixteen_bits_are_scaled_and_not_cut(tmp_path: Path) -> None:
     np.testing.assert_allclose(saved(tmp_path / "deep.png", buffer.getvalue()), expected, atol=1)
 
 
-def test_16_exif_orientation_is_applied_once(tmp_path: Path) -> None:
+def test_exif_orientation_is_applied_once(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to show
     turned = saved(tmp_path / "turned.png", encoded("PNG", exif=exif))
     np.testing.assert_array_equal(turned, np.rot90(picture(), -1))
-
-
-def test_preprocess_is_pillows_antialiased_bilinear() -> None:
-    image = picture(640, 480)
-    expected = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(preprocess(image, Preprocessing(64)), expected)
-    checkerboard = ((np.indices((640, 640)).sum(axis=0) % 2) * 255).astype(np.uint8)
-    assert np.ptp(preprocess(checkerboard, Preprocessing(64))[4:-4, 4:-4].astype(int)) <= 2  # no aliasing
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_large_jpeg_is_decoded_smaller_to_the_same_pixels(tmp_path: Path, mode: str) -> None:
-    path = tmp_path / "large.jpg"
-    film = Image.fromarray(picture(300, 240)).resize((2000, 2600), Image.Resampling.BICUBIC)
-    noisy = np.clip(np.asarray(film) + np.random.default_rng(0).normal(0, 6, (2600, 2000)), 0, 255).astype(np.uint8)
-    Image.fromarray(noisy).convert(mode).save(path, quality=92)
-    with Image.open(path) as image:
-        plain = np.asarray(image.convert("L").resize((320, 320), Image.Resampling.BILINEAR)).astype(float)
-    radiograph, shown = (read_radiograph(path, Reading(Preprocessing(320), 1, whole=whole)) for whole in (False, True))
-    assert radiograph.image.shape == (1300, 1000)
-    assert shown.image.shape == (2600, 2000)
-    np.testing.assert_array_equal(radiograph.pixels, shown.pixels)
-    assert np.abs(radiograph.pixels - plain).mean() < 0.3
-    small = Image.fromarray(noisy).resize((900, 1100))
-    small.save(path, quality=92)
-    assert read(path, enough=320).pixels.shape == (1100, 900)  # half of it would be below twice what is needed
-
-
-@given(st.integers(0, 255), st.integers(32, 90), st.integers(32, 90), st.integers(32, 96))
-def test_a_constant_image_stays_constant(level: int, height: int, width: int, size: int) -> None:
-    result = preprocess(np.full((height, width), level, dtype=np.uint8), Preprocessing(size))
-    assert result.shape == (size, size)
-    assert (result == level).all()
-
-
-def test_preprocessing_reads_back_and_refuses_what_it_is_not() -> None:
-    assert Preprocessing.from_dict(Preprocessing(96).to_dict()) == Preprocessing(96)
-    for change in ({"image_size": 8}, {"image_size": "x"}, {"std": [0, 1, 1]}, {"mean": [1]}, {"resize": "crop"}):
-        with pytest.raises(RequestError):
-            Preprocessing.from_dict(Preprocessing().to_dict() | change)
 
 
 def test_folders_are_listed_in_order_and_hidden_files_left_out(tmp_path: Path) -> None:

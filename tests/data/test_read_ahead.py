@@ -2,15 +2,10 @@ import itertools
 import threading
 import time
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from cxrtool.data.batches import split_batches
 from cxrtool.data.read_ahead import read_ahead
 from cxrtool.errors import CxrError
-from cxrtool.training.augment import draw_changes, epoch_order
 
 
 def test_results_come_in_order_whatever_the_threads_do() -> None:
@@ -67,24 +62,3 @@ def test_threads_end_with_the_reading_and_none_keeps_a_process_from_ending() -> 
     assert all(thread.daemon for thread in mine)
     results.close()
     assert not any(thread.is_alive() for thread in mine)
-
-
-@given(st.integers(0, 200), st.integers(2, 33))
-def test_batches_hold_each_row_once_and_no_last_one_of_one(count: int, size: int) -> None:
-    order = epoch_order(0, 1, count)
-    groups = split_batches(order, size, merge_single=True)
-    assert np.concatenate([*groups, np.array([], dtype=np.int64)]).tolist() == order.tolist()
-    assert all(2 <= len(group) <= size + 1 for group in groups) or count == 1
-
-
-def test_order_and_changes_are_drawn_from_seed_epoch_and_row() -> None:
-    assert sorted(epoch_order(1, 2, 50)) == list(range(50))
-    assert epoch_order(1, 2, 50).tolist() == epoch_order(1, 2, 50).tolist()
-    assert epoch_order(1, 2, 50).tolist() != epoch_order(1, 3, 50).tolist()
-    once = draw_changes(0, 1, np.array([7, 8]))
-    alone = draw_changes(0, 1, np.array([8]))
-    np.testing.assert_array_equal(once.places[1], alone.places[0])
-    assert once.brightness[1] == alone.brightness[0]
-    assert not np.array_equal(once.places[0], once.places[1])
-    assert not np.array_equal(draw_changes(0, 2, np.array([8])).places, alone.places)
-    assert not np.array_equal(draw_changes(1, 1, np.array([8])).places, alone.places)

@@ -30,7 +30,7 @@ def test_a_plain_radiograph_has_no_warning(phantoms: Path) -> None:
         assert codes(path) == []
 
 
-def test_its_negative_is_told(phantoms: Path, tmp_path: Path) -> None:
+def test_its_negative_is_warned_of(phantoms: Path, tmp_path: Path) -> None:
     for path in sorted((phantoms / "test").rglob("*frontal.jpg")):
         with Image.open(path) as image:
             negative = np.asarray(image.convert("L"))
@@ -67,7 +67,7 @@ def test_formats_that_warn(frontal: Image.Image, tmp_path: Path) -> None:
 
 def test_strict_makes_an_error_of_it(tmp_path: Path) -> None:
     Image.new("L", (90, 90), 90).save(tmp_path / "constant.png")
-    with pytest.raises(ImageError, match="blank: nearly one grey"):
+    with pytest.raises(ImageError, match="blank: nearly one grey level"):
         read_radiograph(tmp_path / "constant.png", Reading(Preprocessing(64), 1, strict=True))
 
 

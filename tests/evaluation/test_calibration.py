@@ -8,6 +8,7 @@ from sklearn.metrics import brier_score_loss
 from cxrtool.choices import CalibrationMethod
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.calibration import (
+    UNSCALED,
     Scaling,
     brier,
     calibration_figures,
@@ -86,7 +87,7 @@ def test_a_perfectly_separated_split_gives_a_finite_slope() -> None:
 def test_scores_the_wrong_way_round_and_one_class_stay_as_they_are() -> None:
     table = table_of(np.arange(40) < 20, np.linspace(0, 1, 40))
     fitted = fit_calibration(table, CalibrationMethod.PLATT)
-    assert fitted.scalings["Edema"] == Scaling()
+    assert fitted.scalings["Edema"] == UNSCALED
     assert "wrong way" in fitted.warnings[0]
     fitted = fit_calibration(table_of(np.zeros(10), np.linspace(0, 1, 10)), CalibrationMethod.PLATT)
     assert "one class" in fitted.warnings[0]

@@ -2,14 +2,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn.metrics import precision_recall_curve as sk_precision_recall_curve
-from sklearn.metrics import roc_curve as sk_roc_curve
 
 from cxrtool.choices import Criterion
 from cxrtool.errors import RequestError
-from cxrtool.evaluation.curves import precision_recall_curve, roc_curve
 from cxrtool.evaluation.intervals import BootstrapSettings
 from cxrtool.evaluation.operating import (
     decision_curve,
@@ -34,21 +29,6 @@ def test_rates_by_hand() -> None:
     assert specificity_at_sensitivity(TARGETS, SCORES, 1.0) == pytest.approx(3 / 5)
     assert specificity_at_sensitivity(TARGETS, SCORES, 0.5) == pytest.approx(1)
     assert np.isnan(sensitivity_at_specificity([1, 1], [0.1, 0.2], 0.9))
-
-
-@given(st.integers(0, 2**31))
-def test_curves_are_scikit_learns(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    targets = np.concatenate(([0, 1], rng.integers(0, 2, 30)))
-    scores = rng.integers(0, 12, 32) / 12
-    fpr, tpr = roc_curve(targets, scores)
-    expected_fpr, expected_tpr, _ = sk_roc_curve(targets, scores, drop_intermediate=False)
-    np.testing.assert_allclose(fpr, expected_fpr)
-    np.testing.assert_allclose(tpr, expected_tpr)
-    recall, precision = precision_recall_curve(targets, scores)
-    expected_precision, expected_recall, _ = sk_precision_recall_curve(targets, scores)
-    np.testing.assert_allclose(recall, expected_recall[-2::-1])
-    np.testing.assert_allclose(precision, expected_precision[-2::-1])
 
 
 def test_predictive_values_by_hand() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cxrtool.choices import Level
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.table import PredictionTable, read_predictions, to_study_level, write_predictions
-from cxrtool.findings import FINDINGS
+from tests_support import random_table
 
 
 def make_table(studies: list[str], seed: int = 0, split: str = "valid") -> PredictionTable:
@@ -101,4 +101,16 @@ def test_a_table_that_is_none_is_refused(tmp_path: Path, change: object, word: s
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="cannot read"):
         read_predictions(tmp_path / "none.csv")
-    assert len(FINDINGS) == 5
+
+
+def test_attributes_survive_the_csv_and_the_study_level(tmp_path: Path) -> None:
+    table = replace(
+        random_table(4), attributes={"sex": ("Male", "Male", "Female", ""), "Hospital": ("a", "b", "c", "=1")}
+    )
+    path = tmp_path / "t.csv"
+    write_predictions(path, table)
+    back = read_predictions(path)
+    assert back.attributes["sex"] == table.attributes["sex"]
+    assert back.attributes["Hospital"] == ("a", "b", "c", "'=1")
+    images = replace(table, level=Level.IMAGE, studies=("p1/s1", "p1/s1", "p2/s1", "p3/s1"))
+    assert to_study_level(images).attributes == {"sex": ("Male", "Female", ""), "Hospital": ("mixed", "c", "=1")}

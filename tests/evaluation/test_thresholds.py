@@ -58,7 +58,7 @@ def test_the_chosen_threshold_is_the_lowest_best(criterion: Criterion) -> None:
         assert tuned.values[finding] == pytest.approx(values.max())
 
 
-def test_a_wished_recall_or_specificity_is_reached_at_the_nearest_threshold() -> None:
+def test_a_target_recall_or_specificity_is_reached_at_the_nearest_threshold() -> None:
     table = random_table(80)
     for criterion, higher_is_stricter in ((Criterion.RECALL, False), (Criterion.SPECIFICITY, True)):
         tuned = tune_thresholds(table, criterion, GRID, 0.8)
@@ -70,7 +70,7 @@ def test_a_wished_recall_or_specificity_is_reached_at_the_nearest_threshold() ->
         tune_thresholds(table, Criterion.RECALL, GRID)
 
 
-def test_81_rows_of_test_are_refused_wherever_they_lie() -> None:
+def test_rows_of_the_test_split_are_refused_under_any_name() -> None:
     with pytest.raises(RequestError, match="test split"):
         tune_thresholds(replace(random_table(10), split="test"), Criterion.F1, GRID)
     with pytest.raises(RequestError, match="which split"):

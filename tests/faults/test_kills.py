@@ -1,10 +1,12 @@
 """Training that is killed, stopped and gone on with ends as training that never was."""
 
 import json
+import logging
 import random
 import shutil
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +14,10 @@ import pytest
 import torch
 
 from cxrtool.errors import InterruptedWorkError, RequestError
+from cxrtool.evaluation.metrics import Evaluation
 from cxrtool.model.bundle import open_bundle, read_header
 from cxrtool.settings import ResolvedSettings
+from cxrtool.training import loop
 from cxrtool.training.loop import train
 from cxrtool.training.state import (
     PREVIOUS_STATE_NAME,
@@ -77,6 +81,17 @@ def assert_agrees(run: Path) -> TrainingState:
     return state
 
 
+def with_valid_losses(monkeypatch: pytest.MonkeyPatch, values: Sequence[float]) -> None:
+    """Give the epochs these losses on valid: by the real ones, the processor's rounding decides which is the best."""
+    validate = loop._validate
+
+    def decided(work: loop._Work, state: TrainingState, losses: loop._Losses) -> tuple[Evaluation, float]:
+        evaluation, _ = validate(work, state, losses)
+        return evaluation, values[state.epoch]
+
+    monkeypatch.setattr(loop, "_validate", decided)
+
+
 def saved_at(run: Path) -> int:
     return (run / STATE_NAME).stat().st_mtime_ns if (run / STATE_NAME).exists() else 0
 
@@ -89,7 +104,7 @@ def whole(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_59_a_run_killed_20_times_ends_as_one_never_killed(few: Path, warm: Warm, tmp_path: Path) -> None:
+def test_a_run_killed_20_times_ends_as_one_never_killed(few: Path, warm: Warm, tmp_path: Path) -> None:
     """At random moments of the whole life of the process: starting, training, validating and saving.
 
     Eight kills come after the process has saved, so that the run goes on however slow the machine is.
@@ -120,7 +135,7 @@ def test_59_a_run_killed_20_times_ends_as_one_never_killed(few: Path, warm: Warm
     assert_same(run, tmp_path / "whole")
 
 
-def test_59_20_kills_while_saving_leave_nothing_unreadable(few: Path, whole: Path, warm: Warm, tmp_path: Path) -> None:
+def test_20_kills_while_saving_leave_nothing_unreadable(few: Path, whole: Path, warm: Warm, tmp_path: Path) -> None:
     """Of a process that does nothing but save; killed when a file is seen half written, and later."""
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     program = """
@@ -160,7 +175,7 @@ while True:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_60_61_a_run_stopped_at_random_steps_loses_no_step(few: Path, whole: Path, tmp_path: Path, seed: int) -> None:
+def test_a_run_stopped_at_random_steps_loses_no_step(few: Path, whole: Path, tmp_path: Path, seed: int) -> None:
     draws, run = random.Random(seed), tmp_path / "run"
     done, stops = 0, 0
     while True:
@@ -184,7 +199,7 @@ def test_60_61_a_run_stopped_at_random_steps_loses_no_step(few: Path, whole: Pat
     assert_same(run, whole)
 
 
-def test_68_a_damaged_state_gives_way_to_the_one_before(
+def test_after_a_damaged_state_training_goes_on_from_the_previous_one(
     few: Path, whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run"))
@@ -193,26 +208,35 @@ def test_68_a_damaged_state_gives_way_to_the_one_before(
     (run / STATE_NAME).write_bytes(content)
     result = train(options(few), resume=run)
     assert "does not match its digest" in caplog.text
-    assert "2 whole epochs" in caplog.text
+    assert "2 complete epochs" in caplog.text
     assert [row.epoch for row in result.history] == [1, 2, 3]
     assert_same(run, whole)
 
 
-def test_68_models_and_history_go_back_with_the_state(few: Path, tmp_path: Path) -> None:
+def test_models_and_history_go_back_with_the_state(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever the best epoch was, and with nothing but the state before at hand."""
+    with_valid_losses(monkeypatch, [4, 3, 5, 2])
     run = tmp_path / "run"
-    for epochs in (2, 3, 4):
-        train(options(few, train__epochs=epochs), *((None, run) if run.exists() else (run, None)))
+    for epochs, best, best_before in ((2, 2, 1), (3, 2, 2), (4, 4, 2)):
+        train(
+            options(few, train__epochs=epochs, train__select_by="loss"),
+            *((None, run) if run.exists() else (run, None)),
+        )
+        assert assert_agrees(run).best_epoch == best
         copy = Path(shutil.copytree(run, tmp_path / f"copy{epochs}"))
         (copy / STATE_NAME).write_bytes(b"cut")
         before, _ = read_state(copy / PREVIOUS_STATE_NAME)
-        assert before.epoch == epochs - 1
+        assert (before.epoch, before.best_epoch) == (epochs - 1, best_before)
         with pytest.raises(InterruptedWorkError):
-            train(options(few, train__epochs=5), resume=copy, stop=lambda: signal.SIGINT)
+            train(
+                options(few, train__epochs=5, train__select_by="loss"),
+                resume=copy,
+                stop=lambda: signal.SIGINT,
+            )
         assert assert_agrees(copy) == before
 
 
-def test_68_both_states_damaged_is_a_refusal(few: Path, whole: Path, tmp_path: Path) -> None:
+def test_two_damaged_states_are_refused(few: Path, whole: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     for name in (STATE_NAME, PREVIOUS_STATE_NAME):
         (run / name).write_bytes((run / name).read_bytes()[:-1])
@@ -220,18 +244,53 @@ def test_68_both_states_damaged_is_a_refusal(few: Path, whole: Path, tmp_path: P
         newest_state(run)
 
 
+@pytest.mark.parametrize(("losses", "best"), [((3, 2, 4), 2), ((2, 3, 4), 1)])
 def test_files_that_a_kill_kept_from_being_written_are_written_from_the_state(
-    few: Path, whole: Path, tmp_path: Path
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, losses: tuple[float, ...], best: int
 ) -> None:
-    run = Path(shutil.copytree(whole, tmp_path / "run"))
-    for name in (*MODELS, "history.csv", "history.json"):
-        (run / name).unlink()
-        shutil.copy(whole / PREVIOUS_STATE_NAME, run / STATE_NAME)  # two epochs, of which the second is the best or not
-    train(options(few), resume=run)
+    """Killed between the second epoch's state and its other files; `best` is that epoch or the one before."""
+    with_valid_losses(monkeypatch, losses)
+    whole, run = tmp_path / "whole", tmp_path / "run"
+
+    def settings(epochs: int) -> ResolvedSettings:
+        return options(few, train__epochs=epochs, train__select_by="loss")
+
+    train(settings(1), whole)
+    shutil.copytree(whole, run)
+    train(settings(2), resume=whole)
+    for name in (STATE_NAME, PREVIOUS_STATE_NAME):
+        shutil.copy(whole / name, run)
+    with pytest.raises(InterruptedWorkError):
+        train(settings(3), resume=run, stop=lambda: signal.SIGINT)
+    assert assert_agrees(run).best_epoch == best
+    train(settings(3), resume=whole)
+    train(settings(3), resume=run)
     assert_same(run, whole)
 
 
-def test_a_kill_before_the_first_state_is_begun_anew_by_resume(few: Path, whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("losses", "gone"), [((3, 2), False), ((2, 3), True)])
+def test_a_best_model_that_is_gone_is_written_from_its_state_or_missed(
+    few: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    losses: tuple[float, ...],
+    gone: bool,
+) -> None:
+    """The state holds the newest epoch's weights; an earlier epoch's are lost, and the next epoch is the best then."""
+    with_valid_losses(monkeypatch, (*losses, 4))
+    run = tmp_path / "run"
+    train(options(few, train__epochs=2, train__select_by="loss"), run)
+    for name in (*MODELS, "history.csv", "history.json"):
+        (run / name).unlink()
+    with caplog.at_level(logging.WARNING):
+        result = train(options(few, train__epochs=3, train__select_by="loss"), resume=run)
+    assert ("the model of epoch 1, the best, is gone" in caplog.text) == gone
+    assert result.best.epoch == (3 if gone else 2)
+    assert assert_agrees(run).best_epoch == result.best.epoch
+
+
+def test_resume_starts_over_after_a_kill_before_the_first_state(few: Path, whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     shutil.copy(whole / "settings.yaml", run)
@@ -239,7 +298,7 @@ def test_a_kill_before_the_first_state_is_begun_anew_by_resume(few: Path, whole:
     assert_same(run, whole)
 
 
-def test_64_of_two_runs_in_one_folder_the_second_is_refused(few: Path, warm: Warm, tmp_path: Path) -> None:
+def test_of_two_runs_in_one_folder_the_second_is_refused(few: Path, warm: Warm, tmp_path: Path) -> None:
     first = warm.start(*command(few, epochs=1000), cwd=tmp_path)
     until((tmp_path / "run" / STATE_NAME).exists)
     second = warm.run("train", "--resume", "run", cwd=tmp_path)
@@ -252,13 +311,13 @@ def test_64_of_two_runs_in_one_folder_the_second_is_refused(few: Path, warm: War
     assert first.wait().code == 143
 
 
-def test_61_a_second_signal_ends_at_once(few: Path, warm: Warm, tmp_path: Path) -> None:
+def test_a_second_signal_ends_at_once(few: Path, warm: Warm, tmp_path: Path) -> None:
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        hang = "import time, cxrtool.training.loop as loop; loop._step = lambda *_: time.sleep(1000)"
+        hang = "import time, cxrtool.training.loop as loop; loop.train_step = lambda *_: time.sleep(1000)"
         child = warm.start(*command(few, out=f"run{code}", epochs=1000), cwd=tmp_path, patch=hang)
         until((tmp_path / f"run{code}" / STATE_NAME).exists)
         child.kill(number)
-        until(lambda told=child.stderr: "once more ends at once" in told.read_text())
+        until(lambda told=child.stderr: "repeat to stop at once" in told.read_text())
         child.kill(number)
         ended = child.wait()
         assert ended.code == code

@@ -24,6 +24,8 @@ from cxrtool.evaluation.thresholds import parse_thresholds
 from cxrtool.files import csv_row
 from cxrtool.findings import FINDINGS, UncertaintyPolicy
 from cxrtool.settings import Settings, load_settings
+from setting_names import KEYS as SETTINGS
+from setting_names import SECTIONS
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
 """Any text that a file of UTF-8 can hold."""
@@ -160,7 +162,7 @@ def test_a_file_of_thresholds_is_read_or_refused(tmp_path_factory: pytest.TempPa
 
 
 @given(st.text(max_size=40))
-def test_what_is_printed_holds_no_control_character(text: str) -> None:
+def test_printed_text_holds_no_control_character(text: str) -> None:
     shown = printable(text)
     assert shown.isprintable() or not shown
     shown.encode("utf-8")
@@ -186,7 +188,8 @@ def test_names_of_pictures_are_names_and_one_each(paths: list[str]) -> None:
     assert len(set(names)) == len(apart)
 
 
-KEYS = st.sampled_from([*sorted(Settings.model_fields), "data.root", "train.lr", "runtime.workers", "x", "train"])
+KEYS = st.sampled_from([*sorted(Settings.model_fields), *SETTINGS, "x"])
+VARIABLES = st.sampled_from([*(f"CXR_{key.upper().replace('.', '__')}" for key in [*SECTIONS, *SETTINGS]), "CXR_X__Y"])
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXT, st.lists(st.integers(), max_size=2))
 TREES = st.recursive(VALUES, lambda inner: st.dictionaries(st.one_of(KEYS, TEXT), inner, max_size=3), max_leaves=6)
 
@@ -219,9 +222,7 @@ def test_any_bytes_as_a_settings_file_are_read_or_refused(
         in_a_line(error)
 
 
-@given(
-    st.sampled_from(["CXR_TRAIN__LR", "CXR_RUNTIME__WORKERS", "CXR_DATA", "CXR_MODEL", "CXR_TRAIN", "CXR_X__Y"]), TEXT
-)
+@given(VARIABLES, TEXT)
 def test_any_variable_is_read_or_refused(name: str, value: str) -> None:
     try:
         load_settings(environ={name: value})

@@ -14,9 +14,21 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless, RLELossless
-from test_catalogue import bomb_png, deflated_bomb, dicom_bytes, lossless_jpeg_that_lies, with_another_syntax_first
 
-from bad_inputs import BAD_FILES, HEADER, ROW, dicom, encoded, picture, png_of
+from bad_inputs import (
+    BAD_FILES,
+    HEADER,
+    ROW,
+    bomb_png,
+    deflated_bomb,
+    dicom,
+    dicom_bytes,
+    encoded,
+    lossless_jpeg_that_lies,
+    picture,
+    png_of,
+    with_another_syntax_first,
+)
 from conftest import Call
 
 MOST_MIB = 32
@@ -132,7 +144,7 @@ def deep_sequences() -> bytes:
 
 BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "PNG header of 900 megapixels": (bomb_png, "64,000,000"),
-    "JPEG header of 900 megapixels": (BAD_FILES["10 header of 900 megapixels"][0], "64,000,000"),
+    "JPEG header of 900 megapixels": (BAD_FILES["header of 900 megapixels"][0], "64,000,000"),
     "PNG of 100 megapixels": (lambda: png_of(10_000, 10_000), "64,000,000"),
     "TIFF header of 900 megapixels": (lambda: tiff_of(30_000, 30_000), "64,000,000"),
     "TIFF of 100 megapixels, packed": (packed_tiff, "64,000,000"),
@@ -229,7 +241,7 @@ def _random_state() -> object:
     return build_network(Preprocessing(32), "none", 0).state_dict()
 
 
-def test_47_a_million_rows_within_the_stated_memory(
+def test_a_million_rows_within_the_stated_memory(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     rows = ROW.replace("patient00042", "patient{0:07d}")

@@ -19,9 +19,9 @@ from cxrtool.model.bundle import BUNDLE_NAME, open_bundle, read_header
 from tests_support import bundle_parts, change_header, write_parts
 
 
-def test_86_of_a_hundred_flipped_bytes_each_is_refused(bundle: Path) -> None:
+def test_each_of_a_hundred_flipped_bytes_is_refused(bundle: Path) -> None:
     """60 anywhere in the file, which is nearly all weights, and 40 in the header before them."""
-    size, (header, _) = bundle.stat().st_size, bundle_parts(bundle)
+    size = bundle.stat().st_size
     start = size - len(bundle_parts(bundle)[1])
     rng = random.Random(0)
     places = [rng.randrange(size) for _ in range(60)] + [rng.randrange(start) for _ in range(40)]
@@ -41,7 +41,6 @@ def test_86_of_a_hundred_flipped_bytes_each_is_refused(bundle: Path) -> None:
             file.write(bytes([before]))
             file.flush()
     open_bundle(bundle)
-    assert header
     assert refused == 100
 
 
@@ -164,10 +163,11 @@ def test_the_record_of_an_export_leads_to_no_file_outside_its_folder(bundle: Pat
     (folder / "link").symlink_to(secret)
     os.mkfifo(folder / "pipe")
     record = record_path(folder / name)
+    opened = open_bundle(bundle)
 
     def found(**files: str) -> bool:
         record.write_text(record_of(bundle, {name: digest} | files))
-        return find_export(bundle, ExportFormat.ONNX, Precision.FP32) is not None
+        return find_export(opened, ExportFormat.ONNX, Precision.FP32) is not None
 
     assert found()
     for other in ("../secret", str(secret), "below/x", "..", ".", "", "link", "pipe", "below\\x", "a\0b", "gone"):
@@ -177,7 +177,7 @@ def test_the_record_of_an_export_leads_to_no_file_outside_its_folder(bundle: Pat
     assert not found()
     record.unlink()
     os.mkfifo(record)
-    assert find_export(bundle, ExportFormat.ONNX, Precision.FP32) is None
+    assert find_export(opened, ExportFormat.ONNX, Precision.FP32) is None
 
 
 def test_a_record_names_its_file_alone(bundle: Path) -> None:

@@ -1,4 +1,4 @@
-import os
+import json
 import pickle
 import struct
 from pathlib import Path
@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cxrtool.errors import ModelError, RequestError
+from bad_inputs import Bomb
+from cxrtool.errors import ModelError
+from cxrtool.evaluation.calibration import Scaling
 from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import BUNDLE_NAME, open_bundle, read_header, save_bundle
-from cxrtool.model.resolve import resolve_model
-from tests_support import bundle_parts
-from tests_support import change_header as forge_header
+from tests_support import bundle_parts, change_header
 
 
 def test_a_bundle_says_all_that_its_use_needs(run_folder: Path) -> None:
@@ -25,7 +25,9 @@ def test_a_bundle_says_all_that_its_use_needs(run_folder: Path) -> None:
     assert header.tuning.split == "valid"
     assert header.training["epochs"] == 2
     assert len(header.data["train"].sheet_sha256) == 64
-    assert header.metrics["valid"]["labels"]["Edema"]["positives"] >= 0
+    history = json.loads((run_folder / "history.json").read_text())
+    best = history[header.metrics["epoch"] - 1]
+    assert header.metrics["valid"]["mean"]["auroc"] == best["valid_auroc"]
     assert header.versions["torch"]
 
 
@@ -40,30 +42,20 @@ def test_weights_read_back_to_the_bit(bundle: Path, tmp_path: Path) -> None:
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
-class _Bomb:
-    def __init__(self, flag: Path) -> None:
-        self.flag = flag
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return os.mkdir, (str(self.flag),)
-
-
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
-def test_84_a_pickle_is_refused_and_nothing_in_it_runs(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pickle_is_refused_and_nothing_in_it_runs(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     flag = tmp_path / "ran"
-    torch.save({"x": _Bomb(flag)}, tmp_path / name)
+    torch.save({"x": Bomb(flag)}, tmp_path / name)
     with pytest.raises(ModelError, match="not a bundle"):
         open_bundle(tmp_path / name)
-    (tmp_path / name).write_bytes(pickle.dumps(_Bomb(flag)))
+    (tmp_path / name).write_bytes(pickle.dumps(Bomb(flag)))
     with pytest.raises(ModelError, match="not a bundle"):
         open_bundle(tmp_path / name)
     assert not flag.exists()
 
 
-def test_85_an_empty_text_or_cut_file_is_refused(bundle: Path) -> None:
+def test_an_empty_text_or_cut_file_is_refused(bundle: Path) -> None:
     content = bundle.read_bytes()
     for broken in (b"", b"1234", b"this is text and no model" * 10, content[:5000], content[:-1]):
         bundle.write_bytes(broken)
@@ -74,19 +66,17 @@ def test_85_an_empty_text_or_cut_file_is_refused(bundle: Path) -> None:
         read_header(bundle)
 
 
-def test_86_a_flipped_byte_of_the_weights_is_refused(bundle: Path) -> None:
+def test_a_flipped_byte_of_the_weights_is_refused(bundle: Path) -> None:
     content = bytearray(bundle.read_bytes())
-    header, _ = bundle_parts(bundle)
     for share in (0.3, 0.6, 0.999):
         flipped = bytearray(content)
         flipped[int(len(content) * share)] ^= 1
         bundle.write_bytes(bytes(flipped))
         with pytest.raises(ModelError, match="damaged"):
             open_bundle(bundle)
-    assert header
 
 
-def test_87_weights_that_are_not_finite_are_refused(bundle: Path) -> None:
+def test_weights_that_are_not_finite_are_refused(bundle: Path) -> None:
     opened = open_bundle(bundle)
     weights, header = opened.network.state_dict(), opened.header
     weights["classifier.bias"][2] = torch.nan
@@ -95,7 +85,7 @@ def test_87_weights_that_are_not_finite_are_refused(bundle: Path) -> None:
         open_bundle(bundle)
 
 
-def test_88_other_names_and_shapes_are_refused(bundle: Path) -> None:
+def test_other_names_and_shapes_are_refused(bundle: Path) -> None:
     opened = open_bundle(bundle)
     weights, header = opened.network.state_dict(), opened.header
     save_bundle(bundle, {f"module.{name}": tensor for name, tensor in weights.items()}, header)
@@ -106,17 +96,17 @@ def test_88_other_names_and_shapes_are_refused(bundle: Path) -> None:
         open_bundle(bundle)
 
 
-def test_89_a_newer_version_and_other_findings_are_refused(bundle: Path) -> None:
-    forge_header(bundle, format_version=99)
+def test_a_newer_version_and_other_findings_are_refused(bundle: Path) -> None:
+    change_header(bundle, format_version=99)
     with pytest.raises(ModelError, match="version 99"):
         read_header(bundle)
-    forge_header(bundle, format_version=1, findings=["Pneumonia", *FINDINGS[1:]])
+    change_header(bundle, format_version=1, findings=["Pneumonia", *FINDINGS[1:]])
     with pytest.raises(ModelError, match="Pneumonia"):
         read_header(bundle)
-    forge_header(bundle, findings=FINDINGS, thresholds={"Edema": 0.2})
+    change_header(bundle, findings=FINDINGS, thresholds={"Edema": 0.2})
     with pytest.raises(ModelError, match="thresholds"):
         read_header(bundle)
-    forge_header(bundle, thresholds=None, preprocessing={"image_size": 9})
+    change_header(bundle, thresholds=None, preprocessing={"image_size": 9})
     with pytest.raises(ModelError, match="preprocessing"):
         read_header(bundle)
 
@@ -128,18 +118,42 @@ def test_weights_without_a_header_are_refused_with_the_cure(tmp_path: Path) -> N
     assert "--init" in caught.value.advice
 
 
-def test_90_a_model_is_found_by_file_folder_or_newest_run(bundle: Path, tmp_path: Path) -> None:
-    assert resolve_model(bundle, tmp_path) == bundle
-    assert resolve_model(tmp_path, Path("none")) == bundle
-    runs = tmp_path / "runs"
-    for name, created in (("b", "2026-01-02T00:00:00"), ("a", "2026-03-01T00:00:00"), ("c", "2025-01-01T00:00:00")):
-        (runs / name).mkdir(parents=True)
-        (runs / name / BUNDLE_NAME).write_bytes(bundle.read_bytes())
-        forge_header(runs / name / BUNDLE_NAME, created=created)
-    assert resolve_model(None, runs) == runs / "a" / BUNDLE_NAME
-    (tmp_path / "empty").mkdir()
-    for given in (tmp_path / "empty", tmp_path / "gone"):
-        with pytest.raises(RequestError):
-            resolve_model(given, runs)
-    with pytest.raises(ModelError, match="no model"):
-        resolve_model(None, tmp_path / "empty")
+def calibration_as_in_a_file(**edema: object) -> dict[str, object]:
+    """What calibrated bundles have held since their first version."""
+    scalings = {finding: {"slope": 1.5, "intercept": -0.25} for finding in FINDINGS}
+    return {
+        "method": "platt",
+        "scalings": scalings | {"Edema": edema},
+        "split": "valid",
+        "level": "study",
+        "rows": 40,
+        "sheet_sha256": "0" * 64,
+    }
+
+
+def test_a_calibration_written_before_is_read_and_written_as_it_was(bundle: Path, tmp_path: Path) -> None:
+    stored = calibration_as_in_a_file(slope=0.75, intercept=0)
+    change_header(bundle, calibration=stored)
+    opened = open_bundle(bundle)
+    network, header = opened.network, opened.header
+    assert header.scalings == dict.fromkeys(FINDINGS, Scaling(1.5, -0.25)) | {"Edema": Scaling(0.75, 0.0)}
+    save_bundle(tmp_path / "again.safetensors", network.state_dict(), header)
+    metadata = bundle_parts(tmp_path / "again.safetensors")[0]["__metadata__"]
+    assert json.loads(metadata["cxrtool"])["calibration"] == stored
+
+
+@pytest.mark.parametrize(
+    "edema",
+    [
+        {"slope": 0, "intercept": 0},
+        {"slope": -1.0, "intercept": 0},
+        {"slope": 1.0},
+        {"intercept": 1.0},
+        {"slope": 1.0, "intercept": "much"},
+        {"slope": 1.0, "intercept": 0, "more": 1},
+    ],
+)
+def test_a_scaling_that_is_none_is_refused(bundle: Path, edema: dict[str, object]) -> None:
+    change_header(bundle, calibration=calibration_as_in_a_file(**edema))
+    with pytest.raises(ModelError, match=r"calibration\.scalings\.Edema"):
+        read_header(bundle)

@@ -10,7 +10,6 @@ import torch
 from cxrtool import FINDINGS, Classifier
 from cxrtool.data.images import read
 from cxrtool.data.preprocessing import Preprocessing, preprocess
-from cxrtool.engines.device import sigmoid
 from cxrtool.errors import ImageError, ModelError
 from tests_support import EXACT
 
@@ -86,11 +85,3 @@ def test_thresholds_may_be_given(run_folder: Path, images: list[Path]) -> None:
     assert everything.positives == FINDINGS
     with pytest.raises(ModelError):
         Classifier.load(run_folder / "gone")
-
-
-def test_sigmoid_is_float32_and_keeps_ranks_apart() -> None:
-    logits = np.array([-80, -20, -17, -16.9, 0, 6.3, 6.4, 15], dtype=np.float32)
-    probabilities = sigmoid(logits)
-    assert probabilities.dtype == np.float32
-    assert (np.diff(probabilities) > 0).all()
-    np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits.astype(np.float64))), rtol=2e-6)

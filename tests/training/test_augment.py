@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import torch
 
-from cxrtool.training.augment import Changes, augment, draw_changes
+from cxrtool.training.augment import Changes, augment, draw_changes, epoch_order
 
 SIDE = 64
 
@@ -51,3 +51,16 @@ def test_it_never_mirrors() -> None:
     for row in range(50):
         changed = augment(image, draw_changes(0, 0, np.array([row])))
         assert changed[..., 32:].sum() > 2 * changed[..., :32].sum()
+
+
+def test_order_and_changes_are_drawn_from_seed_epoch_and_row() -> None:
+    assert sorted(epoch_order(1, 2, 50)) == list(range(50))
+    assert epoch_order(1, 2, 50).tolist() == epoch_order(1, 2, 50).tolist()
+    assert epoch_order(1, 2, 50).tolist() != epoch_order(1, 3, 50).tolist()
+    once = draw_changes(0, 1, np.array([7, 8]))
+    alone = draw_changes(0, 1, np.array([8]))
+    np.testing.assert_array_equal(once.places[1], alone.places[0])
+    assert once.brightness[1] == alone.brightness[0]
+    assert not np.array_equal(once.places[0], once.places[1])
+    assert not np.array_equal(draw_changes(0, 2, np.array([8])).places, alone.places)
+    assert not np.array_equal(draw_changes(1, 1, np.array([8])).places, alone.places)

@@ -33,7 +33,7 @@ def test_masked_cells_have_no_gradient_and_no_cell_at_all_is_zero() -> None:
     assert torch.isfinite(logits.grad).all()
 
 
-def test_positive_weights_by_hand_and_72_without_positives() -> None:
+def test_positive_weights_by_hand_and_without_positives() -> None:
     targets = np.array([[1, 0, 0, 1, 1], [0, 0, 0, 1, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 0]], dtype=np.float32)
     mask = np.ones((4, 5), dtype=bool)
     mask[3, 4] = False

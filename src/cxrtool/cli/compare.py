@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cxrtool.cells import cell, interval_text, range_text
 from cxrtool.cli import console
 from cxrtool.cli.options import BOOTSTRAP, JsonOption, settings_options
 from cxrtool.cli.signals import graceful_stop
@@ -21,19 +22,21 @@ if TYPE_CHECKING:
 def compare(
     resolved: ResolvedSettings,
     inputs: Annotated[
-        list[Path] | None, typer.Argument(help="Run folders, bundles or predictions.csv files, two or more.")
+        list[Path] | None, typer.Argument(help="Two or more run folders, bundles or predictions.csv files.")
     ] = None,
-    train: Annotated[bool, typer.Option("--train", help="Train a model per policy and seed first.")] = False,
+    train: Annotated[bool, typer.Option("--train", help="First train a model for each policy and seed.")] = False,
     policies: Annotated[
-        str, typer.Option("--policies", help="With --train: policies, separated by commas.")
+        str, typer.Option("--policies", help="With --train: policies to compare, separated by commas.")
     ] = "u-ignore,u-ones,u-zeros",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="With --train: runs per policy.")] = 1,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the figures, and for --train's runs.")] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="With --train: number of seeds per policy.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Output folder, which also holds the runs of --train.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Compare models on the same patients: differences with intervals and corrected p-values.
 
-    With --train, one model per policy and seed is trained first; the same line goes on after an interruption.
+    With --train, one model per policy and seed is trained first. After an interruption, the same command continues.
 
     \b
     cxr compare runs/a runs/b --data CheXpert-v1.0-small --split test
@@ -78,9 +81,9 @@ def _compare_policies(
     from cxrtool.tasks.policies import compare_policies, parse_policies
 
     if inputs:
-        raise RequestError("--train trains its own models", "Leave the others out, or leave --train out.")
+        raise RequestError("--train cannot be combined with models or tables", "Leave out either --train or the paths.")
     if out is None:
-        raise RequestError("--train needs a folder for its runs", "Give --out DIR.")
+        raise RequestError("--train needs an output folder for its runs", "Name one with --out.")
     with graceful_stop() as stop, console.progress_bar() as progress:
         result = compare_policies(resolved, parse_policies(policies), seeds, out, progress, stop)
     if as_json:
@@ -95,9 +98,7 @@ def _compare_policies(
 
 
 def _show_figures(comparisons: "dict[str, Comparison]") -> None:
-    """The seed's table: a row per candidate, AUROC and AUPRC of each split."""
-    from cxrtool.evaluation.assessment import interval_text
-
+    """Print one row per model with the mean AUROC and AUPRC of each split."""
     header = ["model", *(f"{split} {name}" for split in comparisons for name in ("AUROC", "AUPRC"))]
     first = next(iter(comparisons.values()))
     rows = []
@@ -106,7 +107,7 @@ def _show_figures(comparisons: "dict[str, Comparison]") -> None:
         for comparison in comparisons.values():
             for figure in ("auroc", "auprc"):
                 one = comparison.figures[name]["mean"][figure]
-                spread = "" if one.seed_deviation is None else f" ± {one.seed_deviation:.4f}"
+                spread = "" if one.seed_deviation is None else f" ± {cell(one.seed_deviation)}"
                 row.append(interval_text(one.value, one.interval) + spread)
         rows.append(row)
     seeds = any("±" in cell for row in rows for cell in row)
@@ -120,13 +121,13 @@ def register(app: typer.Typer) -> None:
 
 
 def show_differences(comparison: "Comparison") -> None:
-    """Every pair's difference of the means."""
+    """Print the difference of the mean figures for each pair of models."""
     rows = [
         [
             f"{one.first} - {one.second}",
             one.figure.upper(),
             one.value,
-            "–" if one.interval.low is None else f"{one.interval.low:+.4f} to {one.interval.high:+.4f}",
+            range_text(one.interval, signed=True),
             one.p_value,
             one.p_holm,
         ]

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cxrtool.cells import cell
 from cxrtool.choices import MistakeKind
 from cxrtool.cli import console
 from cxrtool.cli.inputs import model_to_run
@@ -16,15 +17,15 @@ from cxrtool.settings import ResolvedSettings
 @settings_options("data.root", "model", "eval.split", *DATA, *RUNTIME, "runtime.batch_size")
 def errors(
     resolved: ResolvedSettings,
-    label: Annotated[str | None, typer.Option("--label", help="Only this finding. \\[default: all five]")] = None,
-    kind: Annotated[MistakeKind, typer.Option("--kind", help="Which way it was wrong.")] = MistakeKind.BOTH,
-    top: Annotated[int, typer.Option("--top", min=1, help="At most so many of each finding and kind.")] = 8,
+    label: Annotated[str | None, typer.Option("--label", help="Finding to list. \\[default: all five]")] = None,
+    kind: Annotated[MistakeKind, typer.Option("--kind", help="Kind of mistake to list.")] = MistakeKind.BOTH,
+    top: Annotated[int, typer.Option("--top", min=1, help="Most mistakes to list per finding and kind.")] = 8,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder. \\[default: errors_<split> beside the model]")
+        Path | None, typer.Option("--out", help="Output folder. \\[default: errors_<split> beside the model]")
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """The surest mistakes: false positives and false negatives, as a table and a gallery of where the model looked.
+    """List the most confident false positives and false negatives, with a gallery of heatmaps.
 
     \b
     cxr errors --data CheXpert-v1.0-small --model runs/my-run
@@ -39,9 +40,9 @@ def errors(
         console.print_json(result.to_dict())
         return
     console.print_table(
-        f"surest mistakes on {resolved.settings.eval.split}",
+        f"most confident mistakes on {resolved.settings.eval.split}",
         ["finding", "kind", "study", "probability", "threshold"],
-        [[one.finding, one.kind, one.study, one.probability, f"{one.threshold:.2f}"] for one in result.mistakes],
+        [[one.finding, one.kind, one.study, one.probability, cell(one.threshold, 2)] for one in result.mistakes],
     )
     console.say(f"files: {result.folder}/mistakes.csv, gallery_*.png and {len(result.pictures)} overlays")
 

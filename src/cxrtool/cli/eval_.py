@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cxrtool.cells import cell, interval_text
 from cxrtool.cli import console
 from cxrtool.cli.inputs import model_to_run
 from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, settings_options
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
 def evaluate(
     resolved: ResolvedSettings,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder. \\[default: eval_<split> beside the model]")
+        Path | None, typer.Option("--out", help="Output folder. \\[default: eval_<split> beside the model]")
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """AUROC and AUPRC per finding, with 95 % intervals over patients.
+    """Evaluate a model: AUROC and AUPRC per finding, with 95 % intervals over patients.
 
     Writes predictions.csv, metrics.json, metrics.csv and subgroups.csv.
 
@@ -63,9 +64,7 @@ def register(app: typer.Typer) -> None:
 
 
 def show_assessment(assessment: "Assessment") -> None:
-    """Figures with intervals; at thresholds where there are any; calibration; groups when asked for."""
-    from cxrtool.evaluation.assessment import interval_text
-
+    """Print figures with intervals, figures at the thresholds if there are any, and calibration."""
     evaluation, intervals = assessment.evaluation, assessment.intervals
     title = (
         f"{evaluation.split} split, {evaluation.level} level: {evaluation.studies} studies of {assessment.patients} "
@@ -98,7 +97,7 @@ def show_assessment(assessment: "Assessment") -> None:
 def _show_thresholds(evaluation: "Evaluation") -> None:
     columns = ["f1", "precision", "recall", "specificity", "balanced_accuracy"]
     rows = [
-        [name, f"{row.at_threshold.threshold:.2f}", *(getattr(row.at_threshold, column) for column in columns)]
+        [name, cell(row.at_threshold.threshold, 2), *(getattr(row.at_threshold, column) for column in columns)]
         for name, row in evaluation.labels.items()
         if row.at_threshold is not None
     ]
@@ -114,7 +113,7 @@ def _show_honest(assessment: "Assessment") -> None:
         [name, row.f1, row.balanced_accuracy, row.recall, row.specificity] for name, row in assessment.honest.items()
     ]
     console.print_table(
-        "honest: thresholds chosen without the rows they count (nested resampling)",
+        "corrected for optimism: each row judged by thresholds chosen without it (nested resampling)",
         ["finding", "f1", "balanced accuracy", "recall", "specificity"],
         rows,
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cxrtool.cells import UNDEFINED, cell
 from cxrtool.cli import console
 from cxrtool.cli.inputs import chosen_model
 from cxrtool.cli.options import JsonOption
@@ -16,15 +17,23 @@ if TYPE_CHECKING:
 
 
 def info(
-    model: Annotated[Path | None, typer.Argument(help="Run folder or bundle file. \\[default: the newest run]")] = None,
+    model: Annotated[
+        Path | None, typer.Argument(help="Run folder, bundle file, or table (.csv). \\[default: the newest run]")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Print what a bundle says of itself: policy, thresholds, training, data, metrics, versions.
+    """Print what a bundle records: policy, thresholds, training, data, metrics and versions.
+
+    Of a CSV file it says whether it is a table of cxr eval or of cxr predict.
 
     \b
     cxr info runs/my-run
     cxr info model.safetensors --json
+    cxr info predictions.csv
     """
+    if model is not None and model.suffix.lower() == ".csv":
+        _show_table(model, json_output)
+        return
     from cxrtool.model.bundle import read_header
 
     path = chosen_model(load_settings({"model": model}))
@@ -58,14 +67,26 @@ def info(
         "findings (valid, at the best epoch)",
         ["finding", "threshold", "AUROC", "AUPRC"],
         [
-            [finding, f"{threshold:.2f}", *(_figure(header.metrics, finding, name) for name in ("auroc", "auprc"))]
+            [finding, cell(threshold, 2), *(_figure(header.metrics, finding, name) for name in ("auroc", "auprc"))]
             for finding, threshold in header.effective_thresholds.items()
         ],
     )
 
 
+def _show_table(path: Path, json_output: bool) -> None:
+    from cxrtool.evaluation.table_kind import describe_table
+
+    table = describe_table(path)
+    if json_output:
+        console.print_json(table.to_dict())
+        return
+    facts = {"table": table.kind.value, "rows": table.rows, "columns": ", ".join(table.columns)}
+    console.print_facts(str(path), facts)
+    console.say(f"This is {table.meaning}.")
+
+
 def _figure(metrics: Mapping[str, Any], finding: str, name: str) -> object:
-    """None where there is none: an imported bundle has no figures, and a stranger's may hold anything."""
+    """Return a figure, or None: imported bundles have none, and untrusted ones may hold anything."""
     found: Any = metrics
     for key in ("valid", "labels", finding, name):
         found = found.get(key) if isinstance(found, Mapping) else None
@@ -75,7 +96,7 @@ def _figure(metrics: Mapping[str, Any], finding: str, name: str) -> object:
 def _split_line(data: Mapping[str, "SplitDigest"], split: str) -> str:
     digest = data.get(split)
     if digest is None:
-        return "–"
+        return UNDEFINED
     return f"{digest.images} images, {digest.patients} patients ({digest.sheet}, {digest.sheet_sha256[:12]})"
 
 

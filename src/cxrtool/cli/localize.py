@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cxrtool.cells import cell, interval_text
 from cxrtool.cli import console
 from cxrtool.cli.inputs import opened_model
 from cxrtool.cli.options import BOOTSTRAP, DATA, MAPS, RUNTIME, JsonOption, settings_options
@@ -33,23 +34,29 @@ def localize(
     resolved: ResolvedSettings,
     masks: Annotated[
         Path | None,
-        typer.Option("--masks", help="Folder of masks, or CheXlocalize's JSON. \\[default: masks in the data folder]"),
+        typer.Option(
+            "--masks", help="Folder of masks, or a JSON file of CheXlocalize. \\[default: masks in the data folder]"
+        ),
     ] = None,
     boxes: Annotated[
-        Path | None, typer.Option("--boxes", help="CSV of boxes: image, label, x, y, w, h in pixels.")
+        Path | None,
+        typer.Option("--boxes", help="CSV file of boxes with the columns image, label, x, y, w, h, in pixels."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder. \\[default: localize_<split> beside the model]")
+        Path | None, typer.Option("--out", help="Output folder. \\[default: localize_<split> beside the model]")
     ] = None,
     maps_out: Annotated[
-        Path | None, typer.Option("--maps-out", help="Write the first method's maps in CheXlocalize's layout.")
+        Path | None,
+        typer.Option(
+            "--maps-out", help="Write the maps of the first method into this folder in CheXlocalize's layout."
+        ),
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """How far heatmaps can be trusted: do they point at the finding?
+    """Measure how well heatmaps point at the finding.
 
-    Hit rate and overlap per finding with intervals over patients; the figures are stored in the bundle, and printed
-    under every picture that cxr explain makes by the same method.
+    Reports hit rate and overlap per finding, with intervals over patients. The figures are stored in the bundle, and
+    cxr explain prints them under every picture of the same method.
 
     \b
     cxr localize --data phantoms --model runs/my-run
@@ -71,7 +78,6 @@ def localize(
 
 
 def _show(result: "LocalizeResult") -> None:
-    from cxrtool.evaluation.assessment import interval_text
     from cxrtool.evaluation.localization import mean_of
 
     for title, method in result.methods.items():
@@ -81,7 +87,7 @@ def _show(result: "LocalizeResult") -> None:
                 one.images,
                 interval_text(one.hit_rate, one.hit_interval, 3),
                 interval_text(one.iou, one.iou_interval, 3),
-                "Otsu" if one.map_threshold is None else f"{one.map_threshold:.2f}",
+                "Otsu" if one.map_threshold is None else cell(one.map_threshold, 2),
                 one.border,
             ]
             for finding, one in method.figures.items()
@@ -92,10 +98,10 @@ def _show(result: "LocalizeResult") -> None:
     if any(method.sanity for method in result.methods.values()):
         steps = list(next(iter(result.methods.values())).sanity)
         console.print_table(
-            "faithfulness: likeness to the maps of a network randomised down to a layer (must fall); areas",
+            "faithfulness: similarity to maps of a network randomised down to each layer (must fall); areas",
             ["method", *steps, "insertion", "deletion", "images/s"],
             [
-                [title, *one.sanity.values(), one.insertion, one.deletion, f"{one.images_per_second:.1f}"]
+                [title, *one.sanity.values(), one.insertion, one.deletion, cell(one.images_per_second, 1)]
                 for title, one in result.methods.items()
             ],
         )

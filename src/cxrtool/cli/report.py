@@ -15,14 +15,17 @@ from cxrtool.settings import ResolvedSettings
 def report(
     resolved: ResolvedSettings,
     run: Annotated[Path | None, typer.Argument(help="Run folder. \\[default: the newest run]")] = None,
-    card: Annotated[bool, typer.Option("--card", help="Write a model card in Markdown instead.")] = False,
-    top: Annotated[int, typer.Option("--top", min=1, help="Mistakes shown of each finding and kind.")] = 4,
+    card: Annotated[bool, typer.Option("--card", help="Write a model card in Markdown instead of the report.")] = False,
+    top: Annotated[int, typer.Option("--top", min=1, help="Most mistakes to show per finding and kind.")] = 4,
     out: Annotated[
-        Path | None, typer.Option("--out", help="File. \\[default: report.html or MODEL_CARD.md in the run]")
+        Path | None,
+        typer.Option("--out", help="Output file. \\[default: report.html or MODEL_CARD.md in the run folder]"),
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """One HTML file that shows how good a model is and how sure that is; it opens from disk, without a network.
+    """Write an HTML report on a model: its performance, with uncertainty, and its mistakes.
+
+    The report is a single file that opens without a network connection.
 
     \b
     cxr report runs/my-run

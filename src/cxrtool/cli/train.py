@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cxrtool.cells import cell
 from cxrtool.cli import console
 from cxrtool.cli.options import CACHE, LIMITS, RUNTIME, JsonOption, given_on_command_line, settings_options
 from cxrtool.cli.signals import graceful_stop
@@ -47,13 +48,18 @@ TRAINING = (
 @settings_options("train.policy", "train.seed", *TRAINING, "runs")
 def train(
     resolved: ResolvedSettings,
-    out: Annotated[Path | None, typer.Option("--out", help="Run folder. \\[default: runs/<readable id>]")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Run folder to create. \\[default: a folder in runs/ named after time, policy, size and seed]"
+        ),
+    ] = None,
     resume: Annotated[
-        Path | None, typer.Option("--resume", help="Go on with the run in this folder, with its settings.")
+        Path | None, typer.Option("--resume", help="Continue the run in this folder with its own settings.")
     ] = None,
     amp: Annotated[
         bool | None,
-        typer.Option("--amp/--no-amp", help="Mixed precision: the same as --precision bf16, or fp32."),
+        typer.Option("--amp/--no-amp", help="Mixed precision or not: short for --precision bf16 or --precision fp32."),
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -69,18 +75,20 @@ def train(
     if amp is not None:
         resolved = resolved.changed("command line", **{"runtime.precision": "bf16" if amp else "fp32"})
     if resume is not None:
-        resolved = _of_run(resume, resolved)
+        resolved = _settings_of_run(resume, resolved)
         if out is not None:
-            raise RequestError("--out and --resume exclude each other", "A resumed run stays in its folder.")
+            raise RequestError(
+                "--out and --resume cannot be combined", "A resumed run stays in its folder: leave out --out."
+            )
     with graceful_stop() as stop, console.progress_bar() as progress:
         result = run_training(resolved, out, resume, progress, stop)
     _show(result, json_output)
 
 
-def _of_run(run: Path, resolved: ResolvedSettings) -> ResolvedSettings:
+def _settings_of_run(run: Path, resolved: ResolvedSettings) -> ResolvedSettings:
     from cxrtool.training.folder import SETTINGS_NAME, settings_of_run
 
-    settings_of_run(run)  # refuses a folder without one
+    settings_of_run(run)  # raises if the folder holds no run
     return load_settings(given_on_command_line(resolved), run / SETTINGS_NAME, environ={})
 
 
@@ -98,7 +106,7 @@ def _show(result: "TrainResult", json_output: bool) -> None:
                 row.valid_loss,
                 row.valid_auroc,
                 row.valid_auprc,
-                f"{row.images_per_second:.1f}",
+                cell(row.images_per_second, 1),
                 "*" if row.epoch == result.best.epoch else "",
             ]
             for row in result.history

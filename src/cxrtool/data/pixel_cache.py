@@ -52,7 +52,7 @@ class PixelCache:
         """
         if not self.rows["held"][row]:
             return None
-        pixels = self._intact(row)
+        pixels = self.intact(row)
         if pixels is None and not self._damaged.is_set():
             self._damaged.set()
             log.warning("the pixels in %s are damaged at row %d: files are read instead", self.folder, row)
@@ -60,7 +60,8 @@ class PixelCache:
                 (self.folder / SIDECAR_NAME).unlink()
         return pixels
 
-    def _intact(self, row: int) -> NDArray[np.uint8] | None:
+    def intact(self, row: int) -> NDArray[np.uint8] | None:
+        """The pixels of a row that is held, [S, S] uint8; None where they are damaged."""
         pixels = np.empty((self.image_size, self.image_size), dtype=np.uint8)
         try:
             count = os.preadv(self._descriptor, [pixels.data], self._offset + row * pixels.nbytes)

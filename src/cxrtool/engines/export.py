@@ -29,7 +29,6 @@ from cxrtool.engines.export_record import (
     Export,
     ExportRecord,
     Pixels,
-    StoredScalings,
     export_for,
     export_name,
     library_versions,
@@ -38,7 +37,8 @@ from cxrtool.engines.export_record import (
 )
 from cxrtool.engines.runtimes import OnnxEngine, OpenVinoEngine, refuse_what_it_cannot, without_telemetry
 from cxrtool.errors import CxrError, RequestError
-from cxrtool.files import locked_folder, sha256_of_file, sweep_partials, sync_folder, write_json
+from cxrtool.files import sha256_of_file, sync_folder, write_json
+from cxrtool.locks import locked_folder, sweep_partials
 from cxrtool.model.bundle import Bundle, BundleHeader, current_versions, now
 from cxrtool.model.densenet import ChestNet
 from cxrtool.phantoms.check_images import check_images
@@ -140,7 +140,7 @@ def export_model(bundle: Bundle, wished: ExportSettings, progress: ProgressCallb
             weights_sha256=header.weights_sha256,
             findings=header.findings,
             thresholds=header.thresholds,
-            calibration=_scalings(header),
+            calibration=header.scalings,
             image_size=header.image_preprocessing.image_size,
             preprocessing=header.preprocessing,
             input=Pixels(shape=("batch", 1, *pixels.shape[2:])),
@@ -152,12 +152,6 @@ def export_model(bundle: Bundle, wished: ExportSettings, progress: ProgressCallb
         )
         write_json(record_path(path), record.model_dump(mode="json"))
     return Export(folder / path.name, record)
-
-
-def _scalings(header: BundleHeader) -> dict[str, StoredScalings] | None:
-    if header.scalings is None:
-        return None
-    return {name: StoredScalings(slope=one.slope, intercept=one.intercept) for name, one in header.scalings.items()}
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from cxrtool.choices import Backend, ExportFormat, Precision
 from cxrtool.errors import RequestError
+from cxrtool.evaluation.calibration import Scaling
 from cxrtool.files import sha256_of_file
 from cxrtool.model.bundle import Bundle
 
@@ -59,13 +60,6 @@ class CalibratedOn(_Part):
     images: int
 
 
-class StoredScalings(_Part):
-    """A finding's calibrated probability is sigmoid(slope * logit + intercept)."""
-
-    slope: float
-    intercept: float
-
-
 class ExportRecord(_Part):
     """What lies beside an exported network, as JSON.
 
@@ -74,7 +68,8 @@ class ExportRecord(_Part):
         weights_sha256: of the bundle that it was made from.
         findings: in the order of the outputs' columns.
         thresholds: a finding is positive at or above its own, on `probabilities`; None where the bundle has none.
-        calibration: by finding, None where the bundle has none; not part of the graph.
+        calibration: a calibrated probability is sigmoid(slope * logit + intercept); by finding, None where the bundle
+            has none; not part of the graph.
         outputs: names of the two outputs, [batch, 5] float32.
         int8: what it was calibrated on, None in float32.
     """
@@ -85,7 +80,7 @@ class ExportRecord(_Part):
     weights_sha256: str
     findings: tuple[str, ...]
     thresholds: dict[str, float] | None
-    calibration: dict[str, StoredScalings] | None
+    calibration: dict[str, Scaling] | None
     image_size: int
     preprocessing: dict[str, Any]
     input: Pixels

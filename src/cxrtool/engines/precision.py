@@ -43,12 +43,12 @@ def bf16_pays(device: torch.device) -> bool:
     key = f"bf16 pays: {_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     kept = _recall(key)
     if not isinstance(kept, float):
-        kept = _speed_ratio()
+        kept = speed_ratio()
         _keep(key, kept)
     return kept >= WORTHWHILE
 
 
-def _speed_ratio() -> float:
+def speed_ratio() -> float:
     """Seconds in fp32 over seconds in bf16, each the best of three."""
     layer = nn.Sequential(nn.Conv2d(256, 128, 1), nn.ReLU(), nn.Conv2d(128, 32, 3, padding=1))
     layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -156,15 +156,6 @@ def _intervals(
     return found
 
 
-def interval_text(value: float | None, interval: Interval | None, digits: int = 4) -> str:
-    """``0.8123 (0.7401-0.8766)``; a dash for what is undefined."""
-    if value is None:
-        return "–"
-    if interval is None or interval.low is None or interval.high is None:
-        return f"{value:.{digits}f}"
-    return f"{value:.{digits}f} ({interval.low:.{digits}f}-{interval.high:.{digits}f})"
-
-
 def attribute_names(text: str) -> tuple[str, ...]:
     """``sex,age`` as names."""
     return tuple(part.strip() for part in text.split(",") if part.strip())

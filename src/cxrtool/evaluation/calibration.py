@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import ConfigDict, Field
 
 from cxrtool.choices import CalibrationMethod
 from cxrtool.errors import RequestError
@@ -21,19 +23,27 @@ _MOST_LOGIT = 30.0
 class Scaling:
     """A monotone map of one finding's probabilities: ``sigmoid(slope * logit(p) + intercept)``.
 
+    Bundles and export records hold it as it is; pydantic checks what a file says.
+
     Attributes:
         slope: above 0; temperature scaling's 1 / T.
         intercept: 0 for temperature scaling.
     """
 
-    slope: float = 1.0
-    intercept: float = 0.0
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    slope: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    intercept: Annotated[float, Field(allow_inf_nan=False)]
 
     def apply(self, probabilities: ArrayLike) -> Array:
         """Calibrated probabilities, float64, of any shape; order is kept but where float64 cannot tell them from 1."""
-        if (self.slope, self.intercept) == (1.0, 0.0):
+        if self == UNSCALED:
             return np.asarray(probabilities, dtype=np.float64)
         return 1 / (1 + np.exp(-(self.slope * logit(probabilities) + self.intercept)))
+
+
+UNSCALED = Scaling(1.0, 0.0)
+"""Leaves probabilities as they are."""
 
 
 def logit(probabilities: ArrayLike) -> Array:
@@ -92,7 +102,7 @@ def fit_calibration(table: PredictionTable, method: CalibrationMethod, test_allo
     for column, finding in enumerate(FINDINGS):
         counts = table.mask[:, column]
         targets, probabilities = table.targets[counts, column], table.probabilities[counts, column]
-        scaling = Scaling()
+        scaling = UNSCALED
         if len(np.unique(targets)) < 2:
             warnings.append(f"{finding} has one class only on {table.split}: its probabilities stay as they are")
         else:

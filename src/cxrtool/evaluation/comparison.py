@@ -6,6 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
+from cxrtool.cells import range_text
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.intervals import BootstrapSettings, Draws, Interval, bootstrap, percentile_interval
 from cxrtool.evaluation.metrics import evaluate, or_none
@@ -124,7 +125,7 @@ class Comparison:
             return (
                 f"No difference in mean AUROC {where} is larger than chance explains; the largest, "
                 f"{largest.first} against {largest.second}, is {largest.value:+.4f} "
-                f"({largest.interval.low:+.4f} to {largest.interval.high:+.4f}, Holm p = {largest.p_holm:.2f})."
+                f"({range_text(largest.interval, signed=True)}, Holm p = {largest.p_holm:.2f})."
             )
         told = [
             f"{_better(item)} beats {_worse(item)} by {abs(item.value or 0):.4f} (Holm p = {item.p_holm:.3f})"
@@ -332,6 +333,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _corrected(raw: Sequence[Difference]) -> list[Difference]:
-    defined = [item for item in raw if item.p_value is not None]
-    corrected = dict(zip(map(id, defined), holm([item.p_value or 0.0 for item in defined]), strict=True))
-    return [replace(item, p_holm=corrected.get(id(item))) for item in raw]
+    defined = [place for place, item in enumerate(raw) if item.p_value is not None]
+    corrected = dict(zip(defined, holm([raw[place].p_value or 0.0 for place in defined]), strict=True))
+    return [replace(item, p_holm=corrected.get(place)) for place, item in enumerate(raw)]

@@ -3,25 +3,21 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from cxrtool.evaluation.intervals import BootstrapSettings, PatientDraws
+from cxrtool.evaluation.ranking import Array, rank_by_score
 from cxrtool.evaluation.table import PredictionTable
-
-Array = NDArray[np.float64]
 
 
 def roc_rates(targets: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
     """True and false positive rates of every threshold, from none called to all; empty with one class."""
-    positive = np.asarray(targets) > 0.5
-    values = np.asarray(scores, dtype=np.float64)
-    if positive.all() or not positive.any():
+    ranking = rank_by_score(targets, scores)
+    positives = int(ranking.positive.sum())
+    negatives = len(ranking.positive) - positives
+    if not (positives and negatives):
         return np.array([]), np.array([])
-    order = np.argsort(-values, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(values[order])), len(values) - 1)
-    tp = np.concatenate(([0], np.cumsum(positive[order])[ends]))
-    called = np.concatenate(([0], ends + 1))
-    return tp / positive.sum(), (called - tp) / (~positive).sum()
+    return np.append(0, ranking.hits) / positives, np.append(0, ranking.alarms) / negatives
 
 
 def roc_curve(targets: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
@@ -64,10 +60,8 @@ def curve_bands(table: PredictionTable, column: int, settings: BootstrapSettings
     The band is pointwise: at each x it holds the curve's height with the wished confidence, not the whole curve.
     """
     rows = np.flatnonzero(table.mask[:, column])
-    order = rows[np.argsort(-table.probabilities[rows, column].astype(np.float64), kind="stable")]
-    scores = table.probabilities[order, column]
-    ends = np.append(np.flatnonzero(np.diff(scores)), max(len(order) - 1, 0))
-    positive = table.targets[order, column] > 0.5
+    ranking = rank_by_score(table.targets[rows, column], table.probabilities[rows, column])
+    order, ends, positive = rows[ranking.order], ranking.ends, ranking.positive
     heights: list[Array] = []
     precisions: list[Array] = []
     draws = PatientDraws(table.patients, settings)

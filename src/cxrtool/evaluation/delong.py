@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from cxrtool.evaluation.intervals import Draws, Interval
+from cxrtool.evaluation.ranking import rank_by_score
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,20 @@ def structural_components(targets: ArrayLike, scores: ArrayLike) -> tuple[Draws,
 
     Ties count one half; the mean of either is the AUROC.
     """
+    ranking = rank_by_score(targets, scores)
     positive = np.asarray(targets) > 0.5
-    values = np.asarray(scores, dtype=np.float64)
-    above, below = values[positive], values[~positive]
-    return _placements(above, below), 1 - _placements(below, above)
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    sizes = np.diff(ranking.ends, prepend=-1)
+    below = _placed(negatives - ranking.alarms, ranking.alarms, negatives)
+    above = 1 - _placed(positives - ranking.hits, ranking.hits, positives)
+    placements = np.empty(len(positive))
+    placements[ranking.order] = np.where(ranking.positive, np.repeat(below, sizes), np.repeat(above, sizes))
+    return placements[positive], placements[~positive]
 
 
-def _placements(values: Draws, others: Draws) -> Draws:
-    ordered = np.sort(others)
-    lower = np.searchsorted(ordered, values, side="left")
-    lower_or_equal = np.searchsorted(ordered, values, side="right")
-    return (lower + lower_or_equal) / 2 / max(1, len(others))
+def _placed(lower: NDArray[np.int64], called: NDArray[np.int64], others: int) -> Draws:
+    """Of each distinct score the share of `others` cases below it, ties as one half; [G]."""
+    tied = np.diff(called, prepend=0)
+    placed: Draws = (lower + lower + tied) / 2 / max(1, others)
+    return placed

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.errors import RequestError
+from cxrtool.evaluation.ranking import rank_by_score
 from cxrtool.evaluation.table import PredictionTable
 from cxrtool.findings import FINDINGS
 
@@ -119,16 +120,11 @@ class _Ranked:
         rows: NDArray[np.int64],
         threshold: float | None,
     ) -> None:
-        values = scores.astype(np.float64)
-        order = np.argsort(-values, kind="stable")
-        self._rows = rows[order]
-        positive = targets[order] > 0.5
-        self._positive = positive.astype(np.float32)
-        ordered = values[order]
-        self._ends = (
-            np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1) if len(ordered) else np.array([], int)
-        )
-        self._called = int((ordered >= threshold).sum()) if threshold is not None else None
+        ranking = rank_by_score(targets, scores)
+        self._rows = rows[ranking.order]
+        self._positive = ranking.positive.astype(np.float32)
+        self._ends = ranking.ends
+        self._called = None if threshold is None else int(ranking.called_at(threshold))
 
     def figures(self, weights: NDArray[np.float32]) -> dict[str, Draws]:
         """AUROC, average precision and the rates at the threshold, [b] each, of weights [b, N]."""

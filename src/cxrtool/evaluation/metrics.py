@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cxrtool.choices import Level
 from cxrtool.errors import CxrError
+from cxrtool.evaluation.ranking import Ranking, rank_by_score
 from cxrtool.evaluation.table import PredictionTable
 from cxrtool.findings import FINDINGS
 
@@ -30,20 +31,15 @@ def auroc(targets: ArrayLike, scores: ArrayLike) -> float:
     Raises:
         CxrError: a score is NaN.
     """
-    positive, values = _checked(targets, scores)
-    positives = int(positive.sum())
-    negatives = len(positive) - positives
+    ranking = _ranked(targets, scores)
+    positives = int(ranking.positive.sum())
+    negatives = len(ranking.positive) - positives
     if positives == 0 or negatives == 0:
         return float("nan")
-    ranks = midranks(values)
-    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
-
-
-def midranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1, tied values sharing their mean."""
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[group]
+    hits, alarms = ranking.hits, ranking.alarms
+    # Each negative's positives above it, and half of those tied with it, doubled to stay whole.
+    doubled = np.sum(np.diff(alarms, prepend=0) * (hits + np.concatenate(([0], hits[:-1]))))
+    return float(doubled / 2 / (positives * negatives))
 
 
 def average_precision(targets: ArrayLike, scores: ArrayLike) -> float:
@@ -57,23 +53,20 @@ def average_precision(targets: ArrayLike, scores: ArrayLike) -> float:
     Raises:
         CxrError: a score is NaN.
     """
-    positive, values = _checked(targets, scores)
-    positives = int(positive.sum())
-    if positives in (0, len(positive)):
+    ranking = _ranked(targets, scores)
+    positives = int(ranking.positive.sum())
+    if positives in (0, len(ranking.positive)):
         return float("nan")
-    order = np.argsort(-values, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(values[order])), len(order) - 1)
-    hits = np.cumsum(positive[order])[ends]
-    precision = hits / (ends + 1)
-    return float(np.sum(np.diff(hits, prepend=0) / positives * precision))
+    precision = ranking.hits / (ranking.ends + 1)
+    return float(np.sum(np.diff(ranking.hits, prepend=0) / positives * precision))
 
 
-def _checked(targets: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+def _ranked(targets: ArrayLike, scores: ArrayLike) -> Ranking:
     values = np.asarray(scores, dtype=np.float64)
     rows = np.flatnonzero(np.isnan(values))
     if len(rows):
         raise CxrError(f"{len(rows)} scores are NaN, the first in row {rows[0]}", "Mend the predictions.")
-    return np.asarray(targets) > 0.5, values
+    return rank_by_score(targets, values)
 
 
 @dataclass(frozen=True)
@@ -109,11 +102,6 @@ class Counts:
     def balanced_accuracy(self) -> float:
         """Mean of recall and specificity."""
         return (self.recall + self.specificity) / 2
-
-    @property
-    def youden(self) -> float:
-        """Recall + specificity - 1 (Youden 1950)."""
-        return self.recall + self.specificity - 1
 
 
 def ratio(numerator: float, denominator: float) -> float:

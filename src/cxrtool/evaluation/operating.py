@@ -8,9 +8,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from cxrtool.choices import Criterion
 from cxrtool.errors import RequestError
-from cxrtool.evaluation.curves import Array, roc_rates
+from cxrtool.evaluation.curves import roc_rates
 from cxrtool.evaluation.intervals import BootstrapSettings, Interval, PatientDraws, percentile_interval
 from cxrtool.evaluation.metrics import Counts, confusion, or_none, ratio
+from cxrtool.evaluation.ranking import Array
 from cxrtool.evaluation.table import PredictionTable
 from cxrtool.evaluation.thresholds import choose_threshold, curve_of_counts, threshold_curve
 from cxrtool.findings import FINDINGS

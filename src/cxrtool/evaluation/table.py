@@ -1,6 +1,5 @@
 """Probabilities beside their labels, keyed by study or image, and their CSV form."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,15 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Level
 from cxrtool.errors import CxrError, RequestError
+from cxrtool.evaluation.table_kind import (
+    MARK,
+    TableKind,
+    marks_of,
+    needed_columns,
+    open_rows,
+    probability_column,
+    refuse_other_kind,
+)
 from cxrtool.files import write_csv
 from cxrtool.findings import FINDINGS
 
@@ -121,20 +129,17 @@ def _by_group(values: Sequence[str], group: NDArray[np.int64], count: int) -> tu
     return tuple(next(iter(one)) if len(one) == 1 else "mixed" for one in found)
 
 
-def _probability_column(finding: str) -> str:
-    return f"{finding} probability"
-
-
 def write_predictions(path: Path, table: PredictionTable) -> None:
     """Write a table as CSV: ``study`` (and ``path`` at image level), then label and probability per finding.
 
-    Numbers are written so that they read back to the bit; a masked label is an empty cell.
+    Numbers are written so that they read back to the bit; a masked label is an empty cell. The last column says in each
+    row that this is a table of ``cxr eval``.
     """
     keys = ["study"] if table.level is Level.STUDY else ["path", "study"]
     header = [*keys]
     for finding in FINDINGS:
-        header += [finding, _probability_column(finding)]
-    header += [*_PROVENANCE, *table.attributes]
+        header += [finding, probability_column(finding)]
+    header += [*_PROVENANCE, *table.attributes, MARK]
     write_csv(path, header, (_row(table, row) for row in range(len(table.ids))))
 
 
@@ -151,6 +156,7 @@ def _row(table: PredictionTable, row: int) -> list[object]:
         table.sheet_sha256,
         table.model_sha256,
         *(values[row] for values in table.attributes.values()),
+        TableKind.EVALUATION.value,
     ]
     return cells
 
@@ -161,7 +167,7 @@ def read_predictions(path: Path) -> PredictionTable:
     A table without the columns after the findings is taken as one image and one patient a row, of an unknown split.
 
     Raises:
-        RequestError: the file is missing, no such table, has a study twice, or mixes splits.
+        RequestError: the file is missing, no such table or one of ``cxr predict``, has a study twice, or mixes splits.
         CxrError: a probability is NaN or outside [0, 1].
     """
     rows = _read_rows(path)
@@ -174,8 +180,8 @@ def read_predictions(path: Path) -> PredictionTable:
     bad = np.argwhere(~np.isnan(labels) & (labels != 0) & (labels != 1))
     if len(bad):
         raise RequestError(f"{path}: row {ids[bad[0][0]]!r} has a label that is not 1, 0 or empty", "Mend it.")
-    known = {"path", "study", *FINDINGS, *map(_probability_column, FINDINGS), *_PROVENANCE}
-    numbers = [[_number(path, row, _probability_column(f)) for f in FINDINGS] for row in rows]
+    known = {"path", "study", *FINDINGS, *map(probability_column, FINDINGS), *_PROVENANCE, MARK}
+    numbers = [[_number(path, row, probability_column(f)) for f in FINDINGS] for row in rows]
     return PredictionTable(
         ids=ids,
         patients=tuple(row.get("patient") or row["study"] for row in rows),
@@ -193,17 +199,10 @@ def read_predictions(path: Path) -> PredictionTable:
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            rows = list(reader)
-            header: Sequence[str] = reader.fieldnames or ()
-    except OSError as error:
-        raise RequestError(f"cannot read {path}: {error.strerror}", "Give a predictions.csv of cxr eval.") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise RequestError(f"{path} is not CSV: {error}", "Give a predictions.csv of cxr eval.") from None
-    needed = ["study", *FINDINGS, *(_probability_column(finding) for finding in FINDINGS)]
-    lacking = [name for name in needed if name not in header]
+    with open_rows(path, TableKind.EVALUATION) as (header, found):
+        rows = [dict(row) for row in found]
+    refuse_other_kind(path, header, marks_of(rows), TableKind.EVALUATION)
+    lacking = [name for name in needed_columns(TableKind.EVALUATION) if name not in header]
     if lacking:
         raise RequestError(f"{path} has no column {lacking[0]!r}", "Give a predictions.csv of cxr eval.")
     if not rows:

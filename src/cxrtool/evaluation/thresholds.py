@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Criterion
 from cxrtool.errors import RequestError
+from cxrtool.evaluation.ranking import rank_by_score
 from cxrtool.evaluation.table import UNKNOWN_SPLIT, PredictionTable
 from cxrtool.files import write_csv
 from cxrtool.findings import FINDINGS, find_finding
@@ -92,11 +93,10 @@ def threshold_curve(targets: NDArray[np.float32], probabilities: NDArray[np.floa
         probabilities: [N] in [0, 1].
         grid: [T], rising.
     """
-    positive = targets > 0.5
-    scores = probabilities.astype(np.float64)
-    tp = _at_or_above(scores[positive], grid)
-    fp = _at_or_above(scores[~positive], grid)
-    return curve_of_counts(tp, fp, float(positive.sum()), float((~positive).sum()), grid)
+    ranking = rank_by_score(targets, probabilities)
+    positives = float(ranking.positive.sum())
+    tp, fp = ranking.counts_at(grid)
+    return curve_of_counts(tp, fp, positives, len(ranking.positive) - positives, grid)
 
 
 def curve_of_counts(tp: Curve, fp: Curve, positives: float, negatives: float, grid: Curve) -> ThresholdCurve:
@@ -112,10 +112,6 @@ def curve_of_counts(tp: Curve, fp: Curve, positives: float, negatives: float, gr
         balanced_accuracy=(recall + specificity) / 2,
         youden=recall + specificity - 1,
     )
-
-
-def _at_or_above(scores: Curve, grid: Curve) -> Curve:
-    return (len(scores) - np.searchsorted(np.sort(scores), grid, side="left")).astype(np.float64)
 
 
 def _divide(numerator: Curve, denominator: NDArray[np.generic]) -> Curve:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from cxrtool.data.decoded import ImageWarning
 from cxrtool.explain.pictures import Panel, draw_figure, draw_heatmap, draw_overlay, write_png
 
+USE_NOTE = "Supporting evidence for research; it does not replace clinical interpretation."
+_NOT_KNOWN = "How often such maps point at the finding is not known for this model (see cxr localize)."
+
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
@@ -91,17 +94,22 @@ class Explanation:
         )
 
     @property
+    def scale_note(self) -> str:
+        """What the heat means."""
+        if self.stretched:
+            return "Stretched: 1 is this map's own peak, whatever its probability."
+        return "The peak's heat is the probability: a faint score has a faint map."
+
+    @property
+    def known_note(self) -> str:
+        """What is known of such maps, or that nothing is."""
+        return self.known or _NOT_KNOWN
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the picture must know, a line each."""
-        scale = (
-            "Stretched: 1 is this map's own peak, whatever its probability."
-            if self.stretched
-            else "The peak's heat is the probability: a faint score has a faint map."
-        )
         found = () if self.heatmap.any() else ("The method found nothing: the map is zero everywhere.",)
-        known = self.known or "How often such maps point at the finding is not known for this model (see cxr localize)."
-        use = "Supporting evidence for research; it does not replace clinical interpretation."
-        return (*self.beware, *found, scale, known, use)
+        return (*self.beware, *found, self.scale_note, self.known_note, USE_NOTE)
 
     def figure(self, alpha: float = 0.45, contour: bool = False) -> NDArray[np.uint8]:
         """Radiograph, heatmap with its scale, and overlay side by side under the caption; RGB uint8."""
@@ -141,8 +149,8 @@ def panel_of_findings(
         Panel(f"{one.label} {one.probability:.3f}{' *' if one.positive else ''}", one.overlay(alpha, contour))
         for one in explanations
     ]
-    known = [one.known for one in explanations if one.known] or [first.notes[-2]]
-    notes = (*first.beware, "* at or above its threshold.", first.notes[-3], *known, first.notes[-1])
+    known = [one.known for one in explanations if one.known] or [first.known_note]
+    notes = (*first.beware, "* at or above its threshold.", first.scale_note, *known, USE_NOTE)
     return draw_figure(panels, f"{first.path.name}: {first.method}", notes, panel=256)
 
 

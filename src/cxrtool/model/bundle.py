@@ -71,18 +71,11 @@ class Tuning(_Part):
         return ThresholdOrigin(self.split, self.sheet_sha256, self.criterion, self.target, grid)
 
 
-class StoredScaling(_Part):
-    """One finding's map to calibrated probabilities; see `Scaling`."""
-
-    slope: float = Field(gt=0, allow_inf_nan=False)
-    intercept: float = Field(allow_inf_nan=False)
-
-
 class StoredCalibration(_Part):
     """The maps of all findings, and where they were fitted."""
 
     method: CalibrationMethod
-    scalings: dict[str, StoredScaling]
+    scalings: dict[str, Scaling]
     split: str
     level: str
     rows: int
@@ -90,7 +83,7 @@ class StoredCalibration(_Part):
 
     @field_validator("scalings")
     @classmethod
-    def _scalings_fit(cls, scalings: dict[str, StoredScaling]) -> dict[str, StoredScaling]:
+    def _scalings_fit(cls, scalings: dict[str, Scaling]) -> dict[str, Scaling]:
         if set(scalings) != set(FINDINGS):
             raise ValueError(f"scalings are for {', '.join(scalings)}")
         return scalings
@@ -179,11 +172,7 @@ class BundleHeader(_Part):
     @property
     def scalings(self) -> dict[str, Scaling] | None:
         """The calibration by finding, None before `cxr calibrate`."""
-        if self.calibration is None:
-            return None
-        return {
-            finding: Scaling(stored.slope, stored.intercept) for finding, stored in self.calibration.scalings.items()
-        }
+        return None if self.calibration is None else self.calibration.scalings
 
     def known_localization(self, method: str, finding: str) -> str:
         """A sentence on how often this method's peak lies in the finding; empty where that was not measured."""

@@ -129,14 +129,14 @@ class _FoldedLayer(nn.Module):
         return new
 
 
-class FoldedTransition(Transition):
+class FoldedTransition(nn.Module):
     """A transition that pools first: averages change places with a 1 x 1 convolution, which then has a quarter to do.
 
     Its `norm` stays, for maps of what lies behind it.
     """
 
     def __init__(self, transition: Transition, dtype: torch.dtype) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
         self.norm, self.pool = transition.norm, transition.pool
         self.folded = ClampedConv(transition.norm, transition.conv, dtype)
 

@@ -6,23 +6,28 @@ same. Whole batches only: a row alone in a batch may differ in its last digit fr
 """
 
 import csv
-import fcntl
 import io
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import TextIO
+from typing import Self, TextIO
 
 from cxrtool.errors import RequestError, WriteError
-from cxrtool.files import cannot_write, csv_cell, csv_row, is_same_file, sync_folder, write_json
+from cxrtool.evaluation.table_kind import MARK, TableKind, refuse_resuming
+from cxrtool.files import cannot_write, csv_cell, csv_row, sync_folder, write_json
 from cxrtool.findings import FINDINGS
-from cxrtool.predict.classifier import Prediction
+from cxrtool.locks import NoLocksError, is_same_file, try_lock
+from cxrtool.predict.classifier import Classifier, Prediction
+from cxrtool.settings import RuntimeSettings
 
-COLUMNS = ("path", *FINDINGS, "positive", "error", "warnings")
+log = logging.getLogger(__name__)
+
+COLUMNS = ("path", *FINDINGS, "positive", "error", "warnings", MARK)
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,22 @@ class TableIdentity:
     strict: bool
     window: str | None
     hash_paths: bool
+
+    @classmethod
+    def of(cls, classifier: Classifier, settings: RuntimeSettings, raw: bool = False, hash_paths: bool = False) -> Self:
+        """Of what `classifier`, loaded with these settings, writes."""
+        how = classifier.engine.how
+        return cls(
+            model_sha256=classifier.sha256,
+            thresholds=dict(classifier.thresholds),
+            backend=str(how.backend),
+            precision=str(how.precision),
+            raw=raw,
+            batch_size=settings.batch_size,
+            strict=settings.strict,
+            window=settings.window,
+            hash_paths=hash_paths,
+        )
 
 
 @dataclass(frozen=True)
@@ -71,16 +92,18 @@ def open_table(
         resume: take over the rows of a run that was stopped.
 
     Raises:
-        RequestError: the stopped run had another model, other settings or other inputs; or another process writes
-            this table.
+        RequestError: the stopped run had another model, other settings or other inputs; another process writes this
+            table; or it is to be resumed and is a table of ``cxr eval``.
         CxrError: it cannot be written.
     """
     partial, about = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.partial.json")
     of_the_block: OSError | None = None
+    if resume:
+        refuse_resuming(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("a+", encoding="utf-8", newline="") as file:
-            _lock(file, partial, path)
+            locked = _lock(file, partial, path)
             file.seek(0)
             kept, size = _kept_rows(file.read(), about, identity) if resume else ([], 0)
             paths = _same_inputs(paths, kept, name_of)
@@ -96,12 +119,14 @@ def open_table(
                     raise _full(path, error) from error
 
             try:
-                yield OpenTable(paths, len(kept), sum(bool(row[-2]) for row in kept), write)
+                yield OpenTable(paths, len(kept), sum(bool(row[COLUMNS.index("error")]) for row in kept), write)
             except OSError as error:
                 of_the_block = error
                 raise
             file.flush()
             os.fsync(file.fileno())
+            if not locked:
+                file.close()  # Windows, where there are no such locks, renames no open file
             partial.replace(path)
             sync_folder(path.parent)
         about.unlink(missing_ok=True)
@@ -116,20 +141,26 @@ def _full(path: Path, error: OSError) -> WriteError:
     return WriteError(cannot_write(path, error).message, advice)
 
 
-def _lock(file: TextIO, partial: Path, path: Path) -> None:
+def _lock(file: TextIO, partial: Path, path: Path) -> bool:
+    """Whether the table is ours alone now; False where files cannot be locked, and nobody can say.
+
+    Raises:
+        RequestError: another process writes it.
+    """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        free = is_same_file(file.fileno(), partial)  # not if another process has finished its table in between
-    except BlockingIOError:
-        free = False
-    if not free:
-        raise RequestError(f"another process writes {path}", "Wait for it, or name another --csv.")
+        free = try_lock(file.fileno())
+    except NoLocksError as error:
+        log.warning("%s cannot be locked (%s): let no second process write it", path, error.strerror or error)
+        return False
+    if free and is_same_file(file.fileno(), partial):  # not if another has finished its table in between
+        return True
+    raise RequestError(f"another process writes {path}", "Wait for it, or name another --csv.")
 
 
 def _cells(prediction: Prediction, name: str) -> list[object]:
     numbers = [prediction.probabilities.get(finding) for finding in FINDINGS]
     codes = ";".join(warning.code for warning in prediction.warnings)
-    return [name, *numbers, ";".join(prediction.positives), prediction.error, codes]
+    return [name, *numbers, ";".join(prediction.positives), prediction.error, codes, TableKind.PREDICTION.value]
 
 
 def _kept_rows(text: str, about: Path, identity: TableIdentity) -> tuple[list[list[str]], int]:
@@ -142,6 +173,11 @@ def _kept_rows(text: str, about: Path, identity: TableIdentity) -> tuple[list[li
         before = json.loads(about.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         before = {}
+    if lines[0] != csv_row(COLUMNS):
+        raise RequestError(
+            "the stopped table has other columns: another version of cxrtool began it",
+            "Leave out --resume-csv to begin again.",
+        )
     wanted = asdict(identity)
     changed = [name for name in wanted if before.get(name) != wanted[name]]
     if changed:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
-from cxrtool.evaluation.assessment import Assessment, interval_text
+from cxrtool.cells import cell, interval_text
+from cxrtool.evaluation.assessment import Assessment
 from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import BundleHeader
-from cxrtool.report.sections import LIMITS, text_of
+from cxrtool.report.sections import LIMITS
 
 
 def model_card(header: BundleHeader, assessment: Assessment) -> str:
@@ -16,8 +17,8 @@ def model_card(header: BundleHeader, assessment: Assessment) -> str:
             finding,
             interval_text(row.auroc, intervals[finding]["auroc"]),
             interval_text(row.auprc, intervals[finding]["auprc"]),
-            str(row.positives),
-            str(row.negatives),
+            cell(row.positives),
+            cell(row.negatives),
         ]
         for finding, row in evaluation.labels.items()
     ]
@@ -50,7 +51,7 @@ def model_card(header: BundleHeader, assessment: Assessment) -> str:
         *_table(
             ["split", "sheet", "images", "patients", "studies", "sheet SHA-256"],
             [
-                [split, one.sheet, f"{one.images:,}", f"{one.patients:,}", f"{one.studies:,}", one.sheet_sha256[:16]]
+                [split, one.sheet, cell(one.images), cell(one.patients), cell(one.studies), one.sheet_sha256[:16]]
                 for split, one in header.data.items()
             ],
         ),
@@ -79,7 +80,7 @@ def model_card(header: BundleHeader, assessment: Assessment) -> str:
         *_table(
             ["finding", "share of positives", "mean probability", "Brier", "ECE (ten equal bins)"],
             [
-                [finding, *(text_of(value) for value in (one.prevalence, one.mean_probability, one.brier, one.ece))]
+                [finding, *(cell(value) for value in (one.prevalence, one.mean_probability, one.brier, one.ece))]
                 for finding, one in (assessment.calibrated or assessment.raw).items()
             ],
         ),
@@ -98,13 +99,13 @@ def _thresholds(header: BundleHeader, assessment: Assessment) -> Iterable[str]:
     for finding in FINDINGS:
         row = assessment.evaluation.labels[finding].at_threshold
         rates = [None] * 3 if row is None else [row.f1, row.recall, row.specificity]
-        rows.append([finding, f"{header.effective_thresholds[finding]:.2f}", *map(text_of, rates)])
+        rows.append([finding, cell(header.effective_thresholds[finding], 2), *map(cell, rates)])
     return _table(["finding", "threshold", "F1", "recall", "specificity"], rows)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     lines = [header, ["---"] * len(header), *rows]
-    return [f"| {' | '.join(_plain(cell) for cell in line)} |" for line in lines]
+    return [f"| {' | '.join(_plain(text) for text in line)} |" for line in lines]
 
 
 def _plain(text: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from cxrtool.evaluation.assessment import interval_text
+from cxrtool.cells import interval_text
 from cxrtool.files import write_text
 from cxrtool.report.content import ReportContent
 from cxrtool.report.sections import sections_of

@@ -1,12 +1,9 @@
 """How far a model's maps can be trusted: measured on images whose truth is known."""
 
 import logging
-import pickle
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +11,8 @@ from numpy.typing import NDArray
 from cxrtool.choices import Layer
 from cxrtool.data.dataset import Dataset
 from cxrtool.data.manifest import Manifest
-from cxrtool.data.radiograph import Radiograph, Reading, radiograph_batches
-from cxrtool.data.rle import encode_rle
-from cxrtool.data.truth import CHEXLOCALIZE_TASKS, Truth, chexlocalize_id, load_truth
-from cxrtool.engines.device import sigmoid
-from cxrtool.errors import CxrError, RequestError
+from cxrtool.data.truth import Truth, load_truth
+from cxrtool.errors import RequestError
 from cxrtool.evaluation.localization import (
     LocalizationFigures,
     LocalizedImages,
@@ -27,21 +21,20 @@ from cxrtool.evaluation.localization import (
     is_hit,
     localization_figures,
     mean_of,
-    otsu_threshold,
     overlaps,
-    stretched,
 )
-from cxrtool.explain.explanation import heatmap_of
 from cxrtool.explain.faithfulness import deletion_and_insertion, sanity_curve
-from cxrtool.explain.methods import Map, MapSettings
-from cxrtool.files import write_bytes, write_csv, write_json
+from cxrtool.explain.methods import MapSettings
+from cxrtool.files import write_csv, write_json
 from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import Bundle, StoredLocalization, change_header
 from cxrtool.model.resolve import Model, open_model
 from cxrtool.predict.classifier import Classifier, find_method
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import ExplainSettings, LocalizeSettings, Settings
+from cxrtool.tasks.chexlocalize import ChexlocalizeFiles
 from cxrtool.tasks.evaluate import bootstrap_settings
+from cxrtool.tasks.localize_cases import Case, Clock, cases_of
 
 log = logging.getLogger(__name__)
 
@@ -104,23 +97,6 @@ class LocalizeResult:
         }
 
 
-@dataclass(frozen=True)
-class _Case:
-    """One image, its coarse maps and its truths, by position of the finding."""
-
-    path: str
-    patient: str
-    image: NDArray[np.uint8]
-    pixels: NDArray[np.uint8]
-    maps: Mapping[int, Map]
-    truths: Mapping[int, NDArray[np.bool_]]
-
-    def heatmap(self, column: int) -> NDArray[np.float32]:
-        """The map at the image's size, its peak 1."""
-        height, width = self.image.shape
-        return heatmap_of(self.maps[column], height, width, 1.0)
-
-
 def parse_methods(text: str, wished: ExplainSettings, image_size: int) -> tuple[MapSettings, ...]:
     """``grad-cam,layer-cam@denseblock2`` as settings of maps, in all else as `wished`.
 
@@ -172,7 +148,7 @@ def localize_model(
     for place, method in enumerate(parse_methods(wished.methods, settings.explain, size)):
         cuts, told = _map_thresholds(classifier, settings, dataset, truth, method, progress)
         warnings += [text for text in told if text not in warnings]
-        export = _Export(maps_out) if maps_out is not None and place == 0 else None
+        export = ChexlocalizeFiles(maps_out) if maps_out is not None and place == 0 else None
         results[method.title] = _measure(classifier, manifest, truth, method, cuts, settings, export, progress)
         if export is not None:
             export.finish()
@@ -216,7 +192,7 @@ def _measure(
     method: MapSettings,
     cuts: Mapping[str, float | None],
     settings: Settings,
-    export: "_Export | None",
+    export: ChexlocalizeFiles | None,
     progress: ProgressCallback,
 ) -> MethodResult:
     wished = settings.localize
@@ -236,13 +212,13 @@ def _localize(
     truth: Truth,
     method: MapSettings,
     wished: LocalizeSettings,
-    export: "_Export | None",
+    export: ChexlocalizeFiles | None,
     progress: ProgressCallback,
 ) -> tuple[dict[str, LocalizedImages], float]:
     """Hits and overlaps by finding, and images a second."""
     found: dict[str, list[tuple[str, bool, NDArray[np.float64], float]]] = {finding: [] for finding in FINDINGS}
-    clock = _Clock()
-    for case in _cases(classifier, manifest, truth, method, wished, clock, progress):
+    clock = Clock()
+    for case in cases_of(classifier, manifest, truth, method, wished, clock, progress):
         for column, region in case.truths.items():
             heatmap = case.heatmap(column)
             found[FINDINGS[column]].append(
@@ -262,78 +238,6 @@ def _gathered(rows: Sequence[tuple[str, bool, NDArray[np.float64], float]]) -> L
     )
 
 
-class _Clock:
-    """Images and seconds of the method alone."""
-
-    def __init__(self) -> None:
-        self.images, self.seconds = 0, 0.0
-
-    @property
-    def rate(self) -> float:
-        return self.images / self.seconds if self.seconds else 0.0
-
-
-def _cases(
-    classifier: Classifier,
-    manifest: Manifest,
-    truth: Truth,
-    method: MapSettings,
-    wished: LocalizeSettings,
-    clock: _Clock,
-    progress: ProgressCallback,
-) -> Iterator[_Case]:
-    """The images that have a truth, with maps of the findings it shows."""
-    reading: Reading = replace(classifier.reading, whole=True)
-    total = min(len(manifest), wished.limit or len(manifest))
-    files = [manifest.file(row) for row in range(total)]
-    row = 0
-    for batch in radiograph_batches(files, reading):
-        truths: list[dict[int, NDArray[np.bool_]]] = []
-        good: list[Radiograph] = []
-        rows: list[int] = []
-        for _, result in batch:
-            if isinstance(result, CxrError):
-                raise type(result)(result.message, "Find all such files with: cxr check-data DATA --full.")
-            regions = _truths(truth, str(manifest.paths[row]), result.image.shape)
-            if regions:
-                truths.append(regions)
-                good.append(result)
-                rows.append(row)
-            row += 1
-        if good:
-            began = time.perf_counter()
-            maps = _maps(classifier, good, truths, method, wished.positives_only)
-            clock.seconds += time.perf_counter() - began
-            clock.images += len(good)
-            for one, place, found, regions in zip(good, rows, maps, truths, strict=True):
-                kept = {column: region for column, region in regions.items() if column in found}
-                path, patient = str(manifest.paths[place]), str(manifest.patients[place])
-                yield _Case(path, patient, one.image, one.pixels, found, kept)
-        progress(Progress(f"{method.title} on {manifest.split}", row, total))
-
-
-def _truths(truth: Truth, path: str, shape: tuple[int, ...]) -> dict[int, NDArray[np.bool_]]:
-    height, width = shape
-    found = {column: truth.mask(path, finding, height, width) for column, finding in enumerate(FINDINGS)}
-    return {column: mask for column, mask in found.items() if mask is not None}
-
-
-def _maps(
-    classifier: Classifier,
-    radiographs: Sequence[Radiograph],
-    truths: Sequence[Mapping[int, NDArray[np.bool_]]],
-    method: MapSettings,
-    positives_only: bool,
-) -> list[dict[int, Map]]:
-    cuts = np.array([classifier.thresholds[finding] for finding in FINDINGS])
-
-    def wanted(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
-        chosen = np.array([[column in regions for column in range(len(FINDINGS))] for regions in truths])
-        return chosen & (sigmoid(logits).astype(np.float64) >= cuts) if positives_only else chosen
-
-    return classifier.maps_of(radiographs, wanted, method)[1]
-
-
 def _faithfulness(
     classifier: Classifier,
     manifest: Manifest,
@@ -343,56 +247,24 @@ def _faithfulness(
     progress: ProgressCallback,
 ) -> tuple[dict[str, float], float, float]:
     """Sanity, deletion and insertion over the first pairs of an image and a finding it shows."""
-    pairs: list[tuple[_Case, int]] = []
-    for case in _cases(classifier, manifest, truth, method, wished, _Clock(), ignore_progress):
+    pairs: list[tuple[Case, int]] = []
+    for case in cases_of(classifier, manifest, truth, method, wished, Clock(), ignore_progress):
         pairs += [(case, column) for column in case.truths]
         if len(pairs) >= wished.faithfulness:
             break
     pairs = pairs[: wished.faithfulness]
-    cases = list({id(case): case for case, _ in pairs}.values())
-    places = {id(case): place for place, case in enumerate(cases)}
+    cases = list(dict.fromkeys(case for case, _ in pairs))
+    places = {case: place for place, case in enumerate(cases)}
     pixels = classifier.runtime.tensor(np.stack([case.pixels for case in cases])[:, None])
     areas = []
     for done, (case, column) in enumerate(pairs, start=1):
-        image = pixels[places[id(case)]][None].float()
+        image = pixels[places[case]][None].float()
         areas.append(deletion_and_insertion(classifier.network, image, column, case.maps[column]))
         progress(Progress(f"{method.title}: insertion and deletion", done, len(pairs)))
-    indices = [(places[id(case)], column) for case, column in pairs]
+    indices = [(places[case], column) for case, column in pairs]
     sanity = sanity_curve(classifier.network, pixels, indices, method)
     deletion, insertion = np.mean(areas, axis=0)
     return sanity, float(deletion), float(insertion)
-
-
-class _Export:
-    """Maps as CheXlocalize's evaluator reads them.
-
-    For the overlap pred_segmentations.json, with every task it asks for (empty where this model has none); for the hit
-    rate a pickle per map, which is its format. cxrtool writes those and never reads one.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._segmentations: dict[str, dict[str, Any]] = {}
-
-    def add(self, case: _Case) -> None:
-        """Keep one image's maps, cut by Otsu's threshold as theirs are."""
-        import torch
-
-        height, width = case.image.shape
-        empty = np.zeros((height, width), dtype=np.bool_)
-        tasks: dict[str, Any] = {task: encode_rle(empty) for task in CHEXLOCALIZE_TASKS}
-        name = chexlocalize_id(case.path)
-        for column, coarse in case.maps.items():
-            finding = FINDINGS[column]
-            heatmap = stretched(case.heatmap(column))
-            tasks[finding] = encode_rle((heatmap > otsu_threshold(heatmap)) if heatmap.any() else empty)
-            content = {"map": torch.from_numpy(coarse)[None, None], "cxr_dims": (width, height), "task": finding}
-            write_bytes(self._folder / "maps" / f"{name}_{finding}_map.pkl", pickle.dumps(content))
-        self._segmentations[name] = tasks
-
-    def finish(self) -> None:
-        """Write what was kept."""
-        write_json(self._folder / "pred_segmentations.json", self._segmentations)
 
 
 def _write(result: LocalizeResult) -> None:

@@ -13,7 +13,7 @@ from cxrtool.evaluation.table import PredictionTable, read_predictions, to_study
 from cxrtool.evaluation.thresholds import TunedThresholds, threshold_grid, tune_thresholds, write_curves_csv
 from cxrtool.files import write_csv, write_json
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import Bundle, StoredCalibration, StoredScaling, Tuning, change_header
+from cxrtool.model.bundle import Bundle, StoredCalibration, Tuning, change_header
 from cxrtool.model.resolve import Model, open_model
 from cxrtool.predict.split import dataset_of, predict_split
 from cxrtool.progress import ProgressCallback, ignore_progress
@@ -208,10 +208,9 @@ def calibrate_model(
         how,
     )
     write_json(result.folder / "calibration.json", result.to_dict())
-    scalings = {finding: StoredScaling(**asdict(scaling)) for finding, scaling in calibration.scalings.items()}
     stored = StoredCalibration(
         method=calibration.method,
-        scalings=scalings,
+        scalings=dict(calibration.scalings),
         split=table.split,
         level=table.level.value,
         rows=len(table),

@@ -1,6 +1,5 @@
 """A run's folder: its name, its lock, and what is written into it."""
 
-import fcntl
 import logging
 import os
 import shutil
@@ -16,12 +15,8 @@ from torch import Tensor
 
 from cxrtool.errors import ModelError, RequestError
 from cxrtool.files import keep_as, write_csv, write_json
-from cxrtool.model.bundle import (
-    BUNDLE_NAME,
-    BundleHeader,
-    read_header,
-    save_bundle,
-)
+from cxrtool.locks import NoLocksError, open_locked
+from cxrtool.model.bundle import BUNDLE_NAME, BundleHeader, read_header, save_bundle
 from cxrtool.model.densenet import ChestNet
 from cxrtool.settings import TrainSettings
 from cxrtool.training.state import EpochRecord, TrainingState, has_state
@@ -69,18 +64,20 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         RequestError: another process trains there, or nothing can be written there.
     """
+
+    def refuse() -> None:
+        raise RequestError(f"another process trains in {folder}", "Wait for it, or name --out.")
+
+    path = folder / ".lock"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a")
+        try:
+            file = open_locked(path, refuse)
+        except NoLocksError as error:
+            log.warning("%s cannot be locked (%s): let no second process train in it", folder, error.strerror or error)
+            file = path.open("a", encoding="utf-8")
     except OSError as error:
         raise _cannot_use(folder, error) from None
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RequestError(f"another process trains in {folder}", "Wait for it, or name --out.") from None
-        except OSError as error:
-            log.warning("%s cannot be locked (%s): let no second process train in it", folder, error.strerror)
         try:  # by writing, as rights do not tell of a disk that is full or read-only
             file.truncate(0)
             file.write(f"{os.getpid()}\n")

@@ -19,7 +19,8 @@ from cxrtool.data.images import shown
 from cxrtool.engines.engine import torch_engine
 from cxrtool.errors import CxrError, InterruptedWorkError, RequestError, WriteError, first_line, is_out_of_memory
 from cxrtool.evaluation.metrics import Evaluation
-from cxrtool.files import sweep_partials, write_json
+from cxrtool.files import write_json
+from cxrtool.locks import sweep_partials
 from cxrtool.model.bundle import BUNDLE_NAME, digest_of_weights
 from cxrtool.model.densenet import ChestNet, build_network
 from cxrtool.predict.split import evaluate_logits, manifest_logits
@@ -108,7 +109,7 @@ def train(
     run = prepare_run(settings, dataset or Dataset(settings.data, ("train", "valid")), folder, progress, stop)
     init = settings.train.init if anew else "none"
     network = run.runtime.place(build_network(run.reading.preprocessing, init, settings.train.seed))
-    work = _Work(run, network, _build_optimizer(network, settings.train))
+    work = Work(run, network, _build_optimizer(network, settings.train))
     with locked(folder), _telling_how_to_go_on(folder):
         if anew and has_state(folder):  # of another process, since
             refuse_run_there(folder)
@@ -123,7 +124,7 @@ def train(
 
 
 @dataclass(frozen=True)
-class _Work:
+class Work:
     """What an epoch works on."""
 
     run: Run
@@ -136,7 +137,7 @@ def _build_optimizer(network: ChestNet, settings: TrainSettings) -> torch.optim.
     return kind(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
-def _resumed(work: _Work) -> TrainingState:
+def _resumed(work: Work) -> TrainingState:
     folder = work.run.folder
     state, tensors = newest_state(folder)
     refuse_changes(state.fingerprint, work.run.fingerprint, folder)
@@ -153,7 +154,7 @@ def _telling_how_to_go_on(folder: Path) -> Iterator[None]:
         raise WriteError(error.message, advice if has_state(folder) else error.advice) from error
 
 
-def _fit(work: _Work, state: TrainingState) -> TrainResult:
+def _fit(work: Work, state: TrainingState) -> TrainResult:
     started = time.perf_counter()
     run, settings = work.run, work.run.settings.train
     for epoch in range(state.epoch + 1, settings.epochs + 1):
@@ -202,7 +203,7 @@ class _Losses:
         self.steps += 1
         self.waiting.append((rows, loss.detach()))
 
-    def read(self, work: _Work, epoch: int) -> None:
+    def read(self, work: Work, epoch: int) -> None:
         """Add up what waits.
 
         Raises:
@@ -235,7 +236,7 @@ def _not_finite(run: Run, what: str, epoch: int, step: int, rows: NDArray[np.int
     )
 
 
-def _train_epoch(work: _Work, state: TrainingState) -> tuple[_Losses, float]:
+def _train_epoch(work: Work, state: TrainingState) -> tuple[_Losses, float]:
     """What is left of the pass over the train split that `state` stands in; losses and images per second."""
     try:
         return _train_steps(work, state)
@@ -256,7 +257,7 @@ def _train_epoch(work: _Work, state: TrainingState) -> tuple[_Losses, float]:
     )
 
 
-def _train_steps(work: _Work, state: TrainingState) -> tuple[_Losses, float]:
+def _train_steps(work: Work, state: TrainingState) -> tuple[_Losses, float]:
     run, settings, epoch = work.run, work.run.settings.train, state.epoch + 1
     device = run.runtime.device
     order = epoch_order(settings.seed, epoch, len(run.train.manifest))
@@ -273,7 +274,7 @@ def _train_steps(work: _Work, state: TrainingState) -> tuple[_Losses, float]:
             pixels = run.runtime.tensor(batch.pixels)
             if settings.augment:
                 pixels = augment(pixels, draw_changes(settings.seed, epoch, batch.rows))
-            losses.add(batch.rows, _step(work, pixels, targets, mask, pos_weight))
+            losses.add(batch.rows, train_step(work, pixels, targets, mask, pos_weight))
             done += len(batch.rows)
             elapsed = time.perf_counter() - began
             if elapsed - reported > 0.3 or done == len(order):
@@ -284,8 +285,8 @@ def _train_steps(work: _Work, state: TrainingState) -> tuple[_Losses, float]:
     return losses, (done - before) / (time.perf_counter() - began)
 
 
-def _step(
-    work: _Work,
+def train_step(
+    work: Work,
     pixels: torch.Tensor,
     targets: torch.Tensor,
     mask: torch.Tensor,
@@ -304,7 +305,7 @@ def _step(
     return loss
 
 
-def _stop_if_asked(work: _Work, state: TrainingState, losses: _Losses) -> None:
+def _stop_if_asked(work: Work, state: TrainingState, losses: _Losses) -> None:
     """Keep the steps made since `state` and raise, if a signal has come."""
     number = work.run.stop()
     if number is None:
@@ -321,7 +322,7 @@ def _stop_if_asked(work: _Work, state: TrainingState, losses: _Losses) -> None:
     )
 
 
-def _validate(work: _Work, state: TrainingState, losses: _Losses) -> tuple[Evaluation, float]:
+def _validate(work: Work, state: TrainingState, losses: _Losses) -> tuple[Evaluation, float]:
     """Metrics at study level and the unweighted loss on valid, in float32."""
     run, network = work.run, work.network
     network.eval()
@@ -338,7 +339,7 @@ def _validate(work: _Work, state: TrainingState, losses: _Losses) -> tuple[Evalu
     return evaluate_logits(logits, run.valid.manifest, run.settings.data.blank), loss.item()
 
 
-def _keep(work: _Work, state: TrainingState, record: EpochRecord, evaluation: Evaluation) -> TrainingState:
+def _keep(work: Work, state: TrainingState, record: EpochRecord, evaluation: Evaluation) -> TrainingState:
     """Write the epoch: the state first, as what the other files can be written from again."""
     run, weights = work.run, work.network.state_dict()
     by_loss = run.select_by is SelectBy.LOSS

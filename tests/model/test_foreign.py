@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_catalogue import Bomb
 from torch import Tensor, nn
 
+from bad_inputs import Bomb
 from conftest import Call
 from cxrtool.data.images import read
 from cxrtool.data.preprocessing import Preprocessing, preprocess
@@ -132,17 +132,19 @@ class TestRefused:
 
     @pytest.mark.parametrize("forced", ["0", "1"])
     @pytest.mark.parametrize("legacy", [False, True])
-    def test_84_code_in_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forced: str, legacy: bool) -> None:
+    def test_code_in_a_checkpoint_does_not_run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forced: str, legacy: bool
+    ) -> None:
         monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", forced)
         content = {"model_state_dict": Bomb(tmp_path / "ran")}
         torch.save(content, tmp_path / "best.pt", _use_new_zipfile_serialization=not legacy)
-        self.refuse(tmp_path, "older ones can carry code" if legacy else "nothing of it was run")
+        self.refuse(tmp_path, "older ones can contain code" if legacy else "nothing of it was run")
         torch.load(tmp_path / "best.pt", weights_only=False)  # so it was a bomb
         assert (tmp_path / "ran").exists()
 
     def test_a_bare_pickle_and_a_whole_network(self, theirs: nn.Module, tmp_path: Path) -> None:
         (tmp_path / "best.pt").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
-        self.refuse(tmp_path, "older ones can carry code")
+        self.refuse(tmp_path, "older ones can contain code")
         torch.save(theirs, tmp_path / "best.pt")
         self.refuse(tmp_path, "more than weights")
 
@@ -154,7 +156,7 @@ class TestRefused:
     def test_another_network(self, theirs: nn.Module, tmp_path: Path) -> None:
         state = theirs.state_dict()
         cases: list[tuple[dict[str, Any], str]] = [
-            ({"features.extra": torch.zeros(1)}, "'features.extra' is none of its own"),
+            ({"features.extra": torch.zeros(1)}, "'features.extra' does not belong"),
             ({"features.conv0.weight": torch.zeros(64, 1, 7, 7)}, "shape"),
             ({"second.weight": torch.zeros(5, 1024)}, "one linear layer"),
             ({"b.features.conv0.weight": torch.zeros(1)}, "several networks"),
@@ -181,10 +183,10 @@ class TestRefused:
         content = (tmp_path / "whole.pt").read_bytes()
         for broken in (b"", b"text", content[: len(content) // 2], content[:-30]):
             (tmp_path / "best.pt").write_bytes(broken)
-            self.refuse(tmp_path, "no checkpoint|damaged")
+            self.refuse(tmp_path, "not a checkpoint|damaged")
         (tmp_path / "best.pt").unlink()
         os.mkfifo(tmp_path / "best.pt")
-        self.refuse(tmp_path, "no file")
+        self.refuse(tmp_path, "is not a file")
 
     def test_a_torch_whose_reader_lets_code_through(
         self, theirs: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

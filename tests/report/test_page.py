@@ -1,4 +1,4 @@
-"""The report in a real browser, and the model card."""
+"""The report's page, by its markup and in a real browser."""
 
 import json
 import re
@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Call
+from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import change_header, open_bundle
 
 CHROMIUM = shutil.which("chromium")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
 
 
 class _Page(HTMLParser):
@@ -50,13 +49,15 @@ def report(phantoms: Path, run_folder: Path, tmp_path_factory: pytest.TempPathFa
     model = run / "model.safetensors"
     settings = load_settings({"data.root": phantoms, "eval.draws": 50}, environ={}).settings
     calibrate_model(model, settings)
-    change_header(open_bundle(model), run="<script>document.title='broken'</script>")
+    mistaken = {finding: float(place % 2) for place, finding in enumerate(FINDINGS)}  # all positive, or all negative
+    change_header(open_bundle(model), run="<script>document.title='broken'</script>", thresholds=mistaken)
     write_report(gather(model, settings, top=1), run / "report.html")
     return run / "report.html"
 
 
 def browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    assert CHROMIUM is not None
+    if CHROMIUM is None:
+        pytest.skip("Debian's chromium is not installed")
     fixed = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"]
     quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     profile = f"--user-data-dir={page.parent / 'profile'}"
@@ -75,7 +76,7 @@ def test_the_page_needs_nothing_but_itself(report: Path) -> None:
     assert {"areas.csv", "rates.csv", "calibration.csv", "history.csv", "settings.csv"} <= set(page.downloads)
 
 
-def test_93_names_are_escaped(report: Path) -> None:
+def test_names_are_escaped(report: Path) -> None:
     text = report.read_text()
     assert "<script" not in text
     assert "&lt;script&gt;" in text
@@ -94,7 +95,7 @@ def test_a_downloaded_table_is_the_shown_one(report: Path) -> None:
         assert f">{cell}</" in text
 
 
-@needs_chromium
+@pytest.mark.needs_debian
 @pytest.mark.parametrize("width", [400, 1280])
 def test_it_renders_without_an_error_and_fits_the_window(report: Path, width: int) -> None:
     """The page's own policy forbids scripts, so a probe in a copy without it measures what a reader would see."""
@@ -123,32 +124,8 @@ def test_it_renders_without_an_error_and_fits_the_window(report: Path, width: in
     assert "CONSOLE" not in done.stderr
 
 
-@needs_chromium
+@pytest.mark.needs_debian
 def test_the_page_itself_gives_no_console_error_and_prints(report: Path) -> None:
     done = browse(report, "--enable-logging=stderr", f"--print-to-pdf={report.with_suffix('.pdf')}")
     assert "CONSOLE" not in done.stderr
     assert report.with_suffix(".pdf").stat().st_size > 50_000
-
-
-def test_the_card_holds_data_policy_figures_thresholds_and_limits(
-    call: Call, phantoms: Path, run: Path, tmp_path: Path
-) -> None:
-    change_header(open_bundle(run / "model.safetensors"), run="a|b <i>")
-    done = call("report", run, "--card", "--data", phantoms, "--draws", 50)
-    assert done.code == 0, done.stderr
-    card = (run / "MODEL_CARD.md").read_text()
-    for words in ("a\\|b &lt;i>", "u-ignore", "not a medical device", "train.csv", "Chosen by f1 on valid", "ECE"):
-        assert words in card
-    metrics = json.loads((run / "eval_test" / "metrics.json").read_text())
-    for finding, row in metrics["labels"].items():
-        if row["auroc"] is not None:
-            assert f"| {finding} | {row['auroc']:.4f} (" in card
-
-
-def test_a_bundle_without_predictions_or_data_is_refused(call: Call, run_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "alone").mkdir()
-    shutil.copy(run_folder / "model.safetensors", tmp_path / "alone")
-    done = call("report", tmp_path / "alone")
-    assert done.code == 2
-    assert "cxr eval" in done.stderr
-    assert not (tmp_path / "alone" / "report.html").exists()

@@ -1,0 +1,121 @@
+"""What a cache is made of and made from: its three files, and the radiographs that they hold."""
+
+import hashlib
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from cxrtool.data.images import shown
+from cxrtool.data.manifest import Manifest
+from cxrtool.data.preprocessing import Preprocessing
+from cxrtool.data.radiograph import Reading, read_pixels
+from cxrtool.data.read_ahead import read_ahead
+from cxrtool.errors import CxrError, InterruptedWorkError
+from cxrtool.progress import ProgressCallback, StopSignal
+
+FORMAT = 1
+"""Of cache.json."""
+LOCK_NAME = ".lock"
+ROW = np.dtype([("size", "<i8"), ("mtime_ns", "<i8"), ("crc32", "<u4"), ("held", "?")])
+"""What is kept of each image's file, and of its pixels."""
+ELSEWHERE = "Free space there, or name another place with --cache-dir."
+_STAT_CHUNK = 512
+
+
+class Sidecar(BaseModel):
+    """cache.json."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int
+    root: str
+    split: str
+    views: str
+    sheet: str
+    sheet_sha256: str
+    image_size: int
+    resize: str
+    reader: str
+    images: int
+    paths_sha256: str
+    pixels: str = Field(pattern=r"^pixels-[0-9a-f]{8}\.npy$")
+    pixels_bytes: int
+    rows: str = Field(pattern=r"^rows-[0-9a-f]{8}\.npy$")
+    rows_sha256: str
+    created: str
+
+
+@dataclass(frozen=True)
+class CacheJob:
+    """What one call of `open_cache` is about."""
+
+    folder: Path
+    manifest: Manifest
+    views: str
+    reading: Reading
+    progress: ProgressCallback
+    stop: StopSignal
+
+    def load(self, row: int) -> NDArray[np.uint8]:
+        return read_pixels(self.manifest.file(row), self.preprocessing, self.manifest.fence, self.reading.limits)
+
+    def name_of(self, row: int) -> str:
+        return shown(self.manifest.file(row))
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self.reading.preprocessing
+
+    @property
+    def pixel_bytes(self) -> int:
+        return len(self.manifest) * self.preprocessing.image_size**2
+
+
+def stop_if_asked(stop: StopSignal, doing: str) -> None:
+    number = stop()
+    if number is not None:
+        raise InterruptedWorkError(f"stopped while {doing}", "Start it again; nothing is kept of it.", number)
+
+
+def digest_of_paths(manifest: Manifest) -> str:
+    # No path holds a NUL: the sheet would have been refused.
+    return hashlib.sha256("\0".join(map(str, manifest.paths)).encode("utf-8", errors="surrogateescape")).hexdigest()
+
+
+def stamps_of(job: CacheJob) -> NDArray[np.int64]:
+    """Size and time of change of each file, [N, 2]; -1 where it is gone. By threads: a network's disk answers late."""
+    root, paths = f"{job.manifest.root}{os.sep}", job.manifest.paths
+
+    def look(start: int) -> list[tuple[int, int]]:
+        return [_stamp(root + str(path)) for path in paths[start : start + _STAT_CHUNK]]
+
+    starts = range(0, len(paths), _STAT_CHUNK)
+    found: list[tuple[int, int]] = []
+    for _, chunk in read_ahead(
+        starts, look, job.reading.workers, 4 * job.reading.workers, job.reading.timeout, job.name_of
+    ):
+        if isinstance(chunk, CxrError):
+            raise chunk
+        found += chunk
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def pixels_header(images: int, image_size: int) -> bytes:
+    """The .npy header of [images, image_size, image_size] uint8."""
+    text = io.BytesIO()
+    shape = (images, image_size, image_size)
+    np.lib.format.write_array_header_1_0(text, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return text.getvalue()

@@ -1,0 +1,138 @@
+"""The sections of charts: curves, calibration, thresholds, decisions."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from cxrtool.cells import cell, interval_text
+from cxrtool.evaluation.calibration import reliability
+from cxrtool.evaluation.curves import curve_bands, precision_recall_curve, roc_curve
+from cxrtool.evaluation.operating import FIXED_RATES, decision_curve
+from cxrtool.evaluation.thresholds import threshold_curve, threshold_grid
+from cxrtool.findings import FINDINGS
+from cxrtool.report import plots
+from cxrtool.report.content import ReportContent
+from cxrtool.report.parts import Section, Table
+
+
+def _columns(content: ReportContent) -> Iterable[tuple[int, str, Any, Any]]:
+    """Position, name, targets and raw probabilities of the findings that have both classes."""
+    table = content.table
+    for column, finding in enumerate(FINDINGS):
+        counts = table.mask[:, column]
+        targets = table.targets[counts, column]
+        if len(np.unique(targets)) == 2:
+            yield column, finding, targets, table.probabilities[counts, column].astype(np.float64)
+
+
+def curve_sections(content: ReportContent) -> Iterable[Section]:
+    """ROC and precision-recall curves with their bands."""
+    assessment = content.assessment
+    roc, pr = [], []
+    for column, finding, targets, scores in _columns(content):
+        row = assessment.evaluation.labels[finding]
+        roc_band, pr_band = curve_bands(content.table, column, assessment.settings.bootstrap)
+        caption = f"area {interval_text(row.auroc, assessment.intervals[finding]['auroc'])}"
+        roc.append(plots.roc_chart(finding, *roc_curve(targets, scores), roc_band, caption))
+        caption = f"average precision {interval_text(row.auprc, assessment.intervals[finding]['auprc'])}"
+        recall, precision = precision_recall_curve(targets, scores)
+        pr.append(plots.pr_chart(finding, recall, precision, pr_band, float(np.mean(targets)), caption))
+    told = "The band holds the curve's height at each point with the stated confidence, over draws of patients."
+    yield Section("roc", "ROC curves", (told,), charts=roc)
+    told = "The dotted line is the share of positives: the precision of chance."
+    yield Section("pr", "Precision-recall curves", (told,), charts=pr)
+
+
+def calibration_section(content: ReportContent) -> Section:
+    """Reliability, Brier score and calibration error, raw and calibrated."""
+    scalings = content.header.scalings
+    charts = []
+    for _, finding, targets, scores in _columns(content):
+        calibrated = None if scalings is None else reliability(targets, scalings[finding].apply(scores))
+        charts.append(plots.reliability_chart(finding, reliability(targets, scores), calibrated))
+    rows = []
+    for finding in FINDINGS:
+        raw = content.assessment.raw[finding]
+        row = [finding, *(cell(value) for value in (raw.prevalence, raw.mean_probability, raw.brier, raw.ece))]
+        if content.assessment.calibrated is not None:
+            one = content.assessment.calibrated[finding]
+            row += [cell(value) for value in (one.mean_probability, one.brier, one.ece)]
+        rows.append(row)
+    header = ["finding", "share of positives", "mean probability", "Brier", "ECE"]
+    if content.assessment.calibrated is not None:
+        header += ["calibrated mean", "calibrated Brier", "calibrated ECE"]
+    told = [
+        "ECE is over ten bins of equal width. A dot on the dotted line means what it says; its area shows its rows."
+    ]
+    stored = content.header.calibration
+    told.append(
+        "The bundle holds no calibration: probabilities are the network's own, and pos_weight in training raises them."
+        if stored is None
+        else f"Calibrated by {stored.method.capitalize()} scaling fitted on {stored.split} ({stored.rows} studies)."
+    )
+    return Section("calibration", "Calibration", told, [Table("Calibration", header, rows, "calibration")], charts)
+
+
+def thresholds_section(content: ReportContent) -> Section:
+    """Rates over thresholds, and the scores of both classes."""
+    chosen = content.header.thresholds or {}
+    charts = []
+    told = ["Scores of positives are drawn upwards, of negatives downwards, each as a share of its class."]
+    if content.tuning_table is not None:
+        table, grid = content.tuning_table, threshold_grid(0.01, 0.99, 0.01)
+        for column, finding in enumerate(FINDINGS):
+            counts = table.mask[:, column]
+            curve = threshold_curve(table.targets[counts, column], table.probabilities[counts, column], grid)
+            charts.append(plots.threshold_chart(finding, curve, chosen.get(finding)))
+        told.insert(0, f"Curves over thresholds are of {table.split}, where the dashed one was chosen.")
+    for _, finding, targets, scores in _columns(content):
+        positive = targets > 0.5
+        charts.append(plots.histogram_chart(finding, scores[positive], scores[~positive], chosen.get(finding)))
+    return Section("thresholds", "Thresholds and scores", told, charts=charts)
+
+
+def decisions_section(content: ReportContent) -> Section:
+    """Confusion, operating points and net benefit."""
+    assessment = content.assessment
+    confusion = [
+        [finding, *(cell(getattr(row.at_threshold, name)) for name in ("tp", "fp", "fn", "tn"))]
+        for finding, row in assessment.evaluation.labels.items()
+        if row.at_threshold is not None
+    ]
+    tables = []
+    if confusion:
+        header = ["finding", "true positive", "false positive", "false negative", "true negative"]
+        tables.append(Table("Confusion at the thresholds", header, confusion, "confusion"))
+    rates = [f"{rate:.2f}" for rate in FIXED_RATES]
+    rows = []
+    for finding, one in assessment.operating.items():
+        values = one.predictive_values
+        rows.append(
+            [
+                finding,
+                *(cell(one.sensitivity_at[rate]) for rate in rates),
+                *(cell(one.specificity_at[rate]) for rate in rates),
+                *(cell(value) for value in ((values.prevalence, values.ppv, values.npv) if values else (None,) * 3)),
+            ]
+        )
+    header = [
+        "finding",
+        *(f"sens. at spec. {rate}" for rate in rates),
+        *(f"spec. at sens. {rate}" for rate in rates),
+        "prevalence",
+        "PPV",
+        "NPV",
+    ]
+    tables.append(Table("Operating points", header, rows, "operating_points"))
+    scalings = content.header.scalings
+    charts = []
+    for _, finding, targets, scores in _columns(content):
+        used = scores if scalings is None else scalings[finding].apply(scores)
+        charts.append(plots.decision_chart(finding, decision_curve(targets, used)))
+    told = (
+        "PPV and NPV are of the bundle's thresholds at the stated prevalence. Net benefit (Vickers and Elkin 2006) "
+        "weighs a false positive by the odds of the threshold probability; it takes probabilities at their word"
+        + ("." if scalings is not None else ", and these are not calibrated.")
+    )
+    return Section("decisions", "Decisions", (told,), tables, charts)

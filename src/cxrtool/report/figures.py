@@ -1,0 +1,101 @@
+"""The sections of figures: of the split, of policies side by side, of groups."""
+
+from dataclasses import asdict
+from typing import Any
+
+from cxrtool.cells import cell, interval_text
+from cxrtool.evaluation.assessment import Assessment
+from cxrtool.evaluation.intervals import Interval
+from cxrtool.report.content import ReportContent
+from cxrtool.report.parts import Section, Table
+
+
+def figures_section(assessment: Assessment) -> Section:
+    """Areas, rates at the thresholds and honest rates, with their intervals."""
+    evaluation, intervals = assessment.evaluation, assessment.intervals
+    names = ("f1", "precision", "recall", "specificity", "balanced_accuracy")
+    areas = [
+        [
+            finding,
+            interval_text(row.auroc, intervals[finding]["auroc"]),
+            interval_text(row.auroc, intervals[finding]["auroc_delong"]),
+            interval_text(row.auprc, intervals[finding]["auprc"]),
+            cell(row.positives),
+            cell(row.negatives),
+            cell(row.ignored),
+        ]
+        for finding, row in evaluation.labels.items()
+    ]
+    mean = intervals["mean"]
+    areas.append(
+        [
+            "mean",
+            interval_text(evaluation.mean_auroc, mean["auroc"]),
+            "",
+            interval_text(evaluation.mean_auprc, mean["auprc"]),
+            *[""] * 3,
+        ]
+    )
+    header = ["finding", "AUROC", "AUROC (DeLong)", "AUPRC", "positives", "negatives", "ignored"]
+    tables = [Table("Areas", header, areas, "areas")]
+    rates = [
+        [finding, cell(row.at_threshold.threshold, 2)]
+        + [interval_text(getattr(row.at_threshold, name), intervals[finding].get(name), 3) for name in names]
+        for finding, row in evaluation.labels.items()
+        if row.at_threshold is not None
+    ]
+    if rates:
+        titles = ["finding", "threshold", *(name.replace("_", " ") for name in names)]
+        tables.append(Table("At the thresholds", titles, rates, "rates"))
+    if assessment.honest is not None:
+        rows = [[finding, *map(cell, asdict(one).values())] for finding, one in assessment.honest.items()]
+        titles = ["finding", "F1", "balanced accuracy", "recall", "specificity"]
+        tables.append(Table("Honest: thresholds chosen without the rows they count", titles, rows, "honest"))
+    drawn = assessment.settings.bootstrap
+    told = (
+        f"Behind each figure its {100 * drawn.confidence:g} % interval: percentiles over {drawn.draws:,} draws of "
+        "patients with replacement; DeLong's, where named, takes studies as independent."
+    )
+    return Section("figures", "Figures", (told,), tables)
+
+
+def policies_section(content: ReportContent) -> Section | None:
+    """The uncertainty policies side by side; None where the run is of no such comparison."""
+    if content.policies is None:
+        return None
+    comparisons: dict[str, Any] = content.policies["comparisons"]
+    header = ["policy", *(f"{split} {name}" for split in comparisons for name in ("AUROC", "AUPRC"))]
+    rows = []
+    for policy in next(iter(comparisons.values()))["candidates"]:
+        row = [policy]
+        for comparison in comparisons.values():
+            mean = comparison["candidates"][policy]["mean"]
+            for figure in ("auroc", "auprc"):
+                ends = mean[figure]["interval"]
+                row.append(interval_text(mean[figure]["value"], Interval(ends["low"], ends["high"])))
+        rows.append(row)
+    table = Table("Means over findings", header, rows, "policies")
+    return Section("policies", "Uncertainty policies", content.policies["sentences"], [table])
+
+
+def subgroups_section(assessment: Assessment) -> Section | None:
+    """Areas by group; None where no groups were asked for."""
+    if not assessment.subgroups:
+        return None
+    rows = [
+        [
+            item.attribute,
+            item.group,
+            item.finding,
+            cell(item.studies),
+            cell(item.metrics.positives),
+            cell(item.metrics.negatives),
+            interval_text(item.metrics.auroc, item.auroc_interval),
+            interval_text(item.metrics.auprc, item.auprc_interval),
+            "too few to speak" if item.small else "",
+        ]
+        for item in assessment.subgroups
+    ]
+    header = ["by", "group", "finding", "studies", "positives", "negatives", "AUROC", "AUPRC", "note"]
+    told = "A difference between groups may come from their mix of cases; intervals of small groups are wide."
+    return Section("subgroups", "Subgroups", (told,), [Table("Subgroups", header, rows, "subgroups", 3)])

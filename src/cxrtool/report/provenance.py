@@ -1,0 +1,128 @@
+"""The sections on where the figures come from: training, mistakes, data, settings."""
+
+import base64
+import io
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cxrtool.cells import cell
+from cxrtool.report import plots
+from cxrtool.report.content import ReportContent
+from cxrtool.report.parts import Picture, Section, Table
+
+
+def history_section(content: ReportContent) -> Section | None:
+    """A row per epoch; None for a bundle without its run folder."""
+    if not content.history:
+        return None
+    epoch = content.header.metrics.get("epoch")
+    best = epoch if isinstance(epoch, int) else 0
+    rows = [[cell(value) for value in asdict(record).values()] for record in content.history]
+    header = [name.replace("_", " ") for name in asdict(content.history[0])]
+    table = Table("Epochs", header, rows, "history")
+    return Section("history", "Training history", (), [table], [plots.history_chart(content.history, best)])
+
+
+def mistakes_section(content: ReportContent) -> Section:
+    """The surest mistakes with their heatmaps."""
+    found = content.mistakes
+    if found is None:
+        return Section("mistakes", "Surest mistakes", ("The images could not be reached; give --data to show them.",))
+    rows = [
+        [one.finding, one.kind, one.study, cell(one.rank), cell(one.probability), cell(one.threshold, 2)]
+        for one in found.mistakes
+    ]
+    header = ["finding", "kind", "study", "rank", "probability", "threshold"]
+    pictures = [
+        Picture(
+            _thumbnail(found.pictures[place]),
+            f"Radiograph of {one.study} with the heatmap of {one.finding}, a {one.kind.replace('-', ' ')}",
+            (
+                f"{one.finding}: {one.kind.replace('-', ' ')}",
+                one.study,
+                f"probability {one.probability:.3f}, threshold {one.threshold:.2f}",
+            ),
+        )
+        for place, one in enumerate(found.mistakes)
+        if place in found.pictures
+    ]
+    told = "The surest first, with the map of the finding in question, on raw probabilities."
+    return Section(
+        "mistakes", "Surest mistakes", (told,), [Table("Mistakes", header, rows, "mistakes", 3)], (), pictures
+    )
+
+
+def _thumbnail(path: Path, side: int = 256) -> str:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        picture.thumbnail((side, side))
+        data = io.BytesIO()
+        picture.convert("RGB").save(data, format="JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def data_section(content: ReportContent) -> Section:
+    """What the model was trained, chosen and reported on."""
+    rows = [
+        [
+            split,
+            digest.sheet,
+            cell(digest.images),
+            cell(digest.patients),
+            cell(digest.studies),
+            digest.sheet_sha256[:16],
+        ]
+        for split, digest in content.header.data.items()
+    ]
+    table = content.table
+    evaluation = content.assessment.evaluation
+    reported = [
+        f"{table.split} (reported)",
+        "",
+        cell(evaluation.images),
+        cell(content.assessment.patients),
+        cell(evaluation.studies),
+        table.sheet_sha256[:16],
+    ]
+    header = ["split", "sheet", "images", "patients", "studies", "sheet SHA-256"]
+    tables = [Table("Data", header, [*rows, reported], "data", 2)]
+    labels = [
+        [split, finding, *(cell(counts[name]) for name in ("positives", "negatives", "ignored"))]
+        for split, digest in content.dataset.get("splits", {}).items()
+        for finding, counts in digest["labels"].items()
+    ]
+    if labels:
+        header = ["split", "finding", "positives", "negatives", "ignored"]
+        tables.append(Table("Labels after the policy", header, labels, "labels", 2))
+    return Section("data", "Data", (), tables)
+
+
+def settings_section(content: ReportContent) -> Section:
+    """The settings of the run and the versions of what it ran on."""
+    flat = list(_flatten(content.settings or {"train": content.header.training}))
+    versions = [[name, number] for name, number in content.header.versions.items()]
+    versions.append(["weights SHA-256", content.header.weights_sha256])
+    versions.append(["created", content.header.created])
+    return Section(
+        "settings",
+        "Settings and versions",
+        (),
+        [
+            Table("Settings of the run", ["setting", "value"], flat, "settings", 2),
+            Table("Versions", ["what", "version"], versions, "versions", 2),
+        ],
+    )
+
+
+def _flatten(tree: Any, prefix: str = "") -> Iterable[list[str]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield [
+                f"{prefix}{key}",
+                str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else cell(value),
+            ]

@@ -1,0 +1,46 @@
+"""Maps in the layout that CheXlocalize's evaluator reads (Saporta et al. 2022, Nature Machine Intelligence 4:867)."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxrtool.data.rle import encode_rle
+from cxrtool.data.truth import CHEXLOCALIZE_TASKS, chexlocalize_id
+from cxrtool.evaluation.localization import otsu_threshold, stretched
+from cxrtool.files import write_bytes, write_json
+from cxrtool.findings import FINDINGS
+from cxrtool.tasks.localize_cases import Case
+
+
+class ChexlocalizeFiles:
+    """Maps as CheXlocalize's evaluator reads them.
+
+    For the overlap pred_segmentations.json, with every task it asks for (empty where this model has none); for the hit
+    rate a pickle per map, which is its format. cxrtool writes those and never reads one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._segmentations: dict[str, dict[str, Any]] = {}
+
+    def add(self, case: Case) -> None:
+        """Keep one image's maps, cut by Otsu's threshold as theirs are."""
+        import torch
+
+        height, width = case.image.shape
+        empty = np.zeros((height, width), dtype=np.bool_)
+        tasks: dict[str, Any] = {task: encode_rle(empty) for task in CHEXLOCALIZE_TASKS}
+        name = chexlocalize_id(case.path)
+        for column, coarse in case.maps.items():
+            finding = FINDINGS[column]
+            heatmap = stretched(case.heatmap(column))
+            tasks[finding] = encode_rle((heatmap > otsu_threshold(heatmap)) if heatmap.any() else empty)
+            content = {"map": torch.from_numpy(coarse)[None, None], "cxr_dims": (width, height), "task": finding}
+            write_bytes(self._folder / "maps" / f"{name}_{finding}_map.pkl", pickle.dumps(content))
+        self._segmentations[name] = tasks
+
+    def finish(self) -> None:
+        """Write what was kept."""
+        write_json(self._folder / "pred_segmentations.json", self._segmentations)

@@ -1,0 +1,109 @@
+"""The radiographs whose truth is known, with a model's maps of the findings that they show."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.data.manifest import Manifest
+from cxrtool.data.radiograph import Radiograph, Reading, radiograph_batches
+from cxrtool.data.truth import Truth
+from cxrtool.engines.device import sigmoid
+from cxrtool.errors import CxrError
+from cxrtool.explain.explanation import heatmap_of
+from cxrtool.explain.methods import Map, MapSettings
+from cxrtool.findings import FINDINGS
+from cxrtool.predict.classifier import Classifier
+from cxrtool.progress import Progress, ProgressCallback
+from cxrtool.settings import LocalizeSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One image, its coarse maps and its truths, by position of the finding."""
+
+    path: str
+    patient: str
+    image: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]
+    maps: Mapping[int, Map]
+    truths: Mapping[int, NDArray[np.bool_]]
+
+    def heatmap(self, column: int) -> NDArray[np.float32]:
+        """The map at the image's size, its peak 1."""
+        height, width = self.image.shape
+        return heatmap_of(self.maps[column], height, width, 1.0)
+
+
+class Clock:
+    """Images and seconds of the method alone."""
+
+    def __init__(self) -> None:
+        self.images, self.seconds = 0, 0.0
+
+    @property
+    def rate(self) -> float:
+        return self.images / self.seconds if self.seconds else 0.0
+
+
+def cases_of(
+    classifier: Classifier,
+    manifest: Manifest,
+    truth: Truth,
+    method: MapSettings,
+    wished: LocalizeSettings,
+    clock: Clock,
+    progress: ProgressCallback,
+) -> Iterator[Case]:
+    """The images that have a truth, with maps of the findings it shows."""
+    reading: Reading = replace(classifier.reading, whole=True)
+    total = min(len(manifest), wished.limit or len(manifest))
+    files = [manifest.file(row) for row in range(total)]
+    row = 0
+    for batch in radiograph_batches(files, reading):
+        truths: list[dict[int, NDArray[np.bool_]]] = []
+        good: list[Radiograph] = []
+        rows: list[int] = []
+        for _, result in batch:
+            if isinstance(result, CxrError):
+                raise type(result)(result.message, "Find all such files with: cxr check-data DATA --full.")
+            regions = _truths(truth, str(manifest.paths[row]), result.image.shape)
+            if regions:
+                truths.append(regions)
+                good.append(result)
+                rows.append(row)
+            row += 1
+        if good:
+            began = time.perf_counter()
+            maps = _maps(classifier, good, truths, method, wished.positives_only)
+            clock.seconds += time.perf_counter() - began
+            clock.images += len(good)
+            for one, place, found, regions in zip(good, rows, maps, truths, strict=True):
+                kept = {column: region for column, region in regions.items() if column in found}
+                path, patient = str(manifest.paths[place]), str(manifest.patients[place])
+                yield Case(path, patient, one.image, one.pixels, found, kept)
+        progress(Progress(f"{method.title} on {manifest.split}", row, total))
+
+
+def _truths(truth: Truth, path: str, shape: tuple[int, ...]) -> dict[int, NDArray[np.bool_]]:
+    height, width = shape
+    found = {column: truth.mask(path, finding, height, width) for column, finding in enumerate(FINDINGS)}
+    return {column: mask for column, mask in found.items() if mask is not None}
+
+
+def _maps(
+    classifier: Classifier,
+    radiographs: Sequence[Radiograph],
+    truths: Sequence[Mapping[int, NDArray[np.bool_]]],
+    method: MapSettings,
+    positives_only: bool,
+) -> list[dict[int, Map]]:
+    cuts = np.array([classifier.thresholds[finding] for finding in FINDINGS])
+
+    def wanted(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
+        chosen = np.array([[column in regions for column in range(len(FINDINGS))] for regions in truths])
+        return chosen & (sigmoid(logits).astype(np.float64) >= cuts) if positives_only else chosen
+
+    return classifier.maps_of(radiographs, wanted, method)[1]

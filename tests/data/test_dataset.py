@@ -1,0 +1,93 @@
+"""A data set's missing images and shared patients."""
+
+import os
+import shutil
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bad_inputs import HEADER, sheet
+from cxrtool.data.dataset import Dataset, missing_images
+from cxrtool.data.manifest import load_manifest
+from cxrtool.errors import RequestError, SheetError
+from cxrtool.settings import DataSettings
+
+
+def test_missing_and_outside_images_are_named_with_the_reason(tmp_path: Path) -> None:
+    outside = tmp_path / "secret.jpg"
+    outside.write_bytes(b"x")
+    root = tmp_path / "data"
+    (root / "train").mkdir(parents=True)
+    (root / "train" / "good.jpg").write_bytes(b"x")
+    os.symlink(outside, root / "train" / "link.jpg")
+    os.symlink(root / "train" / "good.jpg", root / "train" / "inner.jpg")
+    paths = ["train/good.jpg", "train/gone.jpg", "train/link.jpg", "train/inner.jpg", "../secret.jpg", str(outside)]
+    rows = [f"{path},,,Frontal,,0,0,0,0,0" for path in paths]
+    missing = missing_images(load_manifest(sheet(root, "\n".join([HEADER, *rows])), "train"))
+    assert missing.rows.tolist() == [False, True, True, False, True, True]
+    assert missing.reasons == {
+        1: "no such file",
+        2: "outside the data folder",
+        4: "outside the data folder",
+        5: "outside the data folder",
+    }
+
+
+def test_rows_without_an_image_are_left_out_up_to_the_allowed_share(
+    phantoms: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = Path(shutil.copytree(phantoms, tmp_path / "data"))
+    whole = load_manifest(data, "valid")
+    whole.file(1).unlink()
+    allowed = 1 / len(whole)
+    usable = Dataset(DataSettings(root=data, max_missing=allowed)).usable("valid")
+    assert usable.paths.tolist() == [path for row, path in enumerate(whole.paths) if row != 1]
+    assert str(whole.paths[1]) in caplog.text
+    with pytest.raises(RequestError, match=f"1 of {len(whole)} rows of valid.csv"):
+        Dataset(DataSettings(root=data, max_missing=0.9 * allowed)).usable("valid")
+
+
+def test_a_split_without_a_row_of_the_view_is_refused(tmp_path: Path) -> None:
+    sheet(tmp_path, f"{HEADER}\na/b.jpg,,,Lateral,,0,0,0,0,0\n")
+    with pytest.raises(RequestError, match="no frontal image"):
+        Dataset(DataSettings(root=tmp_path)).usable("train")
+
+
+@given(st.lists(st.sets(st.integers(1, 9), min_size=1), min_size=3, max_size=3))
+def test_shared_patients_are_those_in_two_sheets(
+    tmp_path_factory: pytest.TempPathFactory, patients: list[set[int]]
+) -> None:
+    root = tmp_path_factory.mktemp("d")
+    names = ("train", "valid", "test")
+    for name, numbers in zip(names, patients, strict=True):
+        rows = [f"{name}/patient{n}/study1/a.jpg,,,Frontal,,0,0,0,0,0" for n in sorted(numbers)]
+        sheet(root, "\n".join([HEADER, *rows]), f"{name}.csv")
+    shared = {
+        (first, second): patients[i] & patients[j]
+        for (i, first), (j, second) in combinations(enumerate(names), 2)
+        if patients[i] & patients[j]
+    }
+    data = DataSettings(root=root)
+    found = Dataset(data).shared_patients()
+    assert len(found) == len(shared)
+    for sentence, ((first, second), both) in zip(found, shared.items(), strict=True):
+        assert sentence.startswith(f"{len(both)} patients are in {first} and in {second} (patient{min(both)}")
+    if shared:
+        with pytest.raises(RequestError, match="patients are in"):
+            Dataset(data).refuse_shared_patients()
+    else:
+        Dataset(data).refuse_shared_patients()
+    Dataset(DataSettings(root=root, i_know=True)).refuse_shared_patients()
+
+
+def test_a_column_of_the_sheet_follows_the_rows_of_the_manifest(tmp_path: Path) -> None:
+    rows = [f"a/{n}.jpg,{'MF'[n % 2]},{n},Frontal,,0,0,0,0,0" for n in range(6)]
+    data = DataSettings(root=sheet(tmp_path, "\n".join([HEADER, *rows])))
+    manifest = Dataset(data, columns={"train": ("Age",)}).manifest("train")
+    assert manifest.select(np.array([4, 1])).columns["Age"].tolist() == ["4", "1"]
+    with pytest.raises(SheetError, match="Hospital"):
+        Dataset(data, columns={"train": ("Hospital",)}).manifest("train")

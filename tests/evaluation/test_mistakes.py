@@ -1,0 +1,55 @@
+"""Lists of mistakes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cxrtool.choices import Level, MistakeKind
+from cxrtool.errors import RequestError
+from cxrtool.evaluation.mistakes import find_mistakes
+from cxrtool.findings import FINDINGS
+from tests_support import random_table
+
+HALF = dict.fromkeys(FINDINGS, 0.5)
+
+
+def test_mistakes_are_the_wrong_ones_the_surest_first() -> None:
+    table = replace(random_table(60, seed=8), level=Level.IMAGE)
+    found = find_mistakes(table, HALF)
+    for column, finding in enumerate(FINDINGS):
+        wrong = {
+            (MistakeKind.FALSE_POSITIVE.value, table.studies[row])
+            if table.targets[row, column] == 0
+            else (MistakeKind.FALSE_NEGATIVE.value, table.studies[row])
+            for row in range(60)
+            if table.mask[row, column]
+            and (table.probabilities[row, column] >= 0.5) != (table.targets[row, column] > 0.5)
+        }
+        ours = [item for item in found if item.finding == finding]
+        assert {(item.kind, item.study) for item in ours} == wrong
+        falling = [item.probability for item in ours if item.kind == "false-positive"]
+        assert falling == sorted(falling, reverse=True)
+        rising = [item.probability for item in ours if item.kind == "false-negative"]
+        assert rising == sorted(rising)
+    top = find_mistakes(table, HALF, MistakeKind.FALSE_POSITIVE, "Edema", top=2)
+    assert [item.rank for item in top] == [1, 2]
+    assert {item.finding for item in top} == {"Edema"}
+    with pytest.raises(RequestError, match="image"):
+        find_mistakes(random_table(5), HALF)
+
+
+def test_a_studys_mistake_leads_to_its_surest_image() -> None:
+    table = random_table(2)
+    probabilities = np.array([[0.6] * 5, [0.9] * 5], dtype=np.float32)
+    table = replace(
+        table,
+        level=Level.IMAGE,
+        studies=("p/s", "p/s"),
+        probabilities=probabilities,
+        targets=np.zeros((2, 5), dtype=np.float32),
+        mask=np.ones((2, 5), dtype=bool),
+    )
+    (mistake,) = find_mistakes(table, HALF, finding="Edema")
+    assert mistake.path == table.ids[1]
+    assert mistake.probability == pytest.approx(0.9)

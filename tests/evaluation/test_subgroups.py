@@ -1,0 +1,36 @@
+"""Figures by subgroup."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cxrtool.evaluation.intervals import BootstrapSettings
+from cxrtool.evaluation.metrics import auroc
+from cxrtool.evaluation.subgroups import age_band, subgroup_figures
+from tests_support import random_table
+
+
+def test_subgroups_are_the_figures_of_their_rows() -> None:
+    table = random_table(90, seed=3)
+    sexes = tuple("Female" if n % 3 else "Male" for n in range(90))
+    ages = tuple(str(20 + n) if n % 10 else "" for n in range(90))
+    table = replace(table, attributes={"sex": sexes, "age": ages, "blank": ("",) * 90})
+    found = subgroup_figures(table, ("sex", "age", "blank", "none"), BootstrapSettings(30))
+    assert {item.attribute for item in found} == {"sex", "age"}
+    assert {item.group for item in found if item.attribute == "age"} == {
+        "under 40", "40-59", "60-79", "80 and over", "not given"
+    }  # fmt: skip
+    one = next(item for item in found if item.group == "Female" and item.finding == "Edema")
+    rows = np.array([sex == "Female" for sex in sexes]) & table.mask[:, 3]
+    assert one.metrics.auroc == pytest.approx(auroc(table.targets[rows, 3], table.probabilities[rows, 3]))
+    assert not one.small
+    assert next(item for item in found if item.group == "not given").small
+
+
+@pytest.mark.parametrize(
+    ("age", "band"),
+    [("0", "under 40"), ("39", "under 40"), ("40", "40-59"), ("80.5", "80 and over"), ("", ""), ("x", "")],
+)
+def test_age_bands(age: str, band: str) -> None:
+    assert age_band(age) == band

@@ -1,0 +1,33 @@
+"""A map at the size of its image: peak, box and notes."""
+
+from pathlib import Path
+
+import numpy as np
+
+from cxrtool.explain.explanation import Explanation, heatmap_of
+
+
+def test_scaling_keeps_the_peak_in_place_and_gives_it_the_probability() -> None:
+    coarse = np.zeros((10, 10), dtype=np.float32)
+    assert not heatmap_of(coarse, 50, 70, 0.9).any()
+    coarse[2, 7] = 3
+    full = heatmap_of(coarse, 200, 100, 0.25)
+    assert full.shape == (200, 100)
+    assert full.max() == np.float32(0.25)
+    assert heatmap_of(coarse, 200, 100, 0.25, stretch=True).max() == 1
+    row, column = np.unravel_index(full.argmax(), full.shape)
+    assert (row // 20, column // 10) == (2, 7)
+
+
+def test_a_box_holds_the_peaks_region_alone() -> None:
+    heat = np.zeros((40, 60), dtype=np.float32)
+    heat[10:20, 30:50] = 0.2
+    heat[30:35, 5:9] = 0.15
+    one = Explanation(Path("a.png"), "Edema", 0.2, 0.5, np.zeros((40, 60), np.uint8), heat)
+    assert one.box(0.5) == (30, 10, 50, 20)
+    assert one.peak == (30, 10)
+    assert not one.positive
+    empty = Explanation(Path("a.png"), "Edema", 0.2, 0.5, np.zeros((40, 60), np.uint8), np.zeros_like(heat))
+    assert empty.box() is None
+    assert "zero everywhere" in empty.notes[0]
+    assert "faint score" in one.notes[0]

@@ -1,0 +1,46 @@
+"""What a run refuses before it starts, and what it warns of."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cxrtool.errors import RequestError
+from cxrtool.training.loop import train
+from tests_support import tiny_training
+
+
+def test_a_finding_without_positives_trains_and_says_so(
+    phantoms: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = Path(shutil.copytree(phantoms, tmp_path / "data"))
+    lines = [line.split(",") for line in (data / "train.csv").read_text().splitlines()]
+    column = lines[0].index("Edema")
+    for line in lines[1:]:
+        line[column] = "0.0"
+    (data / "train.csv").write_text("\n".join(map(",".join, lines)) + "\n")
+    result = train(tiny_training(data, train__epochs=1), tmp_path / "run")
+    assert "Edema has one class only in the train split; its weight is 8" in caplog.text
+    assert result.best.train_loss > 0
+
+
+def test_a_run_that_cannot_be_started_or_resumed_is_refused(phantoms: Path, run_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="holds a run already"):
+        train(tiny_training(phantoms), run_folder)
+    with pytest.raises(RequestError, match="nothing to resume"):
+        train(tiny_training(phantoms), resume=tmp_path)
+    with pytest.raises(RequestError, match="seed: 0 then, 7 now"):
+        train(tiny_training(phantoms, train__batch_size=8, train__seed=7), resume=run_folder)
+
+
+def test_too_many_missing_images_stop_and_a_few_are_named(
+    phantoms: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = Path(shutil.copytree(phantoms, tmp_path / "data"))
+    gone = sorted((data / "train").rglob("*frontal.jpg"))[0]
+    gone.unlink()
+    with pytest.raises(RequestError, match="have no usable image"):
+        train(tiny_training(data), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    train(tiny_training(data, data__max_missing=0.2, train__epochs=1), tmp_path / "run")
+    assert str(gone.relative_to(data)) in caplog.text
