@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bad_inputs import HEADER, sheet
+from cxrtool.data import sheets
 from cxrtool.data.dataset import Dataset, missing_images
 from cxrtool.data.manifest import load_manifest
 from cxrtool.errors import RequestError, SheetError
@@ -91,3 +92,37 @@ def test_a_column_of_the_sheet_follows_the_rows_of_the_manifest(tmp_path: Path) 
     assert manifest.select(np.array([4, 1])).columns["Age"].tolist() == ["4", "1"]
     with pytest.raises(SheetError, match="Hospital"):
         Dataset(data, columns={"train": ("Hospital",)}).manifest("train")
+
+
+def test_each_sheet_is_read_once_whatever_is_asked_for_and_in_whatever_order(
+    phantoms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    plain = sheets._read
+
+    def note(path: Path) -> bytes:
+        read.append(path.name)
+        return plain(path)
+
+    monkeypatch.setattr(sheets, "_read", note)
+    dataset = Dataset(DataSettings(root=phantoms), ("test",))
+    dataset.refuse_shared_patients()
+    assert dataset.usable("test") is dataset.usable("test")
+    assert len(dataset.manifest("test")) > len(dataset.usable("test")), "all views, and the frontal ones"
+    dataset.refuse_shared_patients()
+    assert sorted(read) == ["test.csv", "train.csv", "valid.csv"]
+    with pytest.raises(ValueError, match="train"):
+        dataset.manifest("train")
+    assert len(read) == 3
+
+
+def test_a_column_that_only_one_sheet_has_can_be_asked_for(phantoms: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(phantoms, tmp_path / "data"))
+    lines = (data / "test.csv").read_text().splitlines()
+    hospitals = ["Hospital", *("AB"[row % 2] for row in range(len(lines) - 1))]
+    text = [f"{line},{hospital}" for line, hospital in zip(lines, hospitals, strict=True)]
+    (data / "test.csv").write_text("\n".join(text) + "\n")
+    dataset = Dataset(DataSettings(root=data), ("test",), {"test": ("Hospital",)})
+    dataset.refuse_shared_patients()
+    manifest = dataset.usable("test")
+    assert manifest.columns["Hospital"].tolist() == ["AB"[line % 2] for line in manifest.lines]

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import pickle
 import struct
@@ -11,6 +12,7 @@ from bad_inputs import Bomb
 from cxrtool.errors import ModelError
 from cxrtool.evaluation.calibration import Scaling
 from cxrtool.findings import FINDINGS
+from cxrtool.model import bundle as bundles
 from cxrtool.model.bundle import BUNDLE_NAME, open_bundle, read_header, save_bundle
 from tests_support import bundle_parts, change_header
 
@@ -157,3 +159,48 @@ def test_a_scaling_that_is_none_is_refused(bundle: Path, edema: dict[str, object
     change_header(bundle, calibration=calibration_as_in_a_file(**edema))
     with pytest.raises(ModelError, match=r"calibration\.scalings\.Edema"):
         read_header(bundle)
+
+
+def test_an_opened_bundle_is_of_the_bytes_that_were_read(bundle: Path) -> None:
+    opened = open_bundle(bundle)
+    assert opened.path == bundle
+    assert opened.sha256 == hashlib.sha256(bundle.read_bytes()).hexdigest()
+    assert opened.header == read_header(bundle)
+
+
+def test_a_header_is_changed_without_reading_the_file_again(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_bundle(bundle)
+    monkeypatch.delattr(bundles, "open_bundle")
+    bundles.change_header(opened, run="another")
+    header = read_header(bundle)
+    assert header == opened.header.model_copy(update={"run": "another"})
+
+
+def test_what_another_command_stored_meanwhile_stays(bundle: Path) -> None:
+    first, second = open_bundle(bundle), open_bundle(bundle)
+    half = dict.fromkeys(FINDINGS, 0.5)
+    bundles.change_header(first, run="of the first")
+    bundles.change_header(second, thresholds=half)
+    header = read_header(bundle)
+    assert (header.run, header.thresholds) == ("of the first", half)
+
+
+def test_a_bundle_that_was_replaced_by_another_model_is_not_written(bundle: Path) -> None:
+    opened, other = open_bundle(bundle), open_bundle(bundle)
+    weights = other.network.state_dict()
+    weights["classifier.bias"] += 1
+    save_bundle(bundle, weights, other.header)
+    before = bundle.read_bytes()
+    with pytest.raises(ModelError, match="replaced by another"):
+        bundles.change_header(opened, run="of another")
+    assert bundle.read_bytes() == before
+    bundle.unlink()
+    with pytest.raises(ModelError, match="No such file"):
+        bundles.change_header(opened, run="of none")
+
+
+def test_of_a_file_larger_than_any_bundle_no_more_is_read(bundle: Path) -> None:
+    with bundle.open("ab") as file:
+        file.truncate(2**36)  # sparse
+    with pytest.raises(ModelError, match="does not fit its size"):
+        open_bundle(bundle)
