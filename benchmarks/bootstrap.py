@@ -1,4 +1,4 @@
-"""The bootstrap over patients against the plain way: repeat the drawn rows and ask scikit-learn.
+"""Compare the bootstrap over patients with a plain one, which repeats the drawn rows and calls scikit-learn.
 
 python benchmarks/bootstrap.py [STUDIES] [DRAWS]
 """
@@ -18,7 +18,7 @@ PLAIN_DRAWS = 5
 
 
 def synthetic_table(studies: int) -> PredictionTable:
-    """Two studies a patient, a true AUROC of 0.76."""
+    """Return a table with two studies per patient and a true AUROC of 0.76."""
     rng = np.random.default_rng(0)
     targets = (rng.random((studies, 5)) < 0.3).astype(np.float32)
     probabilities = 1 / (1 + np.exp(-(rng.normal(size=(studies, 5)) + targets)))
@@ -39,7 +39,7 @@ def synthetic_table(studies: int) -> PredictionTable:
 
 
 def plain_seconds_per_draw(table: PredictionTable) -> float:
-    """AUROC and AUPRC of the five findings, rows really repeated."""
+    """Return seconds per draw of the plain bootstrap, for AUROC and AUPRC of the five findings."""
     weights = PatientDraws(table.patients, BootstrapSettings(PLAIN_DRAWS)).chunk(0).astype(int)
     began = time.perf_counter()
     for weight in weights:
@@ -52,7 +52,7 @@ def plain_seconds_per_draw(table: PredictionTable) -> float:
 
 
 def main() -> None:
-    """Print both and their ratio."""
+    """Print both times and their ratio."""
     studies, draws = (int(text) for text in (sys.argv[1:] + ["20000", "1000"][len(sys.argv) - 1 :])[:2])
     table = synthetic_table(studies)
     began = time.perf_counter()
@@ -60,7 +60,7 @@ def main() -> None:
     ours = time.perf_counter() - began
     plain = plain_seconds_per_draw(table) * draws
     print(f"{draws} draws, 5 findings, {studies} studies: {ours:.1f} s with all figures")
-    print(f"plain way, AUROC and AUPRC only: {plain:.1f} s ({PLAIN_DRAWS} draws timed); ratio {plain / ours:.1f}")
+    print(f"plain bootstrap, AUROC and AUPRC only: {plain:.1f} s ({PLAIN_DRAWS} draws timed); ratio {plain / ours:.1f}")
 
 
 if __name__ == "__main__":

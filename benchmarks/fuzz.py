@@ -1,12 +1,12 @@
-"""Broken bytes for every reader of strangers' files: anything but the reader's own refusal is a finding.
+"""Fuzz every reader of untrusted files: anything but the reader's own error counts as a finding.
 
     python benchmarks/fuzz.py image --seconds 200 --out findings
     python benchmarks/fuzz.py dicom bundle sheet checkpoint --seconds 60 --out findings
 
-Good files are mutated (bits, bytes, numbers at their limits, cuts, insertions, splices of two; of a PNG the checksums
-are mended, else nothing behind them would be reached). Each input is read in a child process under RLIMIT_AS, with a
-limit of seconds; a crash, a hang, memory asked for in vain and any other exception are findings, and their bytes are
-kept by name of the reader and digest.
+Valid files are mutated: bits, bytes, numbers at their limits, cuts, insertions, splices of two files. Checksums of PNGs
+are usually corrected, so that the code behind them is reached. Each input is read in a child process with limited
+memory and time. A crash, a hang, a failed allocation and any other exception are findings; their bytes are saved under
+the reader's name and a digest.
 """
 
 import argparse
@@ -36,7 +36,7 @@ Mutate = Callable[[list[bytes], random.Random], bytes]
 
 
 class Hung(BaseException):
-    """One input took too long."""
+    """Raised when one input takes too long."""
 
 
 def image_seeds() -> list[bytes]:
@@ -48,7 +48,7 @@ def image_seeds() -> list[bytes]:
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 200)
     exif = Image.Exif()
     exif[0x0112] = 6
-    wished: list[tuple[str, str, dict[str, object]]] = [
+    variants: list[tuple[str, str, dict[str, object]]] = [
         ("JPEG", "L", {}),
         ("JPEG", "RGB", {"progressive": True, "exif": exif, "comment": b"c"}),
         ("JPEG", "CMYK", {}),
@@ -67,7 +67,7 @@ def image_seeds() -> list[bytes]:
         ("WEBP", "RGBA", {}),
     ]
     seeds = []
-    for kind, mode, options in wished:
+    for kind, mode, options in variants:
         buffer = io.BytesIO()
         grey.convert(mode).save(buffer, format=kind, **options)
         seeds.append(buffer.getvalue())
@@ -192,7 +192,7 @@ def read_image(path: Path) -> None:
         if "memory" in error.message:
             raise
         if "\n" in error.message:
-            raise AssertionError(f"a message of several lines: {error.message!r}") from None
+            raise AssertionError(f"message with several lines: {error.message!r}") from None
         return
     assert pixels.dtype == np.uint8
     assert pixels.ndim == 2
@@ -201,13 +201,13 @@ def read_image(path: Path) -> None:
 
 def read_bundle(path: Path) -> None:
     from cxrtool.errors import ModelError
-    from cxrtool.model.bundle import load_bundle
+    from cxrtool.model.bundle import open_bundle
 
     try:
-        load_bundle(path)
+        open_bundle(path)
     except ModelError as error:
         if "\n" in error.message:
-            raise AssertionError(f"a message of several lines: {error.message!r}") from None
+            raise AssertionError(f"message with several lines: {error.message!r}") from None
 
 
 def read_sheet(path: Path) -> None:
@@ -221,7 +221,7 @@ def read_sheet(path: Path) -> None:
         missing_images(load_manifest(path.parent, "train", Views.ALL))
     except RequestError as error:
         if "\n" in error.message:
-            raise AssertionError(f"a message of several lines: {error.message!r}") from None
+            raise AssertionError(f"message with several lines: {error.message!r}") from None
 
 
 def read_checkpoint(path: Path) -> None:
@@ -232,13 +232,13 @@ def read_checkpoint(path: Path) -> None:
         read_foreign(path)
     except ModelError as error:
         if "\n" in error.message:
-            raise AssertionError(f"a message of several lines: {error.message!r}") from None
+            raise AssertionError(f"message with several lines: {error.message!r}") from None
 
 
 def mutated(seeds: list[bytes], rng: random.Random) -> bytes:
-    """One good file with a few things wrong with it."""
+    """Return a valid file with a few mutations."""
     content = bytearray(rng.choice(seeds))
-    # Headers decide more than pixels do: half of the changes fall into the first kilobyte.
+    # Headers matter more than pixels: half of the changes fall into the first kilobyte.
     for _ in range(rng.choice((1, 1, 2, 3, 6))):
         most = len(content) if rng.random() < 0.5 else min(len(content), 1024)
         place = rng.randrange(max(most, 1))
@@ -265,12 +265,12 @@ def mutated(seeds: list[bytes], rng: random.Random) -> bytes:
         elif rng.random() < 0.3:
             del content[place:]
     if content[:8] == b"\x89PNG\r\n\x1a\n" and rng.random() < 0.7:
-        mend_checksums(content)
+        correct_checksums(content)
     return bytes(content)
 
 
-def mend_checksums(content: bytearray) -> None:
-    """Write each PNG chunk's right checksum."""
+def correct_checksums(content: bytearray) -> None:
+    """Write the correct checksum of each PNG chunk."""
     place = 8
     while place + 12 <= len(content):
         (length,) = struct.unpack_from(">I", content, place)
@@ -282,7 +282,7 @@ def mend_checksums(content: bytearray) -> None:
 
 
 def with_its_digest(seeds: list[bytes], rng: random.Random) -> bytes:
-    """A bundle whose own header alone is mutated, and signed as a stranger would; else nothing behind the digest."""
+    """Return a bundle with a mutated header and the matching digest, so that the code behind the digest is reached."""
     if rng.random() < 0.3:
         return mutated(seeds, rng)
     content = seeds[0]
@@ -290,8 +290,8 @@ def with_its_digest(seeds: list[bytes], rng: random.Random) -> bytes:
     header = json.loads(content[8 : 8 + length])
     text = mutated([header["__metadata__"]["cxrtool"].encode()], rng).decode("utf-8", errors="replace")
     header["__metadata__"] = {"cxrtool": text, "cxrtool-sha256": hashlib.sha256(text.encode()).hexdigest()}
-    told = json.dumps(header).encode()
-    return struct.pack("<Q", len(told)) + told + content[8 + length :]
+    encoded = json.dumps(header).encode()
+    return struct.pack("<Q", len(encoded)) + encoded + content[8 + length :]
 
 
 READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[Path], None], Mutate]] = {
@@ -304,7 +304,7 @@ READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[Path], None], Muta
 
 
 def child(reader: str, seconds: float, seed: int, folder: Path) -> None:
-    """Read mutated files until the time is over; one line of JSON per finding, and a count at the end."""
+    """Read mutated files until the time is up; print one line of JSON per finding, and a count at the end."""
     make, read, mutate = READERS[reader]
     seeds = make()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -323,12 +323,12 @@ def child(reader: str, seconds: float, seed: int, folder: Path) -> None:
         try:
             signal.alarm(SECONDS_PER_INPUT)
             read(path)
-        except (Exception, Hung) as error:  # noqa: BLE001 - that is what is looked for
+        except (Exception, Hung) as error:  # noqa: BLE001 - any exception is a finding
             where = traceback.extract_tb(error.__traceback__)[-1]
             key = f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}"
             if key not in known:
                 known.add(key)
-                print(json.dumps({"key": key, "told": str(error)[:300], "bytes": content.hex()}), flush=True)
+                print(json.dumps({"key": key, "message": str(error)[:300], "bytes": content.hex()}), flush=True)
         finally:
             signal.alarm(0)
         if count % 200 == 0:
@@ -338,7 +338,7 @@ def child(reader: str, seconds: float, seed: int, folder: Path) -> None:
 
 
 def fuzz(reader: str, seconds: float, seed: int, out: Path) -> None:
-    """Run children until the time is over; a child that dies is a finding, and another goes on."""
+    """Run children until the time is up. A child that dies is a finding, and the next one continues."""
     ends, total, peak, findings = time.monotonic() + seconds, 0, 0, {}
     while (left := ends - time.monotonic()) > 1:
         with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
@@ -357,17 +357,17 @@ def fuzz(reader: str, seconds: float, seed: int, out: Path) -> None:
                 ended, lines = done.returncode, done.stdout.splitlines()
             except subprocess.TimeoutExpired as late:
                 ended, lines = -99, (late.stdout or b"").decode().splitlines()
-            told = [json.loads(line) for line in lines]
-            for one in told:
+            reports = [json.loads(line) for line in lines]
+            for one in reports:
                 if "key" in one:
-                    findings.setdefault(one["key"], (one["told"], bytes.fromhex(one["bytes"])))
-            if ended == 0 and told:
-                total, peak = total + told[-1]["count"], max(peak, told[-1]["peak_mib"])
+                    findings.setdefault(one["key"], (one["message"], bytes.fromhex(one["bytes"])))
+            if ended == 0 and reports:
+                total, peak = total + reports[-1]["count"], max(peak, reports[-1]["peak_mib"])
             else:
                 counted = folder / "count"
                 total += int(counted.read_text()) if counted.exists() else 0
                 kept = folder / "kept"
-                if kept.exists():  # else it had not begun
+                if kept.exists():  # otherwise the child died before its first input
                     findings.setdefault(f"ended with {ended}", ("the process died", kept.read_bytes()))
         seed += 1
     print(f"{reader}: {total:,} inputs in {seconds:.0f} s, largest resident {peak} MiB, {len(findings)} findings")
@@ -381,9 +381,9 @@ def fuzz(reader: str, seconds: float, seed: int, out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("readers", nargs="+", choices=list(READERS))
-    parser.add_argument("--seconds", type=float, default=60, help="per reader")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("fuzz-findings"))
+    parser.add_argument("--seconds", type=float, default=60, help="seconds per reader")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the mutations")
+    parser.add_argument("--out", type=Path, default=Path("fuzz-findings"), help="folder for the bytes of findings")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     for reader in given.readers:

@@ -1,4 +1,4 @@
-"""Cost against size: images predicted, studies evaluated, rows of the manifest; writes a plot and prints the figures.
+"""Measure how time grows with images, studies and sheet rows; print the figures and plot them.
 
 python benchmarks/growth.py [PLOT.png]
 """
@@ -24,12 +24,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 IMAGES, STUDIES, ROWS = (100, 1_000, 10_000), (200, 2_000, 20_000), (2_234, 22_341, 223_414)
-IMAGE_SIZE = 64  # the network is most of the time at 320 px, and costs the same for every image
+IMAGE_SIZE = 64  # at 320 px the network, whose cost per image is constant, would dominate
 DRAWS = 1_000
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Of the better of two calls: the first may load what the second finds loaded."""
+    """Return the shorter time of two calls, because the first may still import or load something."""
     times = []
     for _ in range(2):
         began = time.perf_counter()
@@ -39,7 +39,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def image_costs(folder: Path) -> list[float]:
-    """Folder to probabilities, at 64 px."""
+    """Time the prediction of a folder at 64 px."""
     write_phantom(folder / "phantoms", 20, 320, 0, lambda *_: None)
     drawn = sorted((folder / "phantoms").glob("*/*/*/*frontal.jpg"))
     many = folder / "many"
@@ -52,14 +52,14 @@ def image_costs(folder: Path) -> list[float]:
 
 
 def study_costs() -> list[float]:
-    """Every figure of every finding with its interval, 1,000 draws of patients."""
+    """Time every figure of every finding with its interval over 1,000 resamples of patients."""
     thresholds = dict.fromkeys(FINDINGS, 0.5)
     tables = [synthetic_table(studies) for studies in STUDIES]
     return [seconds(lambda: bootstrap(one, BootstrapSettings(DRAWS), thresholds)) for one in tables]  # noqa: B023
 
 
 def row_costs(folder: Path) -> list[float]:
-    """Sheet to manifest."""
+    """Time reading a sheet into a manifest."""
     costs = []
     for rows in ROWS:
         place = folder / str(rows)
@@ -70,19 +70,19 @@ def row_costs(folder: Path) -> list[float]:
 
 
 def main() -> None:
-    """Measure the three and draw them on logarithmic axes, where a straight line of slope 1 is linear growth."""
+    """Measure all three and plot them on logarithmic axes, where slope 1 is linear growth."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         measured = [
             (f"images predicted ({IMAGE_SIZE} px)", IMAGES, image_costs(folder)),
             (f"studies evaluated ({DRAWS:,} draws)", STUDIES, study_costs()),
-            ("rows of a sheet to a manifest", ROWS, row_costs(folder)),
+            ("sheet rows read", ROWS, row_costs(folder)),
         ]
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
     for one, (what, sizes, costs) in zip(axes, measured, strict=True):
         slope = float(np.polyfit(np.log(sizes[1:]), np.log(costs[1:]), 1)[0])
         print(f"{what}: " + ", ".join(f"{size:,}: {cost:.2f} s" for size, cost in zip(sizes, costs, strict=True)))
-        print(f"  the last tenfold costs {costs[-1] / costs[-2]:.1f} times as much (slope {slope:.2f})")
+        print(f"  ten times the last size but one takes {costs[-1] / costs[-2]:.1f} times as long (slope {slope:.2f})")
         one.loglog(sizes, costs, "o-", color="#0f766e")
         one.loglog(sizes, np.array(sizes) / sizes[-1] * costs[-1], ":", color="#a1a1aa", label="linear")
         one.set(title=what, xlabel="size", ylabel="seconds")

@@ -31,7 +31,7 @@ def test_command_line_over_environment_over_file_over_default(tmp_path: Path) ->
     assert sources["train.batch_size"] == "default"
 
 
-def test_the_defaults_of_training() -> None:
+def test_training_defaults_are_those_of_the_original_scripts() -> None:
     train = load_settings(environ={}).settings.train
     assert (train.image_size, train.batch_size, train.epochs, train.lr) == (320, 32, 10, 1e-4)
     assert (train.policy, train.init, train.optimizer, train.pos_weight_clip) == ("u-ignore", "imagenet", "adam", 8)
@@ -101,18 +101,18 @@ def test_resolved_settings_read_back(tmp_path: Path) -> None:
         ("data: {views: top}", ["data.views", "top", "frontal"]),
         ("tune: {criterion: recall}", ["tune", "target"]),
         ("train: 3", ["train"]),
-        ("- a", ["hold no keys"]),
-        ("a: [", ["not YAML"]),
+        ("- a", ["not a mapping of keys"]),
+        ("a: [", ["not valid YAML"]),
     ],
 )
 def test_a_wrong_file_is_refused_by_key_and_rule(tmp_path: Path, text: str, words: list[str]) -> None:
     config = write(tmp_path / "c.yaml", text)
     with pytest.raises(RequestError) as caught:
         load_settings(config=config, environ={})
-    told = f"{caught.value.message} {caught.value.advice}"
-    assert "\n" not in told
+    text_shown = f"{caught.value.message} {caught.value.advice}"
+    assert "\n" not in text_shown
     for word in words:
-        assert word in told
+        assert word in text_shown
 
 
 @pytest.mark.parametrize(
@@ -147,5 +147,5 @@ def test_every_setting_is_read_from_its_variable(key: str) -> None:
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="cannot read settings"):
+    with pytest.raises(RequestError, match="cannot read settings file"):
         load_settings(config=tmp_path / "none.yaml", environ={})

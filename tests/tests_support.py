@@ -15,7 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from cxrtool.choices import Device, Level, Precision
 from cxrtool.evaluation.table import PredictionTable
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import load_bundle, save_bundle
+from cxrtool.model.bundle import open_bundle, save_bundle
 from cxrtool.settings import ResolvedSettings, RuntimeSettings, load_settings
 
 EXACT = RuntimeSettings(device=Device.CPU, precision=Precision.FP32)
@@ -112,7 +112,8 @@ def dicom_of(values: NDArray[Any], **tags: object) -> FileDataset:
 
 def with_a_most_probable(model: Path, finding: str, copy: Path) -> Path:
     """A copy of a bundle that gives `finding` by far the largest probability of all, whatever the image."""
-    network, header = load_bundle(model)
+    bundle = open_bundle(model)
+    network, header = bundle.network, bundle.header
     network.classifier.weight.data /= 10
     network.classifier.bias.data = torch.tensor([2.0 if name == finding else -2.0 for name in FINDINGS])
     copy.parent.mkdir(parents=True, exist_ok=True)

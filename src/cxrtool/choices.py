@@ -1,4 +1,4 @@
-"""The words an option may have: one list feeds the settings, the command line and the documents."""
+"""Allowed values of options, defined once for the settings, the command line and the documentation."""
 
 from enum import StrEnum
 
@@ -11,14 +11,14 @@ class Views(StrEnum):
 
 
 class Level(StrEnum):
-    """What one row of a prediction table is: an image, or a study with the maximum over its images."""
+    """Unit of one row of a prediction table: an image, or a study with the maximum over its images."""
 
     IMAGE = "image"
     STUDY = "study"
 
 
 class Criterion(StrEnum):
-    """What a tuned threshold maximises, or the figure it must reach."""
+    """Figure that a tuned threshold maximises or must reach."""
 
     F1 = "f1"
     BALANCED_ACCURACY = "balanced-accuracy"
@@ -28,7 +28,7 @@ class Criterion(StrEnum):
 
 
 class Device(StrEnum):
-    """Where the network runs; ``auto`` takes a GPU when there is one."""
+    """Where the network runs; ``auto`` uses a GPU if there is one."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -36,7 +36,7 @@ class Device(StrEnum):
 
 
 class Backend(StrEnum):
-    """What runs the network outside training; predict's ``auto`` takes an export beside the bundle, else torch."""
+    """Library that runs the network outside training; in predict, ``auto`` prefers an export beside the bundle."""
 
     AUTO = "auto"
     TORCH = "torch"
@@ -45,7 +45,7 @@ class Backend(StrEnum):
 
 
 class ExportFormat(StrEnum):
-    """What an exported network is written as."""
+    """File format of an exported network."""
 
     ONNX = "onnx"
     OPENVINO = "openvino"
@@ -53,7 +53,7 @@ class ExportFormat(StrEnum):
 
 
 class Precision(StrEnum):
-    """What convolutions run in; ``auto`` takes bf16 where it is faster and, for predict, close enough to fp32."""
+    """Number format of convolutions; ``auto`` uses bf16 where it is faster and, in predict, close enough to fp32."""
 
     AUTO = "auto"
     FP32 = "fp32"
@@ -62,7 +62,7 @@ class Precision(StrEnum):
 
 
 class MatmulPrecision(StrEnum):
-    """See ``torch.set_float32_matmul_precision``."""
+    """Precision of float32 matrix products, as in ``torch.set_float32_matmul_precision``."""
 
     HIGHEST = "highest"
     HIGH = "high"
@@ -70,28 +70,28 @@ class MatmulPrecision(StrEnum):
 
 
 class OptimizerName(StrEnum):
-    """Adam (Kingma & Ba 2015) or AdamW, with decoupled weight decay (Loshchilov & Hutter 2019)."""
+    """Optimizer: Adam (Kingma & Ba 2015), or AdamW with decoupled weight decay (Loshchilov & Hutter 2019)."""
 
     ADAM = "adam"
     ADAMW = "adamw"
 
 
 class SelectBy(StrEnum):
-    """What chooses the best epoch on the valid split."""
+    """Figure on the valid split that chooses the best epoch."""
 
     AUROC = "auroc"
     LOSS = "loss"
 
 
 class CalibrationMethod(StrEnum):
-    """The map from raw to calibrated probabilities: one slope, or slope and intercept."""
+    """How raw probabilities are calibrated, per finding: with a slope, or with a slope and an intercept."""
 
     TEMPERATURE = "temperature"
     PLATT = "platt"
 
 
 class MistakeKind(StrEnum):
-    """Which way a decision was wrong."""
+    """Kind of wrong decision."""
 
     BOTH = "both"
     FALSE_POSITIVE = "false-positive"
@@ -99,7 +99,7 @@ class MistakeKind(StrEnum):
 
 
 class Layer(StrEnum):
-    """A dense block of the network; maps have an 8th, a 16th or a 32nd of the image's side in cells."""
+    """A dense block of the network. Its maps have 1/8, 1/16 or 1/32 of the image's side."""
 
     DENSEBLOCK2 = "denseblock2"
     DENSEBLOCK3 = "denseblock3"
@@ -107,7 +107,7 @@ class Layer(StrEnum):
 
 
 class Method(StrEnum):
-    """How a map is made; see docs/explain.md for what each is worth."""
+    """How a heatmap is computed; docs/explain.md compares the methods."""
 
     GRAD_CAM = "grad-cam"
     GRAD_CAM_PLUS_PLUS = "grad-cam++"
@@ -126,7 +126,7 @@ class Policy(StrEnum):
 
 
 class Blank(StrEnum):
-    """What a blank label (not mentioned in the report) becomes."""
+    """What a blank label (finding not mentioned in the report) becomes."""
 
     NEGATIVE = "negative"
     IGNORE = "ignore"

@@ -1,7 +1,7 @@
-"""All settings: command line over ``CXR_*`` environment over a YAML file over defaults.
+"""All settings. The command line overrides ``CXR_*`` variables, which override a YAML file, which overrides defaults.
 
 A setting has one name everywhere: ``train.lr`` in a message, ``train: {lr: ...}`` in YAML and ``CXR_TRAIN__LR`` in
-the environment. Values are checked once, here; after that code reads typed attributes.
+the environment. Values are checked once, here; all other code reads typed attributes.
 """
 
 import difflib
@@ -37,12 +37,13 @@ from cxrtool.findings import UncertaintyPolicy
 ENV_PREFIX = "CXR_"
 Fraction = Annotated[float, Field(ge=0, le=1)]
 MOST_WORKERS = 256
+_SPLITS = "^(train|valid|test)$"
 FINEST_STEP = 1e-4
-"""Of a grid of thresholds; a bundle's own is checked too, so that no stranger's asks for a grid without end."""
+"""Smallest step of a threshold grid; also enforced on bundles, so that none can request a huge grid."""
 
 
 def usable_processors() -> int:
-    """Processors that this process may run on: of a share of a machine, the share."""
+    """Return the number of processors that this process may run on, which may be fewer than the machine has."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
@@ -50,20 +51,21 @@ def usable_processors() -> int:
 
 
 def automatic_workers(processors: int) -> int:
-    """Reading threads for so many processors: 2, for a disk that is slow to answer, to 16.
+    """Return the number of reading threads for this many processors, from 2 to 16.
 
-    What is not decoding holds Python's lock, so that threads beyond a few give nothing.
+    Two threads hide a slow disk even on one processor. More than 16 bring nothing, because everything but the decoding
+    holds Python's global lock.
     """
     return min(max(processors, 2), 16)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is refused before memory is taken.
+    """Upper limits on an input image, checked before memory is allocated for it.
 
     Attributes:
-        megapixels: of an image, by its header; the default is four times a large digital radiograph.
-        file_mib: size of a file in MiB.
+        megapixels: largest size that an image's header may state. The default is four times a large digital radiograph.
+        file_mib: largest file size in MiB.
     """
 
     megapixels: int = 64
@@ -71,12 +73,12 @@ class Limits:
 
     @property
     def pixels(self) -> int:
-        """The largest number of pixels."""
+        """Largest number of pixels of an image."""
         return self.megapixels * 1_000_000
 
     @property
     def file_bytes(self) -> int:
-        """The largest file."""
+        """Largest file size in bytes."""
         return self.file_mib * 2**20
 
 
@@ -90,32 +92,41 @@ class _Section(BaseModel):
 class DataSettings(_Section):
     """Which rows of the sheets are used, and what a blank label means."""
 
-    root: Path | None = Field(default=None, description="folder in CheXpert's layout")
-    views: Views = Field(default=Views.FRONTAL, description="frontal only, or all views")
-    blank: Blank = Field(default=Blank.NEGATIVE, description="what a blank label becomes")
-    max_missing: Fraction = Field(default=0.01, description="share of rows without an image at which work stops")
+    root: Path | None = Field(default=None, description="Data folder in CheXpert's layout.")
+    views: Views = Field(
+        default=Views.FRONTAL, description="Which radiographs to use: frontal views only, or all views."
+    )
+    blank: Blank = Field(
+        default=Blank.NEGATIVE, description="Meaning of a blank label: negative, or ignored in loss and metrics."
+    )
+    max_missing: Fraction = Field(
+        default=0.01, description="Stop if more than this share of the rows has no image file."
+    )
     i_know: bool = Field(
         default=False,
-        description="go on where test data would choose something or a patient is in two splits; it is recorded",
+        description="Continue although test data would be used to choose something, or a patient is in two splits. "
+        "The bundle or report records it.",
     )
     allow_outside: bool = Field(
         default=False,
-        description="links in the data folder may lead out of it; .. and absolute paths in a sheet may not",
+        description="Follow links that lead out of the data folder. Absolute paths and .. in a sheet stay forbidden.",
     )
     cache: bool | None = Field(
-        default=None, description="keep decoded pixels on disk and read those; so it is where a cache_dir is given"
+        default=None, description="Keep decoded pixels on disk and read those. On if a cache folder is given, else off."
     )
-    cache_dir: Path | None = Field(default=None, description="where pixels are kept; DATA/.cxr-cache unless given")
+    cache_dir: Path | None = Field(
+        default=None, description="Folder of the pixel cache. If not given: .cxr-cache in the data folder."
+    )
 
     @property
     def folder(self) -> Path:
         """The data folder.
 
         Raises:
-            RequestError: none is given.
+            RequestError: no data folder is given.
         """
         if self.root is None:
-            raise RequestError("no data is given", "Name the folder with --data.")
+            raise RequestError("no data folder is given", "Name it with --data.")
         return self.root
 
     @property
@@ -125,23 +136,38 @@ class DataSettings(_Section):
 
 
 class TrainSettings(_Section):
-    """The training of one model; the defaults are the seed's."""
+    """How one model is trained. The defaults are those of the original scripts."""
 
-    policy: str = Field(default="u-ignore", description="u-ignore, u-ones or u-zeros, then exceptions by finding")
-    init: str = Field(default="imagenet", description="imagenet, none, or a .safetensors file")
-    epochs: int = Field(default=10, ge=1, le=1000)
-    image_size: int = Field(default=320, ge=32, le=1024, description="pixels, both sides")
-    batch_size: int = Field(default=32, ge=2, le=4096)
-    lr: float = Field(default=1e-4, gt=0, le=1, description="learning rate")
-    optimizer: OptimizerName = OptimizerName.ADAM
-    weight_decay: float = Field(default=0.0, ge=0, le=1)
-    clip_gradients: float = Field(default=0.0, ge=0, description="largest gradient norm; 0 does not clip")
-    pos_weight: bool = Field(default=True, description="weight positives by negatives / positives")
-    pos_weight_clip: float = Field(default=8.0, ge=1, description="largest such weight")
-    augment: bool = Field(default=True, description="small rotations, shifts, zooms and exposure changes")
-    patience: int = Field(default=0, ge=0, description="stop after so many epochs without a better one; 0 never")
-    select_by: SelectBy = Field(default=SelectBy.AUROC, description="what chooses the best epoch on valid")
-    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    policy: str = Field(
+        default="u-ignore",
+        description="What uncertain labels become: u-ignore, u-ones or u-zeros, then exceptions such as Edema=u-ones.",
+    )
+    init: str = Field(
+        default="imagenet", description="Initial weights: imagenet, none (random), or a .safetensors file."
+    )
+    epochs: int = Field(default=10, ge=1, le=1000, description="Number of passes over the training split.")
+    image_size: int = Field(
+        default=320, ge=32, le=1024, description="Width and height in pixels to which images are resized."
+    )
+    batch_size: int = Field(default=32, ge=2, le=4096, description="Images per training step.")
+    lr: float = Field(default=1e-4, gt=0, le=1, description="Learning rate of the optimizer.")
+    optimizer: OptimizerName = Field(default=OptimizerName.ADAM, description="Algorithm that updates the weights.")
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="Weight decay of the optimizer; 0 is none.")
+    clip_gradients: float = Field(default=0.0, ge=0, description="Clip gradients to this norm; 0 does not clip.")
+    pos_weight: bool = Field(
+        default=True, description="Weight the loss of positive labels by negatives / positives of each finding."
+    )
+    pos_weight_clip: float = Field(default=8.0, ge=1, description="Largest weight that --pos-weight may give.")
+    augment: bool = Field(default=True, description="Augment with small rotations, shifts, zooms and exposure changes.")
+    patience: int = Field(
+        default=0, ge=0, description="Stop after this many epochs without improvement; 0 never stops early."
+    )
+    select_by: SelectBy = Field(
+        default=SelectBy.AUROC, description="Figure on the valid split that chooses the best epoch."
+    )
+    seed: int = Field(
+        default=0, ge=0, le=2**32 - 1, description="Random seed for weights, order of images and augmentation."
+    )
 
     @field_validator("policy")
     @classmethod
@@ -153,36 +179,48 @@ class TrainSettings(_Section):
 
     @property
     def uncertainty(self) -> UncertaintyPolicy:
-        """The policy, parsed."""
+        """The parsed policy."""
         return UncertaintyPolicy.parse(self.policy)
 
 
 class RuntimeSettings(_Section):
-    """The machine: these move speed, and results by rounding at most."""
+    """How the machine is used. These settings affect speed, and results only by rounding."""
 
-    device: Device = Device.AUTO
-    backend: Backend = Field(default=Backend.AUTO, description="what runs the network outside training")
-    precision: Precision = Field(
-        default=Precision.AUTO, description="of the network; eval, tune and calibrate stay in fp32 on auto"
+    device: Device = Field(default=Device.AUTO, description="Where the network runs; auto uses a GPU if there is one.")
+    backend: Backend = Field(
+        default=Backend.AUTO,
+        description="Library that runs the network; auto is torch, but in predict an export beside the bundle.",
     )
-    channels_last: bool = True
+    precision: Precision = Field(
+        default=Precision.AUTO,
+        description="Number format of the network; auto is bf16 where it is faster, but fp32 in eval, tune, calibrate.",
+    )
+    channels_last: bool = Field(
+        default=True, description="Store images with channels last, which most processors prefer."
+    )
     workers: int | Literal["auto"] = Field(
         default="auto",
-        description="threads that read and decode ahead, 1 to 256; auto is one for each processor of this process",
+        description="Threads that read and decode images, 1 to 256; auto is one per usable processor, from 2 to 16.",
     )
-    batch_size: int = Field(default=16, ge=1, le=4096, description="images per forward pass outside training")
-    pin_memory: bool = Field(default=True, description="page-locked batches for a GPU")
-    matmul_precision: MatmulPrecision = MatmulPrecision.HIGHEST
-    cudnn_benchmark: bool = False
-    read_timeout: float = Field(default=120.0, gt=0, description="seconds after which a read counts as hung")
-    strict: bool = Field(default=False, description="an image that is warned of counts as not readable")
+    batch_size: int = Field(default=16, ge=1, le=4096, description="Images per forward pass.")
+    pin_memory: bool = Field(
+        default=True, description="Put batches into page-locked memory, from which a GPU copies faster."
+    )
+    matmul_precision: MatmulPrecision = Field(
+        default=MatmulPrecision.HIGHEST, description="Precision of float32 matrix products on a GPU."
+    )
+    cudnn_benchmark: bool = Field(default=False, description="Let cuDNN time its algorithms and use the fastest.")
+    read_timeout: float = Field(default=120.0, gt=0, description="Seconds after which reading an image counts as hung.")
+    strict: bool = Field(default=False, description="Treat an image with a warning as unreadable.")
     max_megapixels: int = Field(
-        default=64, ge=1, le=178, description="larger images are refused by their header; Pillow reads up to 178"
+        default=64, ge=1, le=178, description="Refuse images with more megapixels, judged by their header; 178 at most."
     )
-    max_file_mib: int = Field(default=256, ge=1, le=2048, description="larger image files are refused unread")
+    max_file_mib: int = Field(
+        default=256, ge=1, le=2048, description="Refuse image files larger than this many MiB, without reading them."
+    )
     window: str | None = Field(
         default=None,
-        description="of a DICOM: 2 is the file's second, 600/1200 centre and width; its first unless given",
+        description="DICOM window: 2 for the file's second, or centre/width as 600/1200. If not given: the first.",
     )
 
     @field_validator("workers", mode="plain")
@@ -200,50 +238,62 @@ class RuntimeSettings(_Section):
 
     @property
     def reading_threads(self) -> int:
-        """Threads that read ahead: `workers`, or on ``auto`` those that `usable_processors` allow for."""
+        """Number of threads that read ahead: `workers`, or what ``auto`` resolves to on this machine."""
         return automatic_workers(usable_processors()) if self.workers == "auto" else self.workers
 
     @property
     def limits(self) -> Limits:
-        """What is too large to be read."""
+        """Upper limits on input images."""
         return Limits(self.max_megapixels, self.max_file_mib)
 
     @property
     def for_maps(self) -> "RuntimeSettings":
-        """The same machine for what needs gradients, which only torch has."""
+        """These settings with the torch backend, the only one that computes the gradients that heatmaps need."""
         precision = Precision.AUTO if self.precision is Precision.INT8 else self.precision
         return self.model_copy(update={"backend": Backend.TORCH, "precision": precision})
 
 
 class EvalSettings(_Section):
-    """What eval reports on."""
+    """What is evaluated and reported."""
 
-    split: str = Field(default="test", pattern="^(train|valid|test)$")
-    level: Level = Field(default=Level.STUDY, description="maximum over a study's images, or each image")
-    draws: int = Field(default=1000, ge=1, le=100_000, description="bootstrap draws of patients")
-    draw_seed: int = Field(default=0, ge=0, description="seed of the draws")
-    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="of the intervals")
-    by: str = Field(default="sex,age,projection", description="subgroups: sex, age, projection or columns of the sheet")
+    split: str = Field(default="test", pattern=_SPLITS, description="Split to evaluate: train, valid or test.")
+    level: Level = Field(
+        default=Level.STUDY, description="Score each study by the maximum over its images, or each image by itself."
+    )
+    draws: int = Field(default=1000, ge=1, le=100_000, description="Bootstrap resamples of patients for intervals.")
+    draw_seed: int = Field(default=0, ge=0, description="Random seed of the bootstrap.")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence level of the intervals.")
+    by: str = Field(
+        default="sex,age,projection",
+        description="Subgroups to report, separated by commas: sex, age, projection, or columns of the sheet.",
+    )
     prevalence: float | None = Field(
-        default=None, gt=0, lt=1, description="for predictive values; each finding's own in the split unless given"
+        default=None,
+        gt=0,
+        lt=1,
+        description="Prevalence for predictive values. If not given: that of each finding in the split.",
     )
 
 
 class TuneSettings(_Section):
     """How thresholds are chosen."""
 
-    split: str = Field(default="valid", pattern="^(train|valid|test)$")
-    criterion: Criterion = Criterion.F1
-    target: Fraction | None = Field(default=None, description="wished recall or specificity, for those criteria")
-    minimum: Fraction = 0.05
-    maximum: Fraction = 0.95
-    step: float = Field(default=0.01, ge=FINEST_STEP, le=0.5)
+    split: str = Field(default="valid", pattern=_SPLITS, description="Split on which thresholds are chosen.")
+    criterion: Criterion = Field(
+        default=Criterion.F1, description="Figure to maximise, or to reach where it is recall or specificity."
+    )
+    target: Fraction | None = Field(
+        default=None, description="Recall or specificity to reach, where that is the criterion."
+    )
+    minimum: Fraction = Field(default=0.05, description="Lowest threshold of the grid.")
+    maximum: Fraction = Field(default=0.95, description="Highest threshold of the grid.")
+    step: float = Field(default=0.01, ge=FINEST_STEP, le=0.5, description="Step of the grid.")
 
     @model_validator(mode="after")
     def _target_fits(self) -> "TuneSettings":
         wants = self.criterion in (Criterion.RECALL, Criterion.SPECIFICITY)
         if wants and self.target is None:
-            raise ValueError(f"criterion {self.criterion} needs a target; give --target 0.9, say")
+            raise ValueError(f"criterion {self.criterion} needs a target, such as --target 0.9")
         if not wants and self.target is not None:
             raise ValueError(f"criterion {self.criterion} takes no target; use recall or specificity")
         if self.minimum > self.maximum:
@@ -254,41 +304,54 @@ class TuneSettings(_Section):
 class CalibrateSettings(_Section):
     """How probabilities are calibrated."""
 
-    split: str = Field(default="valid", pattern="^(train|valid|test)$")
+    split: str = Field(default="valid", pattern=_SPLITS, description="Split on which the calibration is fitted.")
     method: CalibrationMethod = Field(
-        default=CalibrationMethod.PLATT, description="one slope per finding, or slope and intercept"
+        default=CalibrationMethod.PLATT,
+        description="What to fit for each finding: temperature is a slope, platt is a slope and an intercept.",
     )
 
 
 class ExplainSettings(_Section):
-    """How maps are drawn."""
+    """How heatmaps are computed and drawn."""
 
-    alpha: Fraction = Field(default=0.45, description="strength of the heatmap over the radiograph")
-    method: Method = Field(default=Method.GRAD_CAM, description="how the map is made")
+    alpha: Fraction = Field(default=0.45, description="Opacity of the heatmap over the radiograph.")
+    method: Method = Field(default=Method.GRAD_CAM, description="Method that computes the heatmap.")
     smooth: float = Field(
-        default=0.08, ge=0, le=0.5, description="width of a Gaussian over the map, a share of its side"
+        default=0.08,
+        ge=0,
+        le=0.5,
+        description="Standard deviation of the Gaussian that smooths the map, as a share of its side.",
     )
     layer: Layer | None = Field(
-        default=None, description="dense block of a CAM; unless given, the deepest with six cells a side"
+        default=None,
+        description="Dense block that a CAM method reads. If not given: the deepest with at least 6 x 6 cells.",
     )
-    flip: bool = Field(default=True, description="average with the map of the mirrored image, at twice the cost")
-    scales: str = Field(default="1", pattern=r"^\d+(\.\d+)?(,\d+(\.\d+)?)*$", description="average over these sizes")
-    stretch: bool = Field(default=False, description="raise each map's peak to 1 instead of the probability")
-    contour: bool = Field(default=False, description="draw a line at half the peak instead of colours")
+    flip: bool = Field(default=True, description="Average with the map of the mirrored image, at twice the cost.")
+    scales: str = Field(
+        default="1",
+        pattern=r"^\d+(\.\d+)?(,\d+(\.\d+)?)*$",
+        description="Average over the image at these relative sizes, separated by commas.",
+    )
+    stretch: bool = Field(default=False, description="Scale each map to a peak of 1 instead of the probability.")
+    contour: bool = Field(default=False, description="Draw a contour at half the peak instead of colours.")
 
 
 class LocalizeSettings(_Section):
-    """How maps are measured against the truth."""
+    """How heatmaps are compared with the true regions."""
 
-    split: str = Field(default="test", pattern="^(train|valid|test)$")
+    split: str = Field(default="test", pattern=_SPLITS, description="Split to evaluate: train, valid or test.")
     methods: str = Field(
         default=f"{Method.GRAD_CAM},{Method.LAYER_CAM}",
-        description="methods separated by commas; layer-cam@denseblock2 names a layer",
+        description="Methods to compare, separated by commas; layer-cam@denseblock2 also names the layer.",
     )
-    otsu: bool = Field(default=False, description="cut maps by Otsu's threshold instead of one chosen on valid")
-    positives_only: bool = Field(default=False, description="only images that the model calls positive")
-    limit: int = Field(default=0, ge=0, description="at most so many images; 0 takes all")
-    faithfulness: int = Field(default=0, ge=0, description="image and finding pairs for sanity, insertion, deletion")
+    otsu: bool = Field(default=False, description="Cut maps at Otsu's threshold instead of one chosen on valid.")
+    positives_only: bool = Field(default=False, description="Use only images that the model calls positive.")
+    limit: int = Field(default=0, ge=0, description="Use at most this many images; 0 uses all.")
+    faithfulness: int = Field(
+        default=0,
+        ge=0,
+        description="Image and finding pairs for the sanity check, insertion and deletion; 0 skips them.",
+    )
 
 
 class Settings(_Section):
@@ -296,8 +359,11 @@ class Settings(_Section):
 
     model_config = ConfigDict(protected_namespaces=())
 
-    model: Path | None = Field(default=None, description="run folder or bundle file")
-    runs: Path = Field(default=Path("runs"), description="where runs are written and looked for")
+    model: Path | None = Field(
+        default=None,
+        description="Run folder or bundle file. If not given: the newest run in the runs folder.",
+    )
+    runs: Path = Field(default=Path("runs"), description="Folder in which runs are written and looked up.")
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
     runtime: RuntimeSettings = RuntimeSettings()
@@ -309,46 +375,46 @@ class Settings(_Section):
 
 
 class _Environment(Settings, BaseSettings):
-    """The settings as pydantic-settings' own source of ``CXR_*`` variables reads them."""
+    """The settings as pydantic-settings reads them from ``CXR_*`` variables."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__")
 
 
 @dataclass(frozen=True)
 class ResolvedSettings:
-    """Checked settings and where each came from.
+    """Checked settings and the source of each.
 
     Attributes:
         settings: the values.
-        sources: by dotted key: ``command line``, ``environment CXR_...``, the YAML file or ``default``.
+        sources: by dotted key, one of ``command line``, ``environment CXR_...``, the YAML file or ``default``.
     """
 
     settings: Settings
     sources: Mapping[str, str]
 
     def to_dict(self) -> dict[str, object]:
-        """Nested plain values, ready for YAML and JSON."""
+        """Return nested plain values, ready for YAML and JSON."""
         return self.settings.model_dump(mode="json")
 
     def to_yaml(self) -> str:
-        """The values as a YAML file that ``--config`` reads back."""
+        """Return the values as YAML that ``--config`` reads back."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
     def changed(self, source: str, **values: object) -> "ResolvedSettings":
-        """The same settings but for some, checked again.
+        """Return a checked copy with some values changed.
 
         Args:
             source: where the new values come from, as `rows` shows it.
-            values: by dotted key, as ``**{"train.seed": 1}``.
+            values: new values by dotted key, as ``**{"train.seed": 1}``.
 
         Raises:
-            RequestError: as `load_settings`.
+            RequestError: as for `load_settings`.
         """
         merged = load_settings({key: value for key, value, _ in self.rows()} | values, environ={})
         return ResolvedSettings(merged.settings, {**self.sources, **dict.fromkeys(values, source)})
 
     def rows(self) -> list[tuple[str, object, str]]:
-        """(key, value, source) of every setting."""
+        """Return (key, value, source) of every setting."""
         return [(key, value, self.sources.get(key, "default")) for key, value in _flatten(self.to_dict())]
 
 
@@ -360,12 +426,12 @@ def load_settings(
     """Merge command line, environment, file and defaults, and check the result.
 
     Args:
-        overrides: from the command line, by dotted key (``train.lr``); None values are not given.
+        overrides: values from the command line by dotted key (``train.lr``). None means not given.
         config: a YAML file.
-        environ: the process's environment unless given.
+        environ: environment variables; those of the process if None.
 
     Raises:
-        RequestError: an unknown key, a wrong type or a value out of range, with its path and what is allowed.
+        RequestError: a key is unknown, or a value has the wrong type or is out of range.
     """
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     layers = [
@@ -382,21 +448,23 @@ def load_settings(
     try:
         return ResolvedSettings(Settings(**_nest(values)), sources)
     except ValidationError as error:
-        raise _explain_refusal(error, sources) from None
+        raise _request_error(error, sources) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RequestError(f"cannot read settings {path}: {error.strerror}", "Check --config.") from None
+        raise RequestError(f"cannot read settings file {path}: {error.strerror}", "Check --config.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         detail = " ".join(str(error).split())
-        raise RequestError(f"settings {path} are not YAML: {detail}", "Mend that line.") from None
+        raise RequestError(f"settings file {path} is not valid YAML: {detail}", "Fix that line.") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise RequestError(f"settings {path} hold no keys", "Write them as 'train: {epochs: 3}'.")
+        raise RequestError(
+            f"settings file {path} is not a mapping of keys to values", "Write it as 'train: {epochs: 3}'."
+        )
     return content
 
 
@@ -405,14 +473,14 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     for name in environ:
         if name.startswith(ENV_PREFIX) and name[len(ENV_PREFIX) :].split("__")[0] not in top:
             near = difflib.get_close_matches(name, [_variable(key) for key in _known_keys()], n=1)
-            hint = f"Did you mean {near[0]}?" if near else "See `cxr config` for all names."
-            raise RequestError(f"environment variable {name} is no setting", hint)
+            hint = f"Did you mean {near[0]}?" if near else "`cxr config` lists all names."
+            raise RequestError(f"environment variable {name} names no setting", hint)
     source = EnvSettingsSource(_Environment)
     source.env_vars = {name.lower(): value for name, value in environ.items()}
     try:
         return source()
     except SettingsError as error:
-        raise RequestError(str(error), "Name one setting a variable, as CXR_TRAIN__EPOCHS=3.") from None
+        raise RequestError(str(error), "Set one value per variable, as CXR_TRAIN__EPOCHS=3.") from None
 
 
 def _variable(key: str) -> str:
@@ -443,7 +511,7 @@ def _nest(values: Mapping[str, object]) -> dict[str, Any]:
     return tree
 
 
-def _explain_refusal(error: ValidationError, sources: Mapping[str, str]) -> RequestError:
+def _request_error(error: ValidationError, sources: Mapping[str, str]) -> RequestError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     name = key if key.isprintable() else repr(key)

@@ -12,7 +12,7 @@ from cxrtool.benchmarks.plain import plain_manifest, plain_network, plain_predic
 from cxrtool.data.labels import encode_labels
 from cxrtool.data.manifest import load_manifest
 from cxrtool.findings import EVALUATION_POLICY, FINDINGS
-from cxrtool.model.bundle import load_bundle
+from cxrtool.model.bundle import open_bundle
 from cxrtool.predict.classifier import Classifier
 from tests_support import EXACT
 
@@ -26,8 +26,8 @@ def test_ratios_are_of_the_same_turn() -> None:
 def test_the_plain_way_comes_to_the_same_probabilities(run_folder: Path, phantoms: Path) -> None:
     """Another resize and another network class: within what an antialiased resize of RGB differs by."""
     images = sorted((phantoms / "test").rglob("*frontal.jpg"))[:6]
-    network, header = load_bundle(run_folder / "model.safetensors")
-    plain = plain_predict(plain_network(network), images, header.image_preprocessing.image_size)
+    bundle = open_bundle(run_folder / "model.safetensors")
+    plain = plain_predict(plain_network(bundle.network), images, bundle.header.image_preprocessing.image_size)
     ours = Classifier.load(run_folder, settings=EXACT).predict_many(images)
     found = np.array([[one.probability for one in result.findings] for result in ours])
     assert np.abs(found - plain).max() < 0.02

@@ -12,7 +12,7 @@ from PIL import Image
 
 from conftest import Call
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import change_header, load_bundle, read_header, save_bundle
+from cxrtool.model.bundle import change_header, open_bundle, read_header, save_bundle
 from cxrtool.predict.classifier import Classifier
 
 
@@ -118,7 +118,7 @@ def test_calibration_changes_probabilities_and_neither_ranks_nor_decisions(
 def test_a_threshold_at_the_probability_stays_positive_when_calibrated(call: Call, phantoms: Path, run: Path) -> None:
     image = next((phantoms / "test").rglob("*frontal.jpg"))
     probabilities = Classifier.load(run).predict(image).probabilities
-    change_header(run / "model.safetensors", thresholds=dict(probabilities))
+    change_header(open_bundle(run / "model.safetensors"), thresholds=dict(probabilities))
     assert len(Classifier.load(run).predict(image).positives) == 5
     call("calibrate", "--data", phantoms, "--model", run)
     assert len(Classifier.load(run).predict(image).positives) == 5
@@ -126,7 +126,8 @@ def test_a_threshold_at_the_probability_stays_positive_when_calibrated(call: Cal
 
 def test_compare_two_tables_and_two_models(call: Call, phantoms: Path, run: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(run, tmp_path / "other"))
-    network, header = load_bundle(run / "model.safetensors")
+    bundle = open_bundle(run / "model.safetensors")
+    network, header = bundle.network, bundle.header
     network.classifier.weight.data *= -1  # not last.safetensors, which is the same model if the last epoch is the best
     save_bundle(other / "model.safetensors", network.state_dict(), header)
     for folder in (run, other):
@@ -153,7 +154,7 @@ def test_compare_two_tables_and_two_models(call: Call, phantoms: Path, run: Path
         (["compare", "RUN", "nowhere.csv"], "nowhere.csv"),
         (["compare", "--train", "--data", "DATA"], "--out"),
         (["compare", "--train", "--data", "DATA", "--out", "x", "--policies", "u-ones"], "fewer than two"),
-        (["compare", "--train", "RUN", "--data", "DATA", "--out", "x"], "trains its own"),
+        (["compare", "--train", "RUN", "--data", "DATA", "--out", "x"], "cannot be combined with models"),
     ],
 )
 def test_wrong_comparisons_are_refused(
@@ -193,7 +194,7 @@ def test_compare_train_trains_what_is_missing_and_prints_the_seeds_table(
 def test_errors_lists_the_mistakes_and_draws_them(call: Call, phantoms: Path, run: Path) -> None:
     # Mistakes of both kinds, however the training ended.
     thresholds = {finding: float(place % 2) for place, finding in enumerate(FINDINGS)}
-    change_header(run / "model.safetensors", thresholds=thresholds)
+    change_header(open_bundle(run / "model.safetensors"), thresholds=thresholds)
     document = call("errors", "--data", phantoms, "--model", run, "--top", 2, "--json").json
     rows = list(csv.DictReader((run / "errors_test" / "mistakes.csv").open()))
     assert len(rows) == len(document["mistakes"])

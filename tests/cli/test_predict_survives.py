@@ -65,7 +65,7 @@ def test_a_stopped_table_is_resumed_to_the_same_bytes(
         file.write("half a ro")
     done = call("predict", many, "--model", run_folder, "--csv", "out.csv", "--resume-csv")
     assert done.code == 1
-    assert int(done.stderr.split(" rows were there")[0].split()[-1]) > 0
+    assert int(done.stderr.split("continuing after ")[1].split()[0]) > 0
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert not list(tmp_path.glob(".out.csv*"))
 
@@ -99,7 +99,7 @@ def test_another_model_setting_or_input_is_refused(call: Call, run_folder: Path,
     assert done.code == 2
     assert "row 1 of the stopped table" in done.stderr
     done = call("predict", many, *resume)
-    assert "32 rows were there" in done.stderr
+    assert "continuing after 32 rows" in done.stderr
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert call("predict", many, "--model", run_folder, "--resume-csv").code == 2
 
@@ -161,8 +161,8 @@ def test_warnings_travel_and_strict_makes_rows_of_them(
     assert [one["code"] for one in done.json["predictions"][0]["warnings"]] == ["inverted"]
     (row,) = csv.DictReader((tmp_path / "out.csv").open())
     assert row["warnings"] == "inverted"
-    assert "beware, inverted" in call("predict", "negative.png", "--model", run_folder).stdout
-    assert "beware, inverted" in call("explain", "negative.png", "--model", run_folder).stdout
+    assert "warning, inverted" in call("predict", "negative.png", "--model", run_folder).stdout
+    assert "warning, inverted" in call("explain", "negative.png", "--model", run_folder).stdout
     done = call("predict", "negative.png", "--model", run_folder, "--strict", "--json")
     assert done.code == 1
     assert "inverted" in done.json["predictions"][0]["error"]

@@ -19,7 +19,7 @@ from PIL import Image
 import cxrtool.data.cache_files as cache_files
 from cxrtool.data.batches import manifest_batches, split_batches
 from cxrtool.data.cache import CACHE_NAME, CacheResult, caches_folder, open_cache, remove_caches
-from cxrtool.data.dataset import load_usable
+from cxrtool.data.dataset import Dataset
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.data.radiograph import Reading
 from cxrtool.errors import CxrError, ImageError, InterruptedWorkError, RequestError
@@ -37,11 +37,11 @@ def data(phantoms: Path, tmp_path: Path) -> Path:
 
 def opened(data: Path, size: int = SIZE, split: str = "valid", **more: Any) -> CacheResult:
     settings = DataSettings(root=data, **more)
-    return open_cache(load_usable(settings, split), settings, Reading(Preprocessing(size), 8))
+    return open_cache(Dataset(settings).usable(split), settings, Reading(Preprocessing(size), 8))
 
 
 def images(data: Path, split: str = "valid") -> list[Path]:
-    manifest = load_usable(DataSettings(root=data), split)
+    manifest = Dataset(DataSettings(root=data)).usable(split)
     return [manifest.file(row) for row in range(len(manifest))]
 
 
@@ -69,7 +69,7 @@ def test_pixels_are_those_of_the_files_to_the_bit(data: Path) -> None:
 
 
 def test_batches_are_the_same_with_and_without_and_need_no_file(data: Path) -> None:
-    manifest = load_usable(DataSettings(root=data), "valid")
+    manifest = Dataset(DataSettings(root=data)).usable("valid")
     groups = split_batches(np.arange(len(manifest), dtype=np.int64)[::-1].copy(), 4)
     reading = Reading(Preprocessing(SIZE), 4, workers=3)
     without = list(manifest_batches(manifest, groups, reading))
@@ -201,7 +201,7 @@ def test_a_flipped_byte_is_found_when_read_reported_once_and_repaired(
     cache = opened(data, split="train").cache
     flip(next(cache.folder.glob("pixels-*.npy")), 128 + SIZE * SIZE + 5)  # row 1 is not among those compared
     cache = opened(data, split="train").cache
-    manifest = load_usable(DataSettings(root=data), "train")
+    manifest = Dataset(DataSettings(root=data)).usable("train")
     (batch,) = manifest_batches(manifest, [np.array([0, 1, 2])], Reading(Preprocessing(SIZE), 8), cache=cache)
     for row in range(3):
         assert np.array_equal(batch.pixels[row, 0], plain(manifest.file(row)))
@@ -220,7 +220,7 @@ def test_an_unreadable_image_is_treated_as_without_a_cache(data: Path) -> None:
     assert len(result.unreadable) == 1
     assert str(bad) in result.unreadable[0]
     assert result.cache.not_held.tolist() == [2]
-    manifest = load_usable(DataSettings(root=data), "valid")
+    manifest = Dataset(DataSettings(root=data)).usable("valid")
     told = []
     for cache in (None, result.cache):
         with pytest.raises(ImageError) as caught:
@@ -313,7 +313,7 @@ import cxrtool.data.cache_files as cache_files
 from cxrtool.data.batches import Reading
 from cxrtool.data.cache import open_cache
 from cxrtool.data.preprocessing import Preprocessing
-from cxrtool.data.dataset import load_usable
+from cxrtool.data.dataset import Dataset
 from cxrtool.settings import DataSettings
 
 plain_read = cache_files.read_pixels
@@ -325,7 +325,7 @@ cache_files.read_pixels = read
 settings = DataSettings(root=Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
-result = open_cache(load_usable(settings, "train"), settings, Reading(Preprocessing(48), 8))
+result = open_cache(Dataset(settings).usable("train"), settings, Reading(Preprocessing(48), 8))
 print(result.state, flush=True)
 """
 
@@ -399,7 +399,7 @@ def test_a_waiting_process_can_be_stopped_and_removing_is_refused(
     asked = threading.Event()
     with pytest.raises(InterruptedWorkError) as caught:
         open_cache(
-            load_usable(settings, "train"),
+            Dataset(settings).usable("train"),
             settings,
             Reading(Preprocessing(SIZE), 8),
             stop=lambda: signal.SIGTERM if asked.is_set() else asked.set(),
@@ -414,7 +414,7 @@ def test_stopping_a_build_keeps_nothing(data: Path) -> None:
     settings, steps = DataSettings(root=data), iter(range(100))
     with pytest.raises(InterruptedWorkError) as caught:
         open_cache(
-            load_usable(settings, "train"),
+            Dataset(settings).usable("train"),
             settings,
             Reading(Preprocessing(SIZE), 8),
             stop=lambda: signal.SIGINT if next(steps) == 5 else None,
@@ -425,7 +425,7 @@ def test_stopping_a_build_keeps_nothing(data: Path) -> None:
 
 def test_progress_ends_at_the_last_image(data: Path) -> None:
     settings, shown = DataSettings(root=data), list[Progress]()
-    open_cache(load_usable(settings, "valid"), settings, Reading(Preprocessing(SIZE), 8), shown.append)
+    open_cache(Dataset(settings).usable("valid"), settings, Reading(Preprocessing(SIZE), 8), shown.append)
     assert (shown[-1].done, shown[-1].total) == (len(images(data)), len(images(data)))
     assert shown[-1].detail.endswith("images/s")
 

@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 
 from cxrtool.data.checks import check_data
+from cxrtool.data.dataset import Dataset
 from cxrtool.findings import FINDINGS
+from cxrtool.settings import DataSettings
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def first_row(sheet: Path) -> list[str]:
 
 
 def test_a_good_data_set_has_no_error(phantoms: Path) -> None:
-    report = check_data(phantoms, full=True)
+    report = check_data(Dataset(DataSettings(root=phantoms)), full=True)
     assert report.errors == ()
     assert set(report.splits) == {"train", "valid", "test"}
     train = report.splits["train"]
@@ -45,7 +47,7 @@ def test_shared_patients_shared_bytes_and_contradicting_labels_are_errors(data: 
     source = data / row[0].partition("/")[2]
     target = data / first_row(data / "test.csv")[0].partition("/")[2]
     shutil.copy(source, target)
-    told = "\n".join(check_data(data, full=True).errors)
+    told = "\n".join(check_data(Dataset(DataSettings(root=data)), full=True).errors)
     assert "1 patients are in train and in valid (patient00001)" in told
     assert "two different labels" in told
     assert "same bytes in train and test" in told
@@ -53,7 +55,7 @@ def test_shared_patients_shared_bytes_and_contradicting_labels_are_errors(data: 
 
 def test_a_path_twice_is_an_error(data: Path) -> None:
     append(data / "test.csv", ",".join(first_row(data / "test.csv")))
-    assert "there twice" in check_data(data).errors[0]
+    assert "there twice" in check_data(Dataset(DataSettings(root=data))).errors[0]
 
 
 def test_missing_and_unreadable_images_are_named(data: Path) -> None:
@@ -61,7 +63,7 @@ def test_missing_and_unreadable_images_are_named(data: Path) -> None:
     images[0].unlink()
     images[1].write_bytes(images[1].read_bytes()[:-100])
     images[2].write_text("no image")
-    report = check_data(data, full=True)
+    report = check_data(Dataset(DataSettings(root=data)), full=True)
     train = report.splits["train"]
     assert train.missing == 1
     assert str(images[0].relative_to(data)) in train.missing_examples[0]
@@ -75,11 +77,11 @@ def test_a_finding_blank_everywhere_is_a_warning(data: Path) -> None:
     for line in lines[1:]:
         line[lines[0].index("Edema")] = ""
     (data / "valid.csv").write_text("\n".join(map(",".join, lines)) + "\n")
-    assert "valid.csv: Edema is blank in every row" in check_data(data).warnings
+    assert "valid.csv: Edema is blank in every row" in check_data(Dataset(DataSettings(root=data))).warnings
 
 
 def test_the_real_sample(nih: Path) -> None:
-    report = check_data(nih, full=True)
+    report = check_data(Dataset(DataSettings(root=nih)), full=True)
     assert report.errors == ()
     assert [report.splits[split].rows for split in ("train", "valid", "test")] == [259, 85, 83]
     assert report.splits["train"].labels["Atelectasis"].positive == 45

@@ -11,13 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bad_inputs import HEADER, sheet
-from cxrtool.data.dataset import (
-    load_usable,
-    missing_images,
-    refuse_shared_patients,
-    shared_patients,
-    sheet_column,
-)
+from cxrtool.data.dataset import Dataset, missing_images
 from cxrtool.data.manifest import load_manifest
 from cxrtool.errors import RequestError, SheetError
 from cxrtool.settings import DataSettings
@@ -50,17 +44,17 @@ def test_rows_without_an_image_are_left_out_up_to_the_allowed_share(
     whole = load_manifest(data, "valid")
     whole.file(1).unlink()
     allowed = 1 / len(whole)
-    usable = load_usable(DataSettings(root=data, max_missing=allowed), "valid")
+    usable = Dataset(DataSettings(root=data, max_missing=allowed)).usable("valid")
     assert usable.paths.tolist() == [path for row, path in enumerate(whole.paths) if row != 1]
     assert str(whole.paths[1]) in caplog.text
     with pytest.raises(RequestError, match=f"1 of {len(whole)} rows of valid.csv"):
-        load_usable(DataSettings(root=data, max_missing=0.9 * allowed), "valid")
+        Dataset(DataSettings(root=data, max_missing=0.9 * allowed)).usable("valid")
 
 
 def test_a_split_without_a_row_of_the_view_is_refused(tmp_path: Path) -> None:
     sheet(tmp_path, f"{HEADER}\na/b.jpg,,,Lateral,,0,0,0,0,0\n")
     with pytest.raises(RequestError, match="no frontal image"):
-        load_usable(DataSettings(root=tmp_path), "train")
+        Dataset(DataSettings(root=tmp_path)).usable("train")
 
 
 @given(st.lists(st.sets(st.integers(1, 9), min_size=1), min_size=3, max_size=3))
@@ -77,22 +71,23 @@ def test_shared_patients_are_those_in_two_sheets(
         for (i, first), (j, second) in combinations(enumerate(names), 2)
         if patients[i] & patients[j]
     }
-    found = shared_patients([load_manifest(root, name) for name in names])
+    data = Dataset(DataSettings(root=root))
+    found = data.shared_patients()
     assert len(found) == len(shared)
     for sentence, ((first, second), both) in zip(found, shared.items(), strict=True):
         assert sentence.startswith(f"{len(both)} patients are in {first} and in {second} (patient{min(both)}")
-    data = DataSettings(root=root)
     if shared:
         with pytest.raises(RequestError, match="patients are in"):
-            refuse_shared_patients(data)
+            data.refuse_shared_patients()
     else:
-        refuse_shared_patients(data)
-    refuse_shared_patients(DataSettings(root=root, i_know=True))
+        data.refuse_shared_patients()
+    Dataset(DataSettings(root=root, i_know=True)).refuse_shared_patients()
 
 
-def test_a_column_of_the_sheet_follows_the_rows_of_the_manifest(tmp_path: Path) -> None:
+def test_a_further_column_follows_the_rows(tmp_path: Path) -> None:
     rows = [f"a/{n}.jpg,{'MF'[n % 2]},{n},Frontal,,0,0,0,0,0" for n in range(6)]
-    manifest = load_manifest(sheet(tmp_path, "\n".join([HEADER, *rows])), "train")
-    assert sheet_column(manifest.select(np.array([4, 1])), "Age").tolist() == ["4", "1"]
+    sheet(tmp_path, "\n".join([HEADER, *rows]))
+    manifest = Dataset(DataSettings(root=tmp_path), ("train",), {"train": ("Age",)}).manifest("train")
+    assert manifest.select(np.array([4, 1])).columns["Age"].tolist() == ["4", "1"]
     with pytest.raises(SheetError, match="Hospital"):
-        sheet_column(manifest, "Hospital")
+        Dataset(DataSettings(root=tmp_path), ("train",), {"train": ("Hospital",)}).manifest("train")

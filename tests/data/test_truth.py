@@ -76,5 +76,5 @@ def test_files_of_another_kind_are_refused(tmp_path: Path, name: str, text: str,
 def test_no_truth_or_two_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="there is no folder"):
         load_truth(tmp_path)
-    with pytest.raises(RequestError, match="exclude"):
+    with pytest.raises(RequestError, match="cannot be combined"):
         load_truth(tmp_path, tmp_path, tmp_path)

@@ -26,13 +26,13 @@ from cxrtool.engines import open as opening
 from cxrtool.engines import runtimes
 from cxrtool.engines.device import sigmoid
 from cxrtool.engines.engine import Engine
-from cxrtool.engines.export import ExportSettings, export_model
+from cxrtool.engines.export import ExportSettings, export_model, with_export
 from cxrtool.engines.export_record import Export, can_run, export_name, read_export
 from cxrtool.engines.open import open_engine
 from cxrtool.engines.runtimes import has_bf16
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import load_bundle, read_header, save_bundle
+from cxrtool.model.bundle import open_bundle, read_header, save_bundle
 from cxrtool.phantoms.check_images import check_images
 from cxrtool.settings import RuntimeSettings
 
@@ -59,9 +59,9 @@ def exported(run_folder: Path, phantoms: Path, tmp_path_factory: pytest.TempPath
             if not model.exists():
                 model.parent.mkdir()
                 images = phantoms / "train" if precision is Precision.INT8 else None
-                bundle = run_folder / "model.safetensors"
+                bundle = open_bundle(run_folder / "model.safetensors")
                 export_model(bundle, ExportSettings(kind, precision, images, model.parent / "export"))
-                shutil.copy(bundle, model)
+                shutil.copy(bundle.path, model)
             found = read_export(model.parent / "export" / export_name(kind, precision))
             assert found is not None
             return found
@@ -93,7 +93,7 @@ def torchvision_logits(model: Path, pixels: NDArray[np.uint8]) -> NDArray[np.flo
     """By torchvision's network, with the normalisation written out."""
     from torchvision.models import densenet121
 
-    weights = load_bundle(model)[0].state_dict()
+    weights = open_bundle(model).network.state_dict()
     network = densenet121(weights=None, num_classes=5).eval()
     network.load_state_dict(weights)
     grey = torch.from_numpy(pixels).float().repeat(1, 3, 1, 1) / 255
@@ -106,8 +106,8 @@ def torchvision_logits(model: Path, pixels: NDArray[np.uint8]) -> NDArray[np.flo
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_backends_agree_with_torchvision_at_every_batch_size(backend: Backend, model_with: Callable[..., Path]) -> None:
     model = model_with((BACKENDS[backend], Precision.FP32))
-    network, header = load_bundle(model)
-    engine = open_engine(model, network, header, using(backend), reported=True)
+    bundle = open_bundle(model)
+    engine = open_engine(bundle, using(backend), reported=True)
     assert (engine.how.backend, engine.how.precision) == (backend.value, "fp32")
     for count in (1, 3, 16):
         pixels = some_pixels(count)
@@ -172,10 +172,10 @@ def test_an_onnx_file_tells_nothing_of_the_machine_that_wrote_it(exported: Expor
 
 def test_int8_is_near_and_says_how_near(model_with: Callable[..., Path]) -> None:
     model = model_with((OPENVINO, Precision.INT8))
-    network, header = load_bundle(model)
-    engine = open_engine(model, network, header, using(Backend.OPENVINO, Precision.INT8), reported=True)
+    bundle = open_bundle(model)
+    engine = open_engine(bundle, using(Backend.OPENVINO, Precision.INT8), reported=True)
     assert (engine.how.backend, engine.how.precision) == ("openvino", "int8")
-    pixels = check_images(header.image_preprocessing)
+    pixels = check_images(bundle.header.image_preprocessing)
     difference = np.abs(sigmoid(engine.logits(pixels)) - sigmoid(torchvision_logits(model, pixels))).max()
     export = read_export(model.parent / "export" / "openvino-int8.xml")
     assert export is not None
@@ -187,9 +187,9 @@ def test_int8_is_near_and_says_how_near(model_with: Callable[..., Path]) -> None
 
 
 def changed_weights(model: Path) -> None:
-    network, header = load_bundle(model)
-    network.classifier.bias.data += 1
-    save_bundle(model, network.state_dict(), header)
+    bundle = open_bundle(model)
+    bundle.network.classifier.bias.data += 1
+    save_bundle(model, bundle.network.state_dict(), bundle.header)
 
 
 def test_a_stale_export_is_made_again_and_a_line_says_so(
@@ -228,10 +228,10 @@ def test_auto_takes_an_export_that_fits_and_never_int8_nor_for_figures(
     monkeypatch.setattr(opening, "bf16_pays", lambda _device: False)
     monkeypatch.setattr(opening, "CLOSE_ENOUGH", 1.0)  # how far bf16 moves this model depends on the processor
     model = model_with((OPENVINO, Precision.INT8))
-    network, header = load_bundle(model)
+    bundle = open_bundle(model)
 
     def chosen(reported: bool = False, precision: Precision = Precision.AUTO) -> tuple[str, str]:
-        how = open_engine(model, network, header, using(Backend.AUTO, precision), reported).how
+        how = open_engine(bundle, using(Backend.AUTO, precision), reported).how
         return how.backend, how.precision
 
     assert chosen() == ("torch", "fp32")
@@ -262,8 +262,8 @@ def test_a_flipped_byte_is_noticed(model_with: Callable[..., Path], monkeypatch:
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
     assert read_export(weights.with_suffix(".xml")) is None
-    network, header = load_bundle(model)
-    assert open_engine(model, network, header, using(Backend.AUTO), reported=False).how.backend == "torch"
+    bundle = open_bundle(model)
+    assert open_engine(bundle, using(Backend.AUTO), reported=False).how.backend == "torch"
 
 
 def test_predicting_with_openvino_reports_nothing(
@@ -287,8 +287,8 @@ sys.exit("openvino_telemetry" in sys.modules)
 
 def test_threads_share_an_engine(model_with: Callable[..., Path]) -> None:
     model = model_with((OPENVINO, Precision.FP32))
-    network, header = load_bundle(model)
-    engine = open_engine(model, network, header, using(Backend.OPENVINO, Precision.FP32), reported=False)
+    bundle = open_bundle(model)
+    engine = open_engine(bundle, using(Backend.OPENVINO, Precision.FP32), reported=False)
     batches = [some_pixels(count) for count in (1, 2, 3, 5) * 4]
     alone = [engine.logits(batch) for batch in batches]
     with ThreadPoolExecutor(4) as pool:
@@ -362,11 +362,11 @@ def test_bf16_runs_where_openvino_has_it_and_is_refused_elsewhere(
     model_with: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_with((OPENVINO, Precision.FP32))
-    network, header = load_bundle(model)
+    bundle = open_bundle(model)
     pixels = some_pixels(3)
 
     def opened(precision: Precision) -> Engine:
-        return open_engine(model, network, header, using(Backend.OPENVINO, precision), reported=True)
+        return open_engine(bundle, using(Backend.OPENVINO, precision), reported=True)
 
     if has_bf16(Backend.OPENVINO):
         engine = opened(Precision.BF16)
@@ -400,7 +400,7 @@ def test_a_file_that_disagrees_is_not_left_behind(
 
     monkeypatch.setattr(exporting.ExportGraph, "forward", turned)
     with pytest.raises(CxrError, match=r"openvino-fp32.xml disagrees with torch by 0\.\d+ in probability"):
-        export_model(run_folder / "model.safetensors", ExportSettings(OPENVINO, out=tmp_path / "out"))
+        export_model(open_bundle(run_folder / "model.safetensors"), ExportSettings(OPENVINO, out=tmp_path / "out"))
     assert not list(tmp_path.iterdir())
 
 
@@ -411,9 +411,9 @@ def test_where_nothing_can_be_written_the_export_is_temporary(
     model = tmp_path / "model.safetensors"
     shutil.copy(run_folder / "model.safetensors", model)
     (tmp_path / "export").write_text("a file where the folder should be")
-    network, header = load_bundle(model)
-    with caplog.at_level(logging.INFO):
-        engine = open_engine(model, network, header, using(Backend.OPENVINO, Precision.FP32), reported=False)
+    settings = using(Backend.OPENVINO, Precision.FP32)
+    with caplog.at_level(logging.INFO), with_export(open_bundle(model), settings) as bundle:
+        engine = open_engine(bundle, settings, reported=False)
     assert "this run uses a temporary one" in caplog.text
     np.testing.assert_allclose(engine.logits(some_pixels(2)), torchvision_logits(model, some_pixels(2)), atol=1e-3)
     assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "export"}

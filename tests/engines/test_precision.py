@@ -11,7 +11,7 @@ from cxrtool.engines import open as engines
 from cxrtool.engines import precision
 from cxrtool.engines.device import sigmoid
 from cxrtool.engines.open import open_engine
-from cxrtool.model.bundle import load_bundle
+from cxrtool.model.bundle import open_bundle
 from cxrtool.phantoms.check_images import check_images
 from cxrtool.settings import RuntimeSettings
 
@@ -56,7 +56,8 @@ def test_auto_takes_bf16_for_predict_where_probabilities_hardly_move(
 ) -> None:
     fast_bf16(monkeypatch)
     path = run_folder / "model.safetensors"
-    network, header = load_bundle(path)
+    bundle = open_bundle(path)
+    network, header = bundle.network, bundle.header
     network.classifier.weight.data /= 10  # so that the roundings of the features hardly count, on any processor
     pixels = check_images(header.image_preprocessing)
     with torch.inference_mode():
@@ -65,7 +66,7 @@ def test_auto_takes_bf16_for_predict_where_probabilities_hardly_move(
             moved = torch.sigmoid(network(torch.from_numpy(pixels)).float()).numpy()
     truly = float(np.abs(exact - moved).max())
     assert 0 < truly < precision.CLOSE_ENOUGH
-    engine = open_engine(path, network, header, CPU, reported=False)
+    engine = open_engine(bundle, CPU, reported=False)
     assert engine.how.precision == "bf16"
     (kept,) = json.loads(cache.read_text()).values()
     # The network that predicts has its BatchNorms folded, so it rounds at other places.
@@ -77,20 +78,21 @@ def test_a_model_that_bf16_moves_stays_in_fp32_and_says_so(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     fast_bf16(monkeypatch)
-    network, header = load_bundle(run_folder / "model.safetensors")
+    bundle = open_bundle(run_folder / "model.safetensors")
     # A logit at 0 that is a thousand times as steep: a rounding of the features turns the probability over.
+    network = bundle.network
     network.classifier.weight.data *= 1000
-    pixels = torch.from_numpy(check_images(header.image_preprocessing))
+    pixels = torch.from_numpy(check_images(bundle.header.image_preprocessing))
     network.classifier.bias.data -= network(pixels)[0]
     with caplog.at_level(logging.WARNING):
-        engine = open_engine(run_folder, network, header, CPU, reported=False)
+        engine = open_engine(bundle, CPU, reported=False)
     assert engine.how.precision == "fp32"
     assert "bf16 moves this model's probabilities by up to" in caplog.text
 
 
 def test_reported_figures_stay_in_fp32_unless_asked(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fast_bf16(monkeypatch)
-    network, header = load_bundle(run_folder / "model.safetensors")
+    bundle = open_bundle(run_folder / "model.safetensors")
     asked = CPU.model_copy(update={"precision": Precision.BF16})
     for settings, expected in ((CPU, "fp32"), (asked, "bf16")):
-        assert open_engine(run_folder, network, header, settings, reported=True).how.precision == expected
+        assert open_engine(bundle, settings, reported=True).how.precision == expected

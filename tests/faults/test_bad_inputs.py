@@ -42,7 +42,7 @@ from bad_inputs import (
 )
 from conftest import Call, Done, run_cxr
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import BUNDLE_NAME, load_bundle, save_bundle
+from cxrtool.model.bundle import BUNDLE_NAME, open_bundle, save_bundle
 from tests_support import change_header
 
 
@@ -618,9 +618,9 @@ def nothing_ran(scene: Scene, done: Done) -> None:
 
 def change_weights(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Callable[[Path], object]:
     def apply(path: Path) -> None:
-        network, header = load_bundle(path)
-        weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        save_bundle(path, change(weights), header)
+        bundle = open_bundle(path)
+        weights = {name: tensor.clone() for name, tensor in bundle.network.state_dict().items()}
+        save_bundle(path, change(weights), bundle.header)
 
     return apply
 
@@ -707,7 +707,7 @@ MODELS = [
         ("classifier.weight", "(14, 1024)"),
     ),
     Fault("a newer bundle", predict_with(newer), 2, ("version 99", "Upgrade")),
-    Fault("empty folder", empty_folder, 2, ("holds no image", "--recursive")),
+    Fault("empty folder", empty_folder, 2, ("contains no image", "--recursive")),
     Fault("one name in two folders", same_name_in_two_folders, 0, (), both_are_kept),
     Fault("a cell =1+1", formula, 0, (), is_neutral),
     Fault(

@@ -15,7 +15,7 @@ import torch
 
 from cxrtool.errors import InterruptedWorkError, RequestError
 from cxrtool.evaluation.metrics import Evaluation
-from cxrtool.model.bundle import load_bundle, read_header
+from cxrtool.model.bundle import open_bundle, read_header
 from cxrtool.settings import ResolvedSettings
 from cxrtool.training import loop
 from cxrtool.training.loop import train
@@ -65,7 +65,7 @@ def assert_same(run: Path, whole: Path) -> None:
     assert any(name.startswith("optimizer.") for name in ours)
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
     for name in MODELS:
-        one, other = (dict(load_bundle(folder / name)[0].state_dict()) for folder in (run, whole))
+        one, other = (dict(open_bundle(folder / name).network.state_dict()) for folder in (run, whole))
         assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
         assert read_header(run / name).metrics == read_header(whole / name).metrics
     assert history(run) == history(whole)
@@ -164,9 +164,9 @@ while True:
         assert child.wait().code == -signal.SIGKILL
         for name in (STATE_NAME, PREVIOUS_STATE_NAME):
             read_state(run / name)
-        load_bundle(run / "model.safetensors")
+        open_bundle(run / "model.safetensors")
         if (run / "last.safetensors").exists():
-            load_bundle(run / "last.safetensors")
+            open_bundle(run / "last.safetensors")
         assert len(history(run)) == 3
     ended = warm.run("train", "--resume", "run", cwd=tmp_path)
     assert ended.code == 0, ended.stderr
@@ -208,7 +208,7 @@ def test_after_a_damaged_state_training_goes_on_from_the_previous_one(
     (run / STATE_NAME).write_bytes(content)
     result = train(options(few), resume=run)
     assert "does not match its digest" in caplog.text
-    assert "2 whole epochs" in caplog.text
+    assert "2 complete epochs" in caplog.text
     assert [row.epoch for row in result.history] == [1, 2, 3]
     assert_same(run, whole)
 
@@ -317,7 +317,7 @@ def test_a_second_signal_ends_at_once(few: Path, warm: Warm, tmp_path: Path) -> 
         child = warm.start(*command(few, out=f"run{code}", epochs=1000), cwd=tmp_path, patch=hang)
         until((tmp_path / f"run{code}" / STATE_NAME).exists)
         child.kill(number)
-        until(lambda told=child.stderr: "once more ends at once" in told.read_text())
+        until(lambda told=child.stderr: "repeat to stop at once" in told.read_text())
         child.kill(number)
         ended = child.wait()
         assert ended.code == code

@@ -15,7 +15,7 @@ from cxrtool.engines.export_record import ExportRecord, export_name, find_export
 from cxrtool.errors import ModelError
 from cxrtool.files import sha256_of_file
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import BUNDLE_NAME, load_bundle, read_header
+from cxrtool.model.bundle import BUNDLE_NAME, open_bundle, read_header
 from tests_support import bundle_parts, change_header, write_parts
 
 
@@ -34,13 +34,13 @@ def test_each_of_a_hundred_flipped_bytes_is_refused(bundle: Path) -> None:
             file.write(bytes([before ^ (1 << rng.randrange(8))]))
             file.flush()
             try:
-                load_bundle(bundle)
+                open_bundle(bundle)
             except ModelError:
                 refused += 1
             file.seek(place)
             file.write(bytes([before]))
             file.flush()
-    load_bundle(bundle)
+    open_bundle(bundle)
     assert refused == 100
 
 
@@ -110,15 +110,15 @@ def test_a_bundle_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 def test_weights_of_another_type_or_a_negative_variance_are_refused(bundle: Path) -> None:
     from cxrtool.model.bundle import save_bundle
 
-    network, header = load_bundle(bundle)
-    weights = network.state_dict()
+    opened = open_bundle(bundle)
+    weights, header = opened.network.state_dict(), opened.header
     save_bundle(bundle, weights | {"classifier.bias": weights["classifier.bias"].double()}, header)
     with pytest.raises(ModelError, match="not of type F32"):
-        load_bundle(bundle)
+        open_bundle(bundle)
     variance = "features.norm0.running_var"
     save_bundle(bundle, weights | {variance: torch.full_like(weights[variance], -1)}, header)
     with pytest.raises(ModelError, match="negative variance"):
-        load_bundle(bundle)
+        open_bundle(bundle)
 
 
 def test_odd_figures_in_a_header_are_shown_as_none(bundle: Path, call: Call) -> None:
@@ -163,10 +163,11 @@ def test_the_record_of_an_export_leads_to_no_file_outside_its_folder(bundle: Pat
     (folder / "link").symlink_to(secret)
     os.mkfifo(folder / "pipe")
     record = record_path(folder / name)
+    opened = open_bundle(bundle)
 
     def found(**files: str) -> bool:
         record.write_text(record_of(bundle, {name: digest} | files))
-        return find_export(bundle, ExportFormat.ONNX, Precision.FP32) is not None
+        return find_export(opened, ExportFormat.ONNX, Precision.FP32) is not None
 
     assert found()
     for other in ("../secret", str(secret), "below/x", "..", ".", "", "link", "pipe", "below\\x", "a\0b", "gone"):
@@ -176,7 +177,7 @@ def test_the_record_of_an_export_leads_to_no_file_outside_its_folder(bundle: Pat
     assert not found()
     record.unlink()
     os.mkfifo(record)
-    assert find_export(bundle, ExportFormat.ONNX, Precision.FP32) is None
+    assert find_export(opened, ExportFormat.ONNX, Precision.FP32) is None
 
 
 def test_a_record_names_its_file_alone(bundle: Path) -> None:

@@ -11,8 +11,9 @@ from bad_inputs import Bomb
 from cxrtool.errors import ModelError
 from cxrtool.evaluation.calibration import Scaling
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import BUNDLE_NAME, load_bundle, read_header, save_bundle
+from cxrtool.model.bundle import BUNDLE_NAME, open_bundle, read_header, save_bundle
 from tests_support import bundle_parts, change_header
+from tests_support import change_header as forge_header
 
 
 def test_a_bundle_says_all_that_its_use_needs(run_folder: Path) -> None:
@@ -32,9 +33,10 @@ def test_a_bundle_says_all_that_its_use_needs(run_folder: Path) -> None:
 
 
 def test_weights_read_back_to_the_bit(bundle: Path, tmp_path: Path) -> None:
-    network, header = load_bundle(bundle)
-    save_bundle(tmp_path / "again.safetensors", network.state_dict(), header)
-    again, _ = load_bundle(tmp_path / "again.safetensors")
+    opened = open_bundle(bundle)
+    network = opened.network
+    save_bundle(tmp_path / "again.safetensors", network.state_dict(), opened.header)
+    again = open_bundle(tmp_path / "again.safetensors").network
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name])
     assert not network.training
@@ -47,10 +49,10 @@ def test_a_pickle_is_refused_and_nothing_in_it_runs(tmp_path: Path, name: str, m
     flag = tmp_path / "ran"
     torch.save({"x": Bomb(flag)}, tmp_path / name)
     with pytest.raises(ModelError, match="not a bundle"):
-        load_bundle(tmp_path / name)
+        open_bundle(tmp_path / name)
     (tmp_path / name).write_bytes(pickle.dumps(Bomb(flag)))
     with pytest.raises(ModelError, match="not a bundle"):
-        load_bundle(tmp_path / name)
+        open_bundle(tmp_path / name)
     assert not flag.exists()
 
 
@@ -59,7 +61,7 @@ def test_an_empty_text_or_cut_file_is_refused(bundle: Path) -> None:
     for broken in (b"", b"1234", b"this is text and no model" * 10, content[:5000], content[:-1]):
         bundle.write_bytes(broken)
         with pytest.raises(ModelError, match="not a bundle"):
-            load_bundle(bundle)
+            open_bundle(bundle)
     bundle.write_bytes(struct.pack("<Q", 2**40) + b"{}")
     with pytest.raises(ModelError, match="not a bundle"):
         read_header(bundle)
@@ -72,40 +74,40 @@ def test_a_flipped_byte_of_the_weights_is_refused(bundle: Path) -> None:
         flipped[int(len(content) * share)] ^= 1
         bundle.write_bytes(bytes(flipped))
         with pytest.raises(ModelError, match="damaged"):
-            load_bundle(bundle)
+            open_bundle(bundle)
 
 
 def test_weights_that_are_not_finite_are_refused(bundle: Path) -> None:
-    network, header = load_bundle(bundle)
-    weights = network.state_dict()
+    opened = open_bundle(bundle)
+    weights, header = opened.network.state_dict(), opened.header
     weights["classifier.bias"][2] = torch.nan
     save_bundle(bundle, weights, header)
     with pytest.raises(ModelError, match=r"not finite \(classifier.bias\)"):
-        load_bundle(bundle)
+        open_bundle(bundle)
 
 
 def test_other_names_and_shapes_are_refused(bundle: Path) -> None:
-    network, header = load_bundle(bundle)
-    weights = network.state_dict()
+    opened = open_bundle(bundle)
+    weights, header = opened.network.state_dict(), opened.header
     save_bundle(bundle, {f"module.{name}": tensor for name, tensor in weights.items()}, header)
     with pytest.raises(ModelError, match="no DenseNet121 of ours"):
-        load_bundle(bundle)
+        open_bundle(bundle)
     save_bundle(bundle, weights | {"classifier.weight": torch.zeros(14, 1024)}, header)
     with pytest.raises(ModelError, match=r"classifier.weight.*\(14, 1024\)"):
-        load_bundle(bundle)
+        open_bundle(bundle)
 
 
 def test_a_newer_version_and_other_findings_are_refused(bundle: Path) -> None:
-    change_header(bundle, format_version=99)
+    forge_header(bundle, format_version=99)
     with pytest.raises(ModelError, match="version 99"):
         read_header(bundle)
-    change_header(bundle, format_version=1, findings=["Pneumonia", *FINDINGS[1:]])
+    forge_header(bundle, format_version=1, findings=["Pneumonia", *FINDINGS[1:]])
     with pytest.raises(ModelError, match="Pneumonia"):
         read_header(bundle)
-    change_header(bundle, findings=FINDINGS, thresholds={"Edema": 0.2})
+    forge_header(bundle, findings=FINDINGS, thresholds={"Edema": 0.2})
     with pytest.raises(ModelError, match="thresholds"):
         read_header(bundle)
-    change_header(bundle, thresholds=None, preprocessing={"image_size": 9})
+    forge_header(bundle, thresholds=None, preprocessing={"image_size": 9})
     with pytest.raises(ModelError, match="preprocessing"):
         read_header(bundle)
 
@@ -133,7 +135,8 @@ def calibration_as_in_a_file(**edema: object) -> dict[str, object]:
 def test_a_calibration_written_before_is_read_and_written_as_it_was(bundle: Path, tmp_path: Path) -> None:
     stored = calibration_as_in_a_file(slope=0.75, intercept=0)
     change_header(bundle, calibration=stored)
-    network, header = load_bundle(bundle)
+    opened = open_bundle(bundle)
+    network, header = opened.network, opened.header
     assert header.scalings == dict.fromkeys(FINDINGS, Scaling(1.5, -0.25)) | {"Edema": Scaling(0.75, 0.0)}
     save_bundle(tmp_path / "again.safetensors", network.state_dict(), header)
     metadata = bundle_parts(tmp_path / "again.safetensors")[0]["__metadata__"]

@@ -17,7 +17,7 @@ from cxrtool.data.images import read
 from cxrtool.data.preprocessing import Preprocessing, preprocess
 from cxrtool.errors import ModelError, RequestError
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import load_bundle, read_header
+from cxrtool.model.bundle import open_bundle, read_header
 from cxrtool.model.foreign import ImportSettings, import_checkpoint, parse_findings
 
 
@@ -101,7 +101,7 @@ def test_what_people_call_things(theirs: nn.Module, tmp_path: Path, key: str | N
     state: Any = renamed(theirs.state_dict(), head, prefix)
     torch.save(state if key is None else {key: state, "optimizer": {"state": {}}}, tmp_path / "best.pt")
     import_checkpoint(tmp_path / "best.pt", tmp_path / "a.safetensors", ImportSettings(image_size=64))
-    ours = load_bundle(tmp_path / "a.safetensors")[0].state_dict()
+    ours = open_bundle(tmp_path / "a.safetensors").network.state_dict()
     for name, tensor in theirs.state_dict().items():
         torch.testing.assert_close(ours[name], tensor, rtol=0, atol=0)
 
@@ -116,7 +116,7 @@ def test_half_precision_and_torchvisions_old_names(theirs: nn.Module, tmp_path: 
     }
     torch.save(old, tmp_path / "old.pth")
     import_checkpoint(tmp_path / "old.pth", tmp_path / "a.safetensors", ImportSettings())
-    ours = load_bundle(tmp_path / "a.safetensors")[0]
+    ours = open_bundle(tmp_path / "a.safetensors").network
     torch.testing.assert_close(ours.classifier.bias, theirs.classifier.bias.half().float(), rtol=0, atol=0)
 
 
@@ -138,13 +138,13 @@ class TestRefused:
         monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", forced)
         content = {"model_state_dict": Bomb(tmp_path / "ran")}
         torch.save(content, tmp_path / "best.pt", _use_new_zipfile_serialization=not legacy)
-        self.refuse(tmp_path, "older ones can carry code" if legacy else "nothing of it was run")
+        self.refuse(tmp_path, "older ones can contain code" if legacy else "nothing of it was run")
         torch.load(tmp_path / "best.pt", weights_only=False)  # so it was a bomb
         assert (tmp_path / "ran").exists()
 
     def test_a_bare_pickle_and_a_whole_network(self, theirs: nn.Module, tmp_path: Path) -> None:
         (tmp_path / "best.pt").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
-        self.refuse(tmp_path, "older ones can carry code")
+        self.refuse(tmp_path, "older ones can contain code")
         torch.save(theirs, tmp_path / "best.pt")
         self.refuse(tmp_path, "more than weights")
 
@@ -156,7 +156,7 @@ class TestRefused:
     def test_another_network(self, theirs: nn.Module, tmp_path: Path) -> None:
         state = theirs.state_dict()
         cases: list[tuple[dict[str, Any], str]] = [
-            ({"features.extra": torch.zeros(1)}, "'features.extra' is none of its own"),
+            ({"features.extra": torch.zeros(1)}, "'features.extra' does not belong"),
             ({"features.conv0.weight": torch.zeros(64, 1, 7, 7)}, "shape"),
             ({"second.weight": torch.zeros(5, 1024)}, "one linear layer"),
             ({"b.features.conv0.weight": torch.zeros(1)}, "several networks"),
@@ -183,10 +183,10 @@ class TestRefused:
         content = (tmp_path / "whole.pt").read_bytes()
         for broken in (b"", b"text", content[: len(content) // 2], content[:-30]):
             (tmp_path / "best.pt").write_bytes(broken)
-            self.refuse(tmp_path, "no checkpoint|damaged")
+            self.refuse(tmp_path, "not a checkpoint|damaged")
         (tmp_path / "best.pt").unlink()
         os.mkfifo(tmp_path / "best.pt")
-        self.refuse(tmp_path, "no file")
+        self.refuse(tmp_path, "is not a file")
 
     def test_a_torch_whose_reader_lets_code_through(
         self, theirs: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

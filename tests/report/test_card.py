@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 from conftest import Call
-from cxrtool.model.bundle import change_header
+from cxrtool.model.bundle import change_header, open_bundle
 
 
 def test_the_card_holds_data_policy_figures_thresholds_and_limits(
     call: Call, phantoms: Path, run: Path, tmp_path: Path
 ) -> None:
-    change_header(run / "model.safetensors", run="a|b <i>")
+    change_header(open_bundle(run / "model.safetensors"), run="a|b <i>")
     done = call("report", run, "--card", "--data", phantoms, "--draws", 50)
     assert done.code == 0, done.stderr
     card = (run / "MODEL_CARD.md").read_text()

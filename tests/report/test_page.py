@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import change_header
+from cxrtool.model.bundle import change_header, open_bundle
 
 CHROMIUM = shutil.which("chromium")
 
@@ -48,9 +48,9 @@ def report(phantoms: Path, run_folder: Path, tmp_path_factory: pytest.TempPathFa
     run = Path(shutil.copytree(run_folder, tmp_path_factory.mktemp("report") / "run"))
     model = run / "model.safetensors"
     settings = load_settings({"data.root": phantoms, "eval.draws": 50}, environ={}).settings
-    calibrate_model(settings, model)
+    calibrate_model(model, settings)
     mistaken = {finding: float(place % 2) for place, finding in enumerate(FINDINGS)}  # all positive, or all negative
-    change_header(model, run="<script>document.title='broken'</script>", thresholds=mistaken)
+    change_header(open_bundle(model), run="<script>document.title='broken'</script>", thresholds=mistaken)
     write_report(gather(model, settings, top=1), run / "report.html")
     return run / "report.html"
 

@@ -20,7 +20,7 @@ SETTINGS = load_settings({"eval.draws": 20, "tune.criterion": "youden"}, environ
 def test_thresholds_from_a_saved_table_are_those_of_its_rows(tmp_path: Path) -> None:
     table = random_table(50)
     write_predictions(tmp_path / "t.csv", table)
-    result = tune_model(SETTINGS, predictions=tmp_path / "t.csv")
+    result = tune_model(None, SETTINGS, tmp_path / "t.csv")
     expected = dict(tune_thresholds(table, Criterion.YOUDEN, threshold_grid()).thresholds)
     assert dict(result.tuned.thresholds) == expected
     assert json.loads((tmp_path / "tune_valid" / "thresholds.json").read_text())["thresholds"] == expected
@@ -32,11 +32,11 @@ def test_a_table_of_another_model_does_not_touch_the_bundle(tmp_path: Path, bund
     before = bundle.read_bytes()
     write_predictions(tmp_path / "t.csv", replace(random_table(50), model_sha256="other"))
     with pytest.raises(RequestError, match="another model"):
-        tune_model(SETTINGS, bundle, tmp_path / "t.csv")
+        tune_model(bundle, SETTINGS, tmp_path / "t.csv")
     assert bundle.read_bytes() == before
     own = replace(random_table(50), model_sha256=read_header(bundle).weights_sha256)
     write_predictions(tmp_path / "t.csv", own)
-    result = tune_model(SETTINGS, bundle, tmp_path / "t.csv")
+    result = tune_model(bundle, SETTINGS, tmp_path / "t.csv")
     header = read_header(bundle)
     assert header.thresholds == dict(result.tuned.thresholds)
     assert header.tuning is not None

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cxrtool.errors import ImageError, InterruptedWorkError, RequestError
-from cxrtool.model.bundle import load_bundle
+from cxrtool.model.bundle import open_bundle
 from cxrtool.progress import Progress
 from cxrtool.training.loop import train
 from tests_support import tiny_training
@@ -15,7 +15,7 @@ from warm import Warm, until
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    return dict(load_bundle(path)[0].state_dict())
+    return dict(open_bundle(path).network.state_dict())
 
 
 def equal(a: Path, b: Path) -> bool:
@@ -92,7 +92,7 @@ def test_the_best_epoch_is_the_bundles(phantoms: Path, tmp_path: Path) -> None:
     assert by_auroc.best.valid_auroc == max(row.valid_auroc or 0 for row in by_auroc.history)
     by_loss = train(tiny_training(phantoms, train__epochs=3, train__select_by="loss"), tmp_path / "b")
     assert by_loss.best.valid_loss == min(row.valid_loss for row in by_loss.history)
-    assert load_bundle(by_loss.bundle)[1].metrics["epoch"] == by_loss.best.epoch
+    assert open_bundle(by_loss.bundle).header.metrics["epoch"] == by_loss.best.epoch
 
 
 def test_a_last_batch_of_one_at_32_px_does_not_break_batch_norm(phantoms: Path, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_signal_ends_a_real_process_and_what_is_done_is_kept(
     assert "cxr train --resume run" in ended.stderr
     assert "Traceback" not in ended.stderr
     epochs = len((tmp_path / "run" / "history.csv").read_text().splitlines()) - 1
-    load_bundle(tmp_path / "run" / "model.safetensors")
+    open_bundle(tmp_path / "run" / "model.safetensors")
     assert not list((tmp_path / "run").glob("*.partial"))
     done = warm.run("train", "--resume", "run", "--epochs", epochs + 1, "--json", cwd=tmp_path, stdout=tmp_path / "out")
     assert done.code == 0, done.stderr

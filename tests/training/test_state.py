@@ -15,8 +15,8 @@ from cxrtool.training.state import (
     PREVIOUS_STATE_NAME,
     STATE_NAME,
     TrainingState,
+    describe_position,
     newest_state,
-    place_of,
     read_state,
     restore,
     save_state,
@@ -84,10 +84,10 @@ def test_the_state_before_is_kept_and_taken_where_the_newest_is_damaged(
     assert newest_state(tmp_path)[0].epoch == 2
     (tmp_path / STATE_NAME).write_bytes(b"cut")
     assert newest_state(tmp_path)[0].epoch == 1
-    assert "1 whole epoch" in caplog.text
+    assert "1 complete epoch" in caplog.text
 
 
 def test_a_place_in_words() -> None:
-    assert place_of(state_at(1)) == "1 whole epoch"
-    assert place_of(state_at(0, 1)) == "0 whole epochs and 1 step"
-    assert place_of(state_at(2, 5)) == "2 whole epochs and 5 steps"
+    assert describe_position(state_at(1)) == "1 complete epoch"
+    assert describe_position(state_at(0, 1)) == "0 complete epochs and 1 step"
+    assert describe_position(state_at(2, 5)) == "2 complete epochs and 5 steps"

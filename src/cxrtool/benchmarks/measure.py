@@ -1,4 +1,4 @@
-"""This machine's speed, each row against the plain way in the same run, the two by turns."""
+"""Speed and memory on this machine, each compared with a plain PyTorch program run alternately with it."""
 
 import json
 import platform
@@ -31,7 +31,7 @@ from cxrtool.engines.runtimes import has_bf16
 from cxrtool.errors import RequestError
 from cxrtool.files import write_csv
 from cxrtool.findings import EVALUATION_POLICY, FINDINGS
-from cxrtool.model.bundle import BundleHeader, current_versions, load_bundle, now, read_header, save_bundle
+from cxrtool.model.bundle import BundleHeader, current_versions, now, open_bundle, read_header, save_bundle
 from cxrtool.model.densenet import build_network
 from cxrtool.phantoms.dataset import COLUMNS, write_phantom
 from cxrtool.predict.classifier import Classifier
@@ -40,7 +40,7 @@ from cxrtool.settings import RuntimeSettings, load_settings
 from cxrtool.training.loop import train
 
 SHEET_ROWS = 223_414
-"""Rows of CheXpert's train.csv."""
+"""Number of rows of CheXpert's train.csv."""
 PARTS = ("predict", "train", "cold", "help", "manifest", "memory")
 _PATIENTS = 60
 _PLAIN_IMAGES = 12
@@ -48,57 +48,57 @@ _PLAIN_IMAGES = 12
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that users wait for.
+    """One measurement.
 
     Attributes:
-        name: what it is.
+        name: what is measured.
         unit: ``images/s`` (more is better), ``s`` or ``MiB`` (less is better).
-        ours: one figure per repeat.
-        plain: what it is compared with, likewise.
-        against: what `plain` is.
+        ours: figures of this package, one per repetition.
+        plain: figures that these are compared with, one per repetition.
+        against: what `plain` was measured on.
     """
 
     name: str
     unit: str
     ours: tuple[float, ...]
     plain: tuple[float, ...]
-    against: str = "the plain way"
+    against: str = "plain PyTorch"
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """ours / plain, per repeat: above 1 is faster for images/s, below 1 for seconds and memory."""
+        """Ours / plain per repetition: above 1 is better for images/s, below 1 for seconds and memory."""
         return tuple(one / other for one, other in zip(self.ours, self.plain, strict=True))
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, the ratios' median, minimum and maximum among them."""
+        """Return plain values, with median, minimum and maximum of the ratios."""
         low, middle, high = min(self.ratios), median(self.ratios), max(self.ratios)
         return asdict(self) | {"ratio": {"median": middle, "min": low, "max": high}}
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """All rows and the machine they were measured on."""
+    """All rows and the machine on which they were measured."""
 
     rows: tuple[Row, ...]
     image_size: int
     machine: dict[str, object] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values."""
+        """Return plain values."""
         return {"machine": self.machine, "image_size": self.image_size, "rows": [row.to_dict() for row in self.rows]}
 
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """What is measured.
+    """What is measured, and how often.
 
     Attributes:
         parts: some of `PARTS`.
-        repeats: of each figure.
-        image_size: pixels.
-        batch_size: of training.
-        model: a bundle; a network that was never trained unless given, which is as fast.
-        memory_images: the larger of the two folders whose memory is compared.
+        repeats: repetitions of each measurement.
+        image_size: width and height in pixels.
+        batch_size: images per training step.
+        model: a bundle. If None, an untrained network is used, which takes the same time.
+        memory_images: images in the larger of the two folders whose memory use is compared.
     """
 
     parts: tuple[str, ...] = PARTS
@@ -111,7 +111,7 @@ class BenchmarkSettings:
 
 @dataclass(frozen=True)
 class _Scene:
-    """What the measurements share: drawn radiographs and a bundle."""
+    """Inputs that the measurements share: drawn radiographs and a bundle."""
 
     settings: BenchmarkSettings
     data: Path
@@ -125,9 +125,9 @@ class _Scene:
         unit: str,
         ours: Callable[[], float],
         plain: Callable[[], float],
-        against: str = "the plain way",
+        against: str = "plain PyTorch",
     ) -> Row:
-        """Both by turns, after one turn that is not counted."""
+        """Run both alternately, after one turn of each that is not counted."""
         pairs = []
         for turn in range(self.settings.repeats + 1):
             self.progress(Progress(name, turn, self.settings.repeats + 1))
@@ -137,7 +137,7 @@ class _Scene:
 
 
 def run_benchmark(settings: BenchmarkSettings, progress: ProgressCallback = ignore_progress) -> Benchmark:
-    """Measure the parts that are asked for; minutes on two cores.
+    """Measure the requested parts, which takes minutes on two cores.
 
     Raises:
         RequestError: a part is unknown.
@@ -154,7 +154,7 @@ def run_benchmark(settings: BenchmarkSettings, progress: ProgressCallback = igno
         "memory": _memory_rows,
     }
     with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder:
-        scene = _set_scene(Path(folder), settings, progress)
+        scene = _prepare(Path(folder), settings, progress)
         rows = [row for part in PARTS if part in settings.parts for row in measures[part](scene)]
     return Benchmark(tuple(rows), settings.image_size, _machine())
 
@@ -172,7 +172,7 @@ def _machine() -> dict[str, object]:
     }
 
 
-def _set_scene(folder: Path, settings: BenchmarkSettings, progress: ProgressCallback) -> _Scene:
+def _prepare(folder: Path, settings: BenchmarkSettings, progress: ProgressCallback) -> _Scene:
     data = folder / "phantoms"
     drawn = Progress("drawing", 0, _PATIENTS)
     write_phantom(data, _PATIENTS, settings.image_size, 0, lambda done, _: progress(replace(drawn, done=done)))
@@ -182,7 +182,7 @@ def _set_scene(folder: Path, settings: BenchmarkSettings, progress: ProgressCall
 
 
 def untrained_bundle(path: Path, image_size: int) -> Path:
-    """A bundle with a random start: good for timing and for nothing else."""
+    """Write a bundle with random weights, for timing only, and return its path."""
     preprocessing = Preprocessing(image_size)
     header = BundleHeader(
         findings=FINDINGS,
@@ -203,8 +203,8 @@ def untrained_bundle(path: Path, image_size: int) -> Path:
 
 
 def _predict_rows(scene: _Scene) -> Iterator[Row]:
-    """Folder to probabilities, from the second batch on, so that starting costs nothing."""
-    network = load_bundle(scene.model)[0]
+    """Time a folder from the second batch on, so that start-up is not counted."""
+    network = open_bundle(scene.model).network
     size = _image_size(scene.model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     plain = plain_network(network).to(device)
@@ -214,18 +214,18 @@ def _predict_rows(scene: _Scene) -> Iterator[Row]:
         plain_predict(plain, scene.images[:_PLAIN_IMAGES], size, device)
         return _PLAIN_IMAGES / (time.perf_counter() - began)
 
-    wished = [RuntimeSettings(backend=Backend.TORCH, precision=Precision.FP32)]
+    runtimes = [RuntimeSettings(backend=Backend.TORCH, precision=Precision.FP32)]
     if bf16_pays(torch.device(device)):
-        wished.append(RuntimeSettings(backend=Backend.TORCH, precision=Precision.BF16))
-    wished += _exported(scene)
-    for runtime in wished:
+        runtimes.append(RuntimeSettings(backend=Backend.TORCH, precision=Precision.BF16))
+    runtimes += _exported(scene)
+    for runtime in runtimes:
         classifier = Classifier.load(_exported_bundle(scene), settings=runtime)
         name = f"predict a folder, {classifier.engine.how}"
         yield scene.row(name, "images/s", partial(_folder_rate, classifier, scene), plain_rate)
 
 
 def _exported_bundle(scene: _Scene) -> Path:
-    """A copy of the bundle in the scene's own folder, so that no export is left beside the user's."""
+    """Copy the bundle into the temporary folder, so that no export is left beside the user's bundle."""
     copy = scene.data.parent / "exported" / "model.safetensors"
     if not copy.exists():
         copy.parent.mkdir()
@@ -234,16 +234,16 @@ def _exported_bundle(scene: _Scene) -> Path:
 
 
 def _exported(scene: _Scene) -> list[RuntimeSettings]:
-    """Exports of every backend that is installed, made now; int8 is calibrated on the drawn radiographs."""
-    model = _exported_bundle(scene)
-    wished = [(ExportFormat.ONNX, Precision.FP32), (ExportFormat.OPENVINO, Precision.FP32)]
+    """Export for every installed backend and return how to run each; int8 is calibrated on the drawn radiographs."""
+    bundle = open_bundle(_exported_bundle(scene))
+    formats = [(ExportFormat.ONNX, Precision.FP32), (ExportFormat.OPENVINO, Precision.FP32)]
     if installed(ExportFormat.OPENVINO, int8=True):
-        wished.append((ExportFormat.OPENVINO, Precision.INT8))
+        formats.append((ExportFormat.OPENVINO, Precision.INT8))
     settings = []
-    for kind, precision in wished:
+    for kind, precision in formats:
         if installed(kind):
             images = scene.data if precision is Precision.INT8 else None
-            export_model(model, ExportSettings(kind, precision, images), scene.progress)
+            export_model(bundle, ExportSettings(kind, precision, images), scene.progress)
             backend = Backend(kind.value)
             settings.append(RuntimeSettings(backend=backend, precision=precision))
             if precision is Precision.FP32 and has_bf16(backend):
@@ -266,7 +266,7 @@ def _folder_rate(classifier: Classifier, scene: _Scene) -> float:
 
 
 def _train_rows(scene: _Scene) -> Iterator[Row]:
-    """Steps of training, from the first report on; the same images, batch and size on both sides."""
+    """Time training steps from the first progress report on, with the same images, batch and size on both sides."""
     settings = scene.settings
     manifest = load_manifest(scene.data, "train")
     targets, _ = encode_labels(manifest.raw_labels, EVALUATION_POLICY)
@@ -300,7 +300,7 @@ def _train_rows(scene: _Scene) -> Iterator[Row]:
 
 
 def _cold_rows(scene: _Scene) -> Iterator[Row]:
-    """From the shell's prompt to the five probabilities of one image."""
+    """Time a new process that predicts one image."""
     size = _image_size(scene.model)
     plain = (
         "import torch, torchvision\n"
@@ -327,7 +327,7 @@ def _process_seconds(arguments: list[str]) -> float:
 
 
 def write_sheet(path: Path, rows: int) -> None:
-    """A train.csv of CheXpert's shape: two images a study, a sixth of them lateral, labels blank, 1, 0 and -1."""
+    """Write a train.csv like CheXpert's: two images per study, 14.5 % of them lateral, labels blank, 1, 0 and -1."""
     rng = np.random.default_rng(0)
     values = np.array(["", 1.0, 0.0, -1.0], dtype=object)
     labels = values[rng.choice(4, (rows, len(COLUMNS) - 5), p=[0.6, 0.25, 0.1, 0.05])]
@@ -364,7 +364,7 @@ import json, resource, sys
 from pathlib import Path
 from cxrtool import Classifier
 
-def peak():  # not getrusage's, which on Linux a child takes over from the process that started it
+def peak():  # on Linux a child inherits the figure of getrusage from the process that started it
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
@@ -378,7 +378,7 @@ print(json.dumps([count, peak() / 1024]))
 
 
 def _memory_rows(scene: _Scene) -> Iterator[Row]:
-    """Peak memory of a large folder against one of 500 images, with a network of 64 px so that it takes a minute."""
+    """Compare the peak memory of a large folder with that of 500 images, at 64 px so that it takes only a minute."""
     small = untrained_bundle(scene.data.parent / "small.safetensors", 64)
     folder = scene.data.parent / "many"
     folder.mkdir()

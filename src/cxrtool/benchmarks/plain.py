@@ -1,4 +1,4 @@
-"""The plain way: what most notebooks and research scripts do, to measure this package against.
+"""A plain PyTorch program, as in most notebooks and research scripts, to compare this package with.
 
 Pillow to RGB, torchvision's Resize, ToTensor and Normalize, one image at a time through an eager float32 DenseNet121;
 a DataLoader with the same transform and Adam to train; a loop over `iterrows` to read the sheet.
@@ -25,14 +25,14 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def plain_transform(image_size: int) -> Callable[[Image.Image], Tensor]:
-    """RGB image to [3, S, S] float32."""
+    """Return a transform from an RGB image to [3, S, S] float32."""
     steps = [transforms.Resize((image_size, image_size)), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
     composed: Callable[[Image.Image], Tensor] = transforms.Compose(steps)
     return composed
 
 
 def plain_network(network: ChestNet) -> nn.Module:
-    """torchvision's DenseNet121 with the weights of ours, in eval mode."""
+    """Return torchvision's DenseNet121 with the weights of `network`, in eval mode."""
     plain: nn.Module = densenet121(weights=None, num_classes=len(FINDINGS))
     plain.load_state_dict(network.state_dict())
     return plain.eval()
@@ -41,7 +41,7 @@ def plain_network(network: ChestNet) -> nn.Module:
 def plain_predict(
     network: nn.Module, paths: Sequence[Path], image_size: int, device: str = "cpu"
 ) -> NDArray[np.float32]:
-    """Probabilities [N, 5], one image at a time."""
+    """Return probabilities [N, 5], computed one image at a time."""
     transform = plain_transform(image_size)
     rows = []
     with torch.no_grad():
@@ -52,7 +52,7 @@ def plain_predict(
 
 
 class PlainDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Images and targets, read as they are asked for."""
+    """Images and targets, read on access."""
 
     def __init__(self, paths: Sequence[Path], targets: NDArray[np.float32], image_size: int) -> None:
         self.paths, self.targets, self.transform = paths, targets, plain_transform(image_size)
@@ -72,7 +72,7 @@ def plain_training_rate(
     workers: int,
     device: str = "cpu",
 ) -> float:
-    """Images per second of one epoch, from the end of the first step on; float32 on a CPU, AMP in bf16 on a GPU."""
+    """Return images per second of one epoch after its first step: float32 on a CPU, AMP in bf16 on a GPU."""
     network = densenet121(weights=None, num_classes=len(FINDINGS)).to(device).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     loss_of = nn.BCEWithLogitsLoss()
@@ -81,13 +81,13 @@ def plain_training_rate(
         PlainDataset(paths, targets, image_size), batch_size, shuffle=True, num_workers=workers, pin_memory=on_gpu
     )
     began, images = 0.0, 0
-    for pixels, wanted in loader:
+    for pixels, labels in loader:
         with torch.autocast(device, torch.bfloat16, enabled=on_gpu):
-            loss = loss_of(network(pixels.to(device)), wanted.to(device))
+            loss = loss_of(network(pixels.to(device)), labels.to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        loss.item()  # notebooks print it at each step
+        loss.item()  # notebooks print the loss at each step
         if began:
             images += len(pixels)
         else:
@@ -96,7 +96,7 @@ def plain_training_rate(
 
 
 def plain_manifest(sheet: Path) -> list[tuple[str, list[float]]]:
-    """Path and five labels per frontal row, uncertain ones as NaN, by `iterrows`."""
+    """Return path and five labels of each frontal row, with NaN for uncertain ones, read by `iterrows`."""
     rows = []
     for _, row in pd.read_csv(sheet).iterrows():
         if row["Frontal/Lateral"] != "Frontal":

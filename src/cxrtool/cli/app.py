@@ -1,4 +1,4 @@
-"""The command ``cxr``: its subcommands, and how an error becomes one line and an exit code."""
+"""The command ``cxr``: its subcommands, and how an error becomes a message and an exit code."""
 
 import errno
 import os
@@ -38,7 +38,7 @@ from cxrtool.errors import CxrError, is_out_of_memory
 app = typer.Typer(
     name="cxr",
     help=(
-        "Train, evaluate, tune, apply and explain a DenseNet121 that reads five findings in chest radiographs.\n\n"
+        "Train, evaluate, tune, apply and explain a DenseNet121 that detects five findings in chest radiographs.\n\n"
         "Research software, not a medical device. Start with: cxr demo"
     ),
     no_args_is_help=True,
@@ -73,7 +73,7 @@ for module in COMMANDS:
 
 
 class _Terminated(BaseException):
-    """SIGTERM came."""
+    """Raised when SIGTERM arrives."""
 
 
 def _on_sigterm(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -82,15 +82,15 @@ def _on_sigterm(_number: int, _frame: FrameType | None) -> NoReturn:
 
 @app.callback()
 def _options(
-    version: bool = typer.Option(False, "--version", help="Print the version and end."),
-    debug: bool = typer.Option(False, "--debug", help="Show tracebacks; may stand after a subcommand too."),
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    debug: bool = typer.Option(False, "--debug", help="Show tracebacks. Also accepted after a subcommand."),
 ) -> None:
-    # --debug is taken out by `main`; it stands here for the help. --version likewise.
+    # `main` handles both options; they are declared here for the help.
     del version, debug
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run ``cxr`` and end the process with its exit code."""
+    """Run ``cxr`` and exit with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     console.show_logs(debug)
     signal.signal(signal.SIGTERM, _on_sigterm)
     code = _run(given, debug)
-    raise SystemExit(_flushed(code))
+    raise SystemExit(_flush(code))
 
 
 def _run(arguments: list[str], debug: bool) -> int:
@@ -125,10 +125,10 @@ def _run(arguments: list[str], debug: bool) -> int:
         return 130
     except (BrokenPipeError, SystemExit) as error:
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
-            raise  # typer makes a SystemExit(1) of some
-        _leave_stdout()
-        return 0  # the reader (head, say) has gone: nothing is wrong
-    except Exception as error:  # noqa: BLE001 - the last place that can turn an error into one line
+            raise  # typer turns some broken pipes into SystemExit(1)
+        _discard_stdout()
+        return 0  # the reader, such as `head`, closed the pipe: not an error
+    except Exception as error:  # noqa: BLE001 - last chance to turn an error into a message
         return _report(error, debug)
 
 
@@ -144,36 +144,38 @@ def _report(error: Exception, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-        console.print_error(_no_room(error))
+        console.print_error(_disk_full(error))
         return 1
     if is_out_of_memory(error):
-        console.print_error(CxrError("memory has run out", "Take a smaller --batch-size or --image-size."))
+        console.print_error(CxrError("out of memory", "Use a smaller --batch-size or --image-size."))
         return 1
     name = type(error).__name__
-    console.print_error(CxrError(f"unexpected {name}: {error}", "Run again with --debug and report what it says."))
+    console.print_error(
+        CxrError(f"unexpected {name}: {error}", "Please report it with the output of the same command with --debug.")
+    )
     return 1
 
 
-def _leave_stdout() -> None:
-    """Let nothing more be written there: Python must not complain while it flushes."""
+def _discard_stdout() -> None:
+    """Redirect stdout to the null device, so that flushing it at exit raises nothing."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _flushed(code: int) -> int:
+def _flush(code: int) -> int:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _leave_stdout()
+        _discard_stdout()
     except OSError as error:
-        _leave_stdout()
-        console.print_error(_no_room(error))
+        _discard_stdout()
+        console.print_error(_disk_full(error))
         return 1
     return code
 
 
-def _no_room(error: OSError) -> CxrError:
+def _disk_full(error: OSError) -> CxrError:
     where = error.filename or "the output"
-    return CxrError(f"cannot write {where}: {error.strerror}", "Make room on the disk, and start it again.")
+    return CxrError(f"cannot write {where}: {error.strerror}", "Free some disk space, then run the command again.")
 
 
 if __name__ == "__main__":

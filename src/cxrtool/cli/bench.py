@@ -16,19 +16,25 @@ _PARTS = "predict,train,cold,help,manifest,memory"
 
 def bench(
     model: Annotated[
-        Path | None, typer.Option("--model", help="Run folder or bundle file. \\[default: a random start, as fast]")
+        Path | None,
+        typer.Option("--model", help="Run folder or bundle file. \\[default: a network with random weights]"),
     ] = None,
     parts: Annotated[str, typer.Option("--parts", help="What to measure, separated by commas.")] = _PARTS,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Turns of each figure.")] = 5,
-    image_size: Annotated[int, typer.Option("--image-size", min=64, max=1024, help="Pixels, both sides.")] = 320,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=2, help="Of training.")] = 16,
-    memory_images: Annotated[int, typer.Option("--memory-images", min=501, help="Of the larger folder.")] = 10_000,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the figures as JSON.")] = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Repetitions of each measurement.")] = 5,
+    image_size: Annotated[
+        int, typer.Option("--image-size", min=64, max=1024, help="Width and height of the images in pixels.")
+    ] = 320,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=2, help="Images per training step.")] = 16,
+    memory_images: Annotated[
+        int,
+        typer.Option("--memory-images", min=501, help="Images in the larger of the two folders of the memory test."),
+    ] = 10_000,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the figures to this JSON file.")] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Measure this machine: folder, epoch and prompt, each against the plain way in the same run.
+    """Measure speed and memory on this machine, and compare with a plain PyTorch program in the same run.
 
-    About ten minutes on two cores with nothing else running.
+    Takes about ten minutes on two cores. Run nothing else meanwhile.
 
     \b
     cxr bench
@@ -55,10 +61,10 @@ def bench(
         return
     console.print_table(
         f"this machine at {image_size} px ({result.machine['processor']}, {result.machine['threads']} threads)",
-        ["what", "ours", "compared", "ratio (min-max)", "against"],
+        ["measurement", "cxrtool", "compared", "ratio (min-max)", "compared with"],
         [_cells(row) for row in result.rows],
     )
-    console.say("images/s: a ratio above 1 is faster; seconds and memory: below 1 is less.")
+    console.say("For images/s a ratio above 1 is better; for seconds and memory a ratio below 1.")
 
 
 def _cells(row: "Row") -> list[object]:

@@ -29,17 +29,20 @@ _EXAMPLES = 5
 )
 def cache(
     resolved: ResolvedSettings,
-    data: Annotated[Path, typer.Argument(help="A folder in CheXpert's layout.")],
+    data: Annotated[Path, typer.Argument(help="Data folder in CheXpert's layout.")],
     split: Annotated[
-        list[str] | None, typer.Option("--split", help="May stand more than once. \\[default: train and valid]")
+        list[str] | None,
+        typer.Option("--split", help="Split to cache; repeat for several. \\[default: train and valid]"),
     ] = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Remove every cache of this data instead.")] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Remove every cache of this data folder and build none.")
+    ] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Decode and resize every image once and keep the pixels, for `cxr train --cache`.
 
-    A cache that fits stays as it is; it is built anew when images, sheet, size or preprocessing have changed. Ends
-    with 1 when an image cannot be read: training would stop at it.
+    A cache that is up to date is kept. It is rebuilt when images, sheet, size or preprocessing have changed. Exits
+    with 1 if an image cannot be read, because training would stop at it.
 
     \b
     cxr cache CheXpert-v1.0-small
@@ -48,7 +51,7 @@ def cache(
     """
     from cxrtool.data.cache import caches_folder, remove_caches
 
-    settings = _of(resolved, data)
+    settings = _with_data_folder(resolved, data)
     if remove:
         place = caches_folder(settings.data)
         freed = remove_caches(settings.data)
@@ -66,24 +69,26 @@ def cache(
         raise typer.Exit(1)
 
 
-def _of(resolved: ResolvedSettings, data: Path) -> Settings:
+def _with_data_folder(resolved: ResolvedSettings, data: Path) -> Settings:
     values = {key: value for key, value, _ in resolved.rows()}
     return load_settings(values | {"data.root": data}, environ={}).settings
 
 
 def _prepare(settings: Settings, splits: list[str] | None) -> dict[str, "CacheResult"]:
     from cxrtool.data.cache import open_cache
-    from cxrtool.data.dataset import load_usable
-    from cxrtool.data.manifest import available_splits
+    from cxrtool.data.dataset import Dataset
     from cxrtool.data.preprocessing import Preprocessing
     from cxrtool.data.radiograph import Reading
 
-    present = available_splits(settings.data.folder)
-    wished = splits or [name for name in present if name != "test"]
-    for name in wished:
+    dataset = Dataset(settings.data)
+    present = dataset.available
+    names = splits or [name for name in present if name != "test"]
+    for name in names:
         if name not in present:
-            raise RequestError(f"--split {name}: {settings.data.folder} has none", f"It has {', '.join(present)}.")
-    manifests = {name: load_usable(settings.data, name) for name in wished}
+            raise RequestError(
+                f"--split {name}: {settings.data.folder} has no such split", f"It has {', '.join(present)}."
+            )
+    manifests = {name: dataset.usable(name) for name in names}
     reading = Reading.by(Preprocessing(image_size=settings.train.image_size), settings.runtime)
     with graceful_stop() as stop, console.progress_bar() as progress:
         return {
@@ -103,12 +108,12 @@ def _show(results: dict[str, "CacheResult"], settings: Settings) -> None:
         for text in result.unreadable[:_EXAMPLES]:
             console.say(f"unreadable: {text}")
         if len(result.unreadable) > _EXAMPLES:
-            console.say(f"and {len(result.unreadable) - _EXAMPLES} more; --json names all")
+            console.say(f"and {len(result.unreadable) - _EXAMPLES} more; --json lists them all")
     if not any(result.unreadable for result in results.values()):
-        console.hint(f"next: cxr train {_where(settings)} --data {settings.data.root}")
+        console.hint(f"next: cxr train {_cache_option(settings)} --data {settings.data.root}")
 
 
-def _where(settings: Settings) -> str:
+def _cache_option(settings: Settings) -> str:
     return "--cache" if settings.data.cache_dir is None else f"--cache-dir {settings.data.cache_dir}"
 
 

@@ -1,12 +1,13 @@
 """``cxr calibrate``"""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cxrtool.cli import console
-from cxrtool.cli.inputs import chosen_model
+from cxrtool.cli.inputs import model_to_run, opened_model
 from cxrtool.cli.options import CACHE, DATA, ENGINE, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
 
@@ -17,16 +18,16 @@ from cxrtool.settings import ResolvedSettings
 def calibrate(
     resolved: ResolvedSettings,
     predictions: Annotated[
-        Path | None, typer.Option("--predictions", help="A saved predictions.csv of this model, instead of running it.")
+        Path | None, typer.Option("--predictions", help="Use a predictions.csv of this model instead of running it.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder. \\[default: calibrate_<split> beside the model]")
+        Path | None, typer.Option("--out", help="Output folder. \\[default: calibrate_<split> beside the model]")
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Make probabilities mean what they say: fit a monotone map on valid and store it in the bundle.
+    """Calibrate probabilities: fit a monotone map on valid and store it in the bundle.
 
-    Ranks and decisions stay as they are; cxr predict then shows calibrated probabilities, or raw ones with --raw.
+    Ranks and decisions do not change. cxr predict then shows calibrated probabilities, or raw ones with --raw.
 
     \b
     cxr calibrate --data CheXpert-v1.0-small --model runs/my-run
@@ -34,9 +35,9 @@ def calibrate(
     """
     from cxrtool.tasks.tune import calibrate_model
 
-    model = chosen_model(resolved)
-    with console.progress_bar() as progress:
-        result = calibrate_model(resolved.settings, model, predictions, out, progress)
+    chosen = model_to_run(resolved) if predictions is None else nullcontext(opened_model(resolved))
+    with chosen as model, console.progress_bar() as progress:
+        result = calibrate_model(model, resolved.settings, predictions, out, progress)
     for text in result.calibration.warnings:
         console.warn(text)
     if json_output:
@@ -59,8 +60,8 @@ def calibrate(
             for finding, scaling in fitted.scalings.items()
         ],
     )
-    console.say(f"calibration written into {result.bundle}; figures above are of the split it was fitted on")
-    console.hint("next: cxr eval --split test shows them out of sample")
+    console.say(f"calibration stored in {result.bundle}; the figures above are for the split on which it was fitted")
+    console.hint("next: cxr eval --split test shows the figures on other data")
 
 
 def register(app: typer.Typer) -> None:

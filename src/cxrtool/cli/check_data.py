@@ -19,19 +19,26 @@ if TYPE_CHECKING:
 @settings_options("data.allow_outside", *LIMITS)
 def check_data(
     resolved: ResolvedSettings,
-    data: Annotated[Path, typer.Argument(help="A folder in CheXpert's layout.")],
-    full: Annotated[bool, typer.Option("--full", help="Read every image; compare files between splits.")] = False,
+    data: Annotated[Path, typer.Argument(help="Data folder in CheXpert's layout.")],
+    full: Annotated[
+        bool, typer.Option("--full", help="Read every image, and look for identical files in two splits.")
+    ] = False,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that read images.")] = 2,
     samples: Annotated[
-        int, typer.Option("--samples", min=0, help="Draw a contact sheet of so many preprocessed images.")
+        int,
+        typer.Option("--samples", min=0, help="Write a contact sheet of this many preprocessed images; 0 writes none."),
     ] = 0,
-    samples_file: Annotated[Path, typer.Option("--samples-file", help="Where the sheet goes.")] = Path("samples.png"),
-    image_size: Annotated[int, typer.Option("--image-size", min=32, max=1024, help="Of the samples.")] = 320,
+    samples_file: Annotated[Path, typer.Option("--samples-file", help="File of the contact sheet.")] = Path(
+        "samples.png"
+    ),
+    image_size: Annotated[
+        int, typer.Option("--image-size", min=32, max=1024, help="Width and height of these images in pixels.")
+    ] = 320,
     json_output: JsonOption = False,
 ) -> None:
     """Check a data set: sheets, columns, labels, images, and patients shared between splits.
 
-    Ends with 1 when it finds an error, such as a patient in two splits.
+    Exits with 1 if it finds an error, such as a patient in two splits.
 
     \b
     cxr check-data CheXpert-v1.0-small
@@ -39,22 +46,22 @@ def check_data(
     cxr check-data CheXpert-v1.0-small --samples 12
     """
     from cxrtool.data.checks import check_data as run_checks
+    from cxrtool.data.dataset import Dataset
 
-    runtime, outside = resolved.settings.runtime, resolved.settings.data.allow_outside
-    limits = runtime.limits
+    settings = resolved.changed("command line", **{"data.root": data}).settings
+    dataset, limits = Dataset(settings.data), settings.runtime.limits
     with console.progress_bar() as progress:
         report = run_checks(
-            data,
+            dataset,
             full,
             workers,
             lambda done, total: progress(Progress("reading", done, total)),
             limits,
-            outside,
         )
     if samples:
         from cxrtool.tasks.samples import write_contact_sheet
 
-        write_contact_sheet(data, samples, samples_file, image_size, limits, outside)
+        write_contact_sheet(dataset, samples, samples_file, image_size, limits)
         console.hint(f"contact sheet: {samples_file}")
     if json_output:
         console.print_json(report.to_dict())
@@ -70,7 +77,7 @@ def register(app: typer.Typer) -> None:
 
 
 def show_data_report(report: "DataReport") -> None:
-    """Tables per split, then what is wrong."""
+    """Print tables for each split, then warnings and errors."""
     for split, found in report.splits.items():
         facts: dict[str, object] = {
             "rows": found.rows,
@@ -82,7 +89,7 @@ def show_data_report(report: "DataReport") -> None:
             "sex": _counts(found.sexes),
             "age (min, median, max)": UNDEFINED if found.age is None else "{:g}, {:g}, {:g}".format(*found.age),
             "missing images": found.missing,
-            "unreadable images": f"{len(found.unreadable):,} of {found.images_read:,} looked at",
+            "unreadable images": f"{len(found.unreadable):,} of {found.images_read:,} checked",
             "image sizes": _counts(found.sizes),
             "image modes": _counts(found.modes),
         }
@@ -101,7 +108,7 @@ def show_data_report(report: "DataReport") -> None:
     for text in report.errors:
         console.say(f"error: {text}")
     if not report.errors:
-        console.say("no error found" + ("" if report.full else "; --full reads every image"))
+        console.say("no errors found" + ("" if report.full else "; --full checks every image"))
 
 
 def _counts(values: Mapping[str, int], most: int = 4) -> str:

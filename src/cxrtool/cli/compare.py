@@ -1,5 +1,6 @@
 """``cxr compare``"""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,27 +17,26 @@ from cxrtool.settings import ResolvedSettings
 if TYPE_CHECKING:
     from cxrtool.evaluation.comparison import Comparison
 
-if TYPE_CHECKING:
-    from cxrtool.evaluation.comparison import Comparison
-
 
 @settings_options("eval.split", *BOOTSTRAP, *TRAINING, "runtime.batch_size")
 def compare(
     resolved: ResolvedSettings,
     inputs: Annotated[
-        list[Path] | None, typer.Argument(help="Run folders, bundles or predictions.csv files, two or more.")
+        list[Path] | None, typer.Argument(help="Two or more run folders, bundles or predictions.csv files.")
     ] = None,
-    train: Annotated[bool, typer.Option("--train", help="Train a model per policy and seed first.")] = False,
+    train: Annotated[bool, typer.Option("--train", help="First train a model for each policy and seed.")] = False,
     policies: Annotated[
-        str, typer.Option("--policies", help="With --train: policies, separated by commas.")
+        str, typer.Option("--policies", help="With --train: policies to compare, separated by commas.")
     ] = "u-ignore,u-ones,u-zeros",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="With --train: runs per policy.")] = 1,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the figures, and for --train's runs.")] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="With --train: number of seeds per policy.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Output folder, which also holds the runs of --train.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Compare models on the same patients: differences with intervals and corrected p-values.
 
-    With --train, one model per policy and seed is trained first; the same line goes on after an interruption.
+    With --train, one model per policy and seed is trained first. After an interruption, the same command continues.
 
     \b
     cxr compare runs/a runs/b --data CheXpert-v1.0-small --split test
@@ -46,10 +46,9 @@ def compare(
     if train:
         _compare_policies(resolved, inputs, policies, seeds, out, json_output)
         return
-    from cxrtool.tasks.compare import compare_models, write_comparison
+    from cxrtool.tasks.compare import write_comparison
 
-    with console.progress_bar() as progress:
-        comparison = compare_models(inputs or [], resolved.settings, progress)
+    comparison = _compare_models(resolved, inputs or [])
     if out is not None:
         write_comparison(out, comparison)
     if json_output:
@@ -60,15 +59,31 @@ def compare(
     console.say(comparison.sentence())
 
 
+def _compare_models(resolved: ResolvedSettings, inputs: list[Path]) -> "Comparison":
+    from cxrtool.engines.export import with_export
+    from cxrtool.model.resolve import open_model
+    from cxrtool.tasks.compare import compare_models, is_table, refuse_too_few, short_names
+
+    refuse_too_few(inputs)
+    settings = resolved.settings
+    with ExitStack() as stack:
+        models = [
+            path if is_table(path) else stack.enter_context(with_export(open_model(path), settings.runtime))
+            for path in inputs
+        ]
+        progress = stack.enter_context(console.progress_bar())
+        return compare_models(models, settings, short_names(inputs), progress)
+
+
 def _compare_policies(
     resolved: ResolvedSettings, inputs: list[Path] | None, policies: str, seeds: int, out: Path | None, as_json: bool
 ) -> None:
     from cxrtool.tasks.policies import compare_policies, parse_policies
 
     if inputs:
-        raise RequestError("--train trains its own models", "Leave the others out, or leave --train out.")
+        raise RequestError("--train cannot be combined with models or tables", "Leave out either --train or the paths.")
     if out is None:
-        raise RequestError("--train needs a folder for its runs", "Give --out DIR.")
+        raise RequestError("--train needs an output folder for its runs", "Name one with --out.")
     with graceful_stop() as stop, console.progress_bar() as progress:
         result = compare_policies(resolved, parse_policies(policies), seeds, out, progress, stop)
     if as_json:
@@ -83,7 +98,7 @@ def _compare_policies(
 
 
 def _show_figures(comparisons: "dict[str, Comparison]") -> None:
-    """The seed's table: a row per candidate, AUROC and AUPRC of each split."""
+    """Print one row per model with the mean AUROC and AUPRC of each split."""
     header = ["model", *(f"{split} {name}" for split in comparisons for name in ("AUROC", "AUPRC"))]
     first = next(iter(comparisons.values()))
     rows = []
@@ -106,7 +121,7 @@ def register(app: typer.Typer) -> None:
 
 
 def show_differences(comparison: "Comparison") -> None:
-    """Every pair's difference of the means."""
+    """Print the difference of the mean figures for each pair of models."""
     rows = [
         [
             f"{one.first} - {one.second}",

@@ -10,12 +10,13 @@ from cxrtool.settings import ResolvedSettings
 @settings_options()
 def config(
     resolved: ResolvedSettings,
-    yaml_output: bool = typer.Option(False, "--yaml", help="Print a file for --config."),
+    yaml_output: bool = typer.Option(False, "--yaml", help="Print YAML that --config reads."),
     json_output: JsonOption = False,
 ) -> None:
     """Print the effective settings and where each came from.
 
-    Sources: command line over CXR_* environment (CXR_TRAIN__EPOCHS=3) over a YAML file over defaults.
+    The command line overrides CXR_* variables (CXR_TRAIN__EPOCHS=3), which override the YAML file, which overrides
+    the defaults.
 
     \b
     cxr config

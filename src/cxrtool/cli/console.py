@@ -1,4 +1,4 @@
-"""What people see: tables on stdout, progress and hints on stderr."""
+"""Output for people: tables on stdout, progress and hints on stderr."""
 
 import logging
 import os
@@ -29,50 +29,50 @@ from cxrtool.progress import Progress, ProgressCallback
 
 
 def printable(text: str) -> str:
-    """`text` with control characters shown: a file name may hold escape codes that a terminal must not obey."""
+    """Return `text` with control characters escaped, because a file name may hold codes that a terminal would obey."""
     clean = text.encode("utf-8", errors="backslashreplace").decode("utf-8")
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in clean)
 
 
 def safe(text: object) -> str:
-    """`text` for a rich table or line: control characters shown, markup taken literally."""
+    """Return `text` for a rich table or line: control characters and markup are escaped."""
     return escape(printable(str(text)))
 
 
 class _Results(Console):
     def on_broken_pipe(self) -> None:
-        """Let `main` end it quietly; rich would end it with 1."""
+        """Let `main` exit quietly; rich would exit with 1."""
         raise BrokenPipeError
 
 
 class _Notes(Console):
     def on_broken_pipe(self) -> None:
-        """Work does not stop because nobody listens."""
+        """Discard further notes, so that the work continues."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def out() -> Console:
-    """The console for results. Made when asked for, so that a redirected stdout is the one used."""
+    """Return a console for results. It is created at each call, so that it follows a redirected stdout."""
     return _Results(file=sys.stdout, highlight=False, soft_wrap=True)
 
 
 def err() -> Console:
-    """The console for progress, logs and hints."""
+    """Return a console for progress, logs and hints on stderr."""
     return _Notes(file=sys.stderr, highlight=False, soft_wrap=True)
 
 
 def print_json(value: object) -> None:
-    """One JSON document on stdout."""
+    """Print one JSON document on stdout."""
     sys.stdout.write(to_json(value))
 
 
 def write(text: str) -> None:
-    """`text` as it is, on stdout."""
+    """Write `text` to stdout without changes."""
     sys.stdout.write(text)
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on stdout; the first column and any without a name are text, the others are figures."""
+    """Print a table on stdout. The first column and columns without a name are left-aligned, figures right-aligned."""
     table = Table(
         title=safe(title), title_justify="left", title_style="bold", header_style="bold", show_header=any(header)
     )
@@ -87,27 +87,27 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[objec
 
 
 def print_facts(title: str, facts: Mapping[str, object]) -> None:
-    """Names and values, a line each, on stdout."""
+    """Print names and values on stdout, one per line."""
     print_table(title, ["", ""], [[name, value] for name, value in facts.items()])
 
 
 def say(text: str) -> None:
-    """A line of result for people on stdout."""
+    """Print one line of results on stdout."""
     out().print(safe(text))
 
 
 def hint(text: str) -> None:
-    """A line on stderr."""
+    """Print one dimmed line on stderr."""
     err().print(f"[dim]{safe(text)}[/dim]")
 
 
 def warn(text: str) -> None:
-    """A warning on stderr."""
+    """Print a warning on stderr."""
     err().print(f"[yellow]warning:[/yellow] {safe(text)}")
 
 
 def print_error(error: CxrError) -> None:
-    """``error: ...`` and the advice, a line each, on stderr."""
+    """Print ``error: ...`` and the advice on stderr, one line each."""
     console = err()
     console.print(f"[red]error:[/red] {safe(' '.join(error.message.splitlines()))}")
     if error.advice:
@@ -120,7 +120,7 @@ class _WarningLines(logging.Handler):
 
 
 def show_logs(debug: bool) -> None:
-    """Send the package's log to stderr: warnings and notes, and everything when debugging."""
+    """Send the package's log to stderr: warnings and information, and everything with `debug`."""
     logger = logging.getLogger("cxrtool")
     logger.handlers = [_WarningLines()]
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
@@ -135,7 +135,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress_bar() -> Iterator[ProgressCallback]:
-    """A callback that draws one bar per phase on stderr; in a log, one line per phase."""
+    """Yield a callback that shows progress on stderr: a bar per phase in a terminal, a line per phase elsewhere."""
     console = err()
     if not console.is_terminal:
         yield _line_per_phase()

@@ -12,11 +12,11 @@ from cxrtool.cli.signals import graceful_stop
 
 
 def demo(
-    out: Annotated[Path, typer.Argument(help="A new or empty folder.")] = Path("cxr-demo"),
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    out: Annotated[Path, typer.Argument(help="Output folder, new or empty.")] = Path("cxr-demo"),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of drawings and training.")] = 0,
     json_output: JsonOption = False,
 ) -> None:
-    """Go the whole way on synthetic data, from drawing it to a report.
+    """Run every step on synthetic data: draw it, train, tune, evaluate, predict, explain and report.
 
     \b
     cxr demo
@@ -33,7 +33,7 @@ def demo(
     console.print_facts("where to look", {what: str(path) for what, path in result.files.items()})
     total = sum(result.seconds.values())
     console.say(f"done in {total:.0f} s: " + ", ".join(f"{k} {v:.0f} s" for k, v in result.seconds.items()))
-    console.say("These are drawings: the figures say that the program works, nothing about patients.")
+    console.say("The images are drawings: the figures show that the program works, and say nothing about patients.")
 
 
 def register(app: typer.Typer) -> None:

@@ -8,7 +8,7 @@ import typer
 from cxrtool.cells import cell
 from cxrtool.choices import MistakeKind
 from cxrtool.cli import console
-from cxrtool.cli.inputs import chosen_model
+from cxrtool.cli.inputs import model_to_run
 from cxrtool.cli.options import DATA, RUNTIME, JsonOption, settings_options
 from cxrtool.findings import find_finding
 from cxrtool.settings import ResolvedSettings
@@ -17,15 +17,15 @@ from cxrtool.settings import ResolvedSettings
 @settings_options("data.root", "model", "eval.split", *DATA, *RUNTIME, "runtime.batch_size")
 def errors(
     resolved: ResolvedSettings,
-    label: Annotated[str | None, typer.Option("--label", help="Only this finding. \\[default: all five]")] = None,
-    kind: Annotated[MistakeKind, typer.Option("--kind", help="Which way it was wrong.")] = MistakeKind.BOTH,
-    top: Annotated[int, typer.Option("--top", min=1, help="At most so many of each finding and kind.")] = 8,
+    label: Annotated[str | None, typer.Option("--label", help="Finding to list. \\[default: all five]")] = None,
+    kind: Annotated[MistakeKind, typer.Option("--kind", help="Kind of mistake to list.")] = MistakeKind.BOTH,
+    top: Annotated[int, typer.Option("--top", min=1, help="Most mistakes to list per finding and kind.")] = 8,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder. \\[default: errors_<split> beside the model]")
+        Path | None, typer.Option("--out", help="Output folder. \\[default: errors_<split> beside the model]")
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """The surest mistakes: false positives and false negatives, as a table and a gallery of where the model looked.
+    """List the most confident false positives and false negatives, with a gallery of heatmaps.
 
     \b
     cxr errors --data CheXpert-v1.0-small --model runs/my-run
@@ -34,14 +34,13 @@ def errors(
     from cxrtool.tasks.gallery import collect_mistakes
 
     finding = None if label is None else find_finding(label)
-    model = chosen_model(resolved)
-    with console.progress_bar() as progress:
+    with model_to_run(resolved) as model, console.progress_bar() as progress:
         result = collect_mistakes(model, resolved.settings, kind, finding, top, out, progress)
     if json_output:
         console.print_json(result.to_dict())
         return
     console.print_table(
-        f"surest mistakes on {resolved.settings.eval.split}",
+        f"most confident mistakes on {resolved.settings.eval.split}",
         ["finding", "kind", "study", "probability", "threshold"],
         [[one.finding, one.kind, one.study, one.probability, cell(one.threshold, 2)] for one in result.mistakes],
     )

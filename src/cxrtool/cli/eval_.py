@@ -7,7 +7,7 @@ import typer
 
 from cxrtool.cells import cell, interval_text
 from cxrtool.cli import console
-from cxrtool.cli.inputs import chosen_model
+from cxrtool.cli.inputs import model_to_run
 from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 def evaluate(
     resolved: ResolvedSettings,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder. \\[default: eval_<split> beside the model]")
+        Path | None, typer.Option("--out", help="Output folder. \\[default: eval_<split> beside the model]")
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """AUROC and AUPRC per finding, with 95 % intervals over patients.
+    """Evaluate a model: AUROC and AUPRC per finding, with 95 % intervals over patients.
 
     Writes predictions.csv, metrics.json, metrics.csv and subgroups.csv.
 
@@ -47,13 +47,12 @@ def evaluate(
     """
     from cxrtool.tasks.evaluate import describe_evaluation, evaluate_model
 
-    model = chosen_model(resolved)
-    with console.progress_bar() as progress:
+    with model_to_run(resolved) as model, console.progress_bar() as progress:
         result = evaluate_model(model, resolved.settings, out, progress)
     for text in result.assessment.warnings:
         console.warn(text)
     if json_output:
-        console.print_json(describe_evaluation(result.assessment, model, result.header, result.how))
+        console.print_json(describe_evaluation(result.assessment, model, result.how))
         return
     show_assessment(result.assessment)
     console.say(f"files: {result.folder}/predictions.csv, metrics.json, metrics.csv, subgroups.csv (by {result.how})")
@@ -65,7 +64,7 @@ def register(app: typer.Typer) -> None:
 
 
 def show_assessment(assessment: "Assessment") -> None:
-    """Figures with intervals; at thresholds where there are any; calibration; groups when asked for."""
+    """Print figures with intervals, figures at the thresholds if there are any, and calibration."""
     evaluation, intervals = assessment.evaluation, assessment.intervals
     title = (
         f"{evaluation.split} split, {evaluation.level} level: {evaluation.studies} studies of {assessment.patients} "
@@ -114,7 +113,7 @@ def _show_honest(assessment: "Assessment") -> None:
         [name, row.f1, row.balanced_accuracy, row.recall, row.specificity] for name, row in assessment.honest.items()
     ]
     console.print_table(
-        "honest: thresholds chosen without the rows they count (nested resampling)",
+        "corrected for optimism: each row judged by thresholds chosen without it (nested resampling)",
         ["finding", "f1", "balanced accuracy", "recall", "specificity"],
         rows,
     )

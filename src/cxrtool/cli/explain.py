@@ -36,20 +36,23 @@ def explain(
     inputs: Annotated[list[Path], typer.Argument(help="Images, folders, or - for a list of paths on stdin.")],
     label: Annotated[
         str | None,
-        typer.Option("--label", help="A finding. \\[default: every positive one, or the most probable if none is]"),
+        typer.Option("--label", help="Finding to explain. \\[default: every positive one, or else the most probable]"),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("explanations"),
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look in folders of folders too.")] = False,
+    out: Annotated[Path, typer.Option("--out", help="Output folder of the pictures.")] = Path("explanations"),
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search subfolders too.")] = False,
     thresholds: Annotated[
         str | None,
-        typer.Option("--thresholds", help="0.46,0.11,0.47,0.34,0.37 or a file. \\[default: the bundle's]"),
+        typer.Option(
+            "--thresholds",
+            help="Five thresholds (0.46,0.11,0.47,0.34,0.37) or a file with them. \\[default: the bundle's]",
+        ),
     ] = None,
     panel: Annotated[
-        bool, typer.Option("--panel", help="All five findings, and a picture of them side by side.")
+        bool, typer.Option("--panel", help="Explain all five findings, and show them side by side in one picture.")
     ] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Show where the model looked: heatmap, overlay and a side-by-side figure per image and finding.
+    """Show where the model looked: a heatmap, an overlay and a side-by-side figure per image and finding.
 
     \b
     cxr explain image.jpg --label "Pleural Effusion"
@@ -60,23 +63,25 @@ def explain(
     from cxrtool.explain.methods import MapSettings
 
     if panel and label is not None:
-        raise RequestError("--panel shows all five findings", "Leave out --label, or --panel.")
+        raise RequestError(
+            "--panel shows all five findings and cannot be combined with --label", "Leave out one of the two."
+        )
     finding = None if label is None else find_finding(label)
     paths = list(input_paths(inputs, recursive))
     names = unique_names(paths)
     classifier = load_classifier(resolved, thresholds, for_maps=True)
-    wished = resolved.settings.explain
-    maps = MapSettings.of(wished, classifier.header.image_preprocessing.image_size)
-    found = classifier.explain_many(paths, finding, maps, panel, wished.stretch)
+    options = resolved.settings.explain
+    maps = MapSettings.of(options, classifier.header.image_preprocessing.image_size)
+    found = classifier.explain_many(paths, finding, maps, panel, options.stretch)
     rows: list[dict[str, Any]] = []
 
     def save(named: "tuple[str, tuple[Path, tuple[Explanation, ...] | CxrError]]") -> dict[str, Any]:
         name, (path, result) = named
         if isinstance(result, CxrError):
             return {"path": str(path), "error": str(result), "warnings": [], "explanations": []}
-        return {"path": str(path), "error": None} | _saved(result, out, name, wished, panel)
+        return {"path": str(path), "error": None} | _saved(result, out, name, options, panel)
 
-    # Pictures are drawn and packed by threads; few ahead, as these and the network's threads only wait for one another.
+    # Threads draw and compress the pictures. Few work ahead, because more would compete with the network's.
     workers = max(2, resolved.settings.runtime.reading_threads)
     with console.progress_bar() as progress:
         for _, row in read_ahead(
@@ -92,13 +97,13 @@ def explain(
 
 
 def _saved(
-    explanations: "tuple[Explanation, ...]", out: Path, name: str, wished: "ExplainSettings", panel: bool
+    explanations: "tuple[Explanation, ...]", out: Path, name: str, options: "ExplainSettings", panel: bool
 ) -> dict[str, Any]:
     rows = []
     for one in explanations:
         if not one.heatmap.any():
             console.warn(f"{one.path}: the map of {one.label} is zero everywhere")
-        files = one.save(out, name, wished.alpha, wished.contour)
+        files = one.save(out, name, options.alpha, options.contour)
         rows.append(
             {
                 "label": one.label,
@@ -123,16 +128,16 @@ def _saved(
         from cxrtool.explain.pictures import write_png
 
         path = out / f"{name}_panel.png"
-        write_png(path, panel_of_findings(explanations, wished.alpha, wished.contour))
+        write_png(path, panel_of_findings(explanations, options.alpha, options.contour))
         saved["panel"] = str(path)
     return saved
 
 
 def unique_names(paths: list[Path]) -> list[str]:
-    """A name for each file: its path below the folder that all share, joined by ``_``, without the suffix.
+    """Return a name for each file: its path below the common folder, joined by ``_``, without the suffix.
 
-    In CheXpert every file is called view1_frontal.jpg, so the bare name would not do. Where two names still meet, a
-    digest of the path sets them apart.
+    In CheXpert many files are called view1_frontal.jpg, so the file name alone is not unique. Names that are still
+    equal get a digest of the path.
     """
     whole = [Path(os.path.abspath(path)) for path in paths]
     common = Path(os.path.commonpath([path.parent for path in whole])) if whole else Path()
@@ -151,7 +156,7 @@ def _show(rows: list[dict[str, Any]], out: Path, json_output: bool) -> None:
         if row["error"]:
             console.say(console.printable(f"{row['path']}: error: {row['error']}"))
         for warning in row["warnings"]:
-            console.say(console.printable(f"{row['path']}: beware, {warning['code']}: {warning['message']}"))
+            console.say(console.printable(f"{row['path']}: warning, {warning['code']}: {warning['message']}"))
         for item in row["explanations"]:
             mark = "positive" if item["positive"] else "negative"
             console.say(

@@ -7,24 +7,28 @@ import typer
 
 from cxrtool.choices import ExportFormat, Precision
 from cxrtool.cli import console
-from cxrtool.cli.inputs import chosen_model
+from cxrtool.cli.inputs import opened_model
 from cxrtool.cli.options import JsonOption
 from cxrtool.settings import load_settings
 
 
 def export(
-    kind: Annotated[ExportFormat, typer.Option("--format", help="What the network is written as.")],
+    kind: Annotated[ExportFormat, typer.Option("--format", help="File format to write.")],
     model: Annotated[Path | None, typer.Argument(help="Run folder or bundle file. \\[default: the newest run]")] = None,
-    precision: Annotated[Precision, typer.Option("--precision", help="fp32, or int8 for openvino.")] = Precision.FP32,
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="Number format: fp32, or int8 with openvino.")
+    ] = Precision.FP32,
     images: Annotated[
-        Path | None, typer.Option("--images", help="Folder of radiographs that int8 is calibrated on.")
+        Path | None, typer.Option("--images", help="Folder of radiographs on which int8 is calibrated.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder. \\[default: export beside the bundle]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Output folder. \\[default: export beside the bundle]")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Write the network for other runtimes: grey pixels in, logits and probabilities out.
+    """Export the network for other runtimes: grey pixels in, logits and probabilities out.
 
-    The file is read again and must agree with torch on phantoms. A record lies beside it as JSON.
+    The exported network must agree with torch on drawn radiographs. A JSON record is written beside it.
 
     \b
     cxr export runs/my-run --format onnx
@@ -33,12 +37,12 @@ def export(
     from cxrtool.engines.export import ExportSettings, export_model
 
     resolved = load_settings({"model": model})
-    path = chosen_model(resolved)
+    bundle = opened_model(resolved)
     runtime = resolved.settings.runtime
     limits = runtime.limits
     with console.progress_bar() as progress:
-        wished = ExportSettings(kind, precision, images, out, runtime.reading_threads, limits)
-        made = export_model(path, wished, progress)
+        settings = ExportSettings(kind, precision, images, out, runtime.reading_threads, limits)
+        made = export_model(bundle, settings, progress)
     record = made.record
     if json_output:
         console.print_json({"path": str(made.path)} | record.model_dump(mode="json"))
@@ -51,9 +55,9 @@ def export(
             "input": f"{record.input.name}: uint8 [batch, 1, {record.image_size}, {record.image_size}], grey",
             "outputs": f"{' and '.join(record.outputs)}: float32 [batch, {len(record.findings)}]",
             "findings": ", ".join(record.findings),
-            "thresholds": "of the bundle" if record.thresholds else "none (see cxr tune)",
-            "largest difference": f"{check.largest_difference:.2g} in probability, on {check.images} phantoms",
-            "calibrated on": f"{record.int8.images} radiographs of {record.int8.folder}" if record.int8 else None,
+            "thresholds": "those of the bundle" if record.thresholds else "none (see cxr tune)",
+            "largest difference": f"{check.largest_difference:.2g} in probability, on {check.images} drawn radiographs",
+            "calibrated on": f"{record.int8.images} radiographs from {record.int8.folder}" if record.int8 else None,
             "use": record.intended_use,
         },
     )

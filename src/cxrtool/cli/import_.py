@@ -15,17 +15,17 @@ from cxrtool.settings import ResolvedSettings
 @settings_options("train.image_size", "train.policy")
 def import_(
     resolved: ResolvedSettings,
-    checkpoint: Annotated[Path, typer.Argument(help="A file of torch.save (.pt, .pth).")],
-    out: Annotated[Path, typer.Argument(help="The bundle to write, or a folder for its model.safetensors.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint written by torch.save (.pt, .pth).")],
+    out: Annotated[Path, typer.Argument(help="Bundle file to write, or a folder for model.safetensors.")],
     findings: Annotated[
-        str, typer.Option("--findings", help="In the order of the file's outputs, separated by commas.")
+        str, typer.Option("--findings", help="Findings in the order of the checkpoint's outputs, separated by commas.")
     ] = ",".join(FINDINGS),
     json_output: JsonOption = False,
 ) -> None:
-    """Make a bundle of a DenseNet121 that was trained elsewhere on these five findings.
+    """Convert a DenseNet121 that was trained elsewhere on these five findings into a bundle.
 
-    Only weights are read: a file that carries code is refused, and nothing in it is run. The image size and policy
-    that it was trained with are not in such a file: name them. Its thresholds are 0.5 until cxr tune.
+    Only weights are read: a checkpoint that contains code is refused and never run. It does not record the image
+    size and policy of its training, so name them. Thresholds are 0.5 until you run cxr tune.
 
     \b
     cxr import best.pt imported
@@ -36,11 +36,11 @@ def import_(
     from cxrtool.model.foreign import ImportSettings, import_checkpoint, parse_findings
 
     train = resolved.settings.train
-    wished = ImportSettings(parse_findings(findings), train.image_size, train.policy)
+    settings = ImportSettings(parse_findings(findings), train.image_size, train.policy)
     path = out if out.suffix == ".safetensors" else out / BUNDLE_NAME
     if path.exists():
-        raise RequestError(f"{path} is there already", "Name another place.")
-    header = import_checkpoint(checkpoint, path, wished)
+        raise RequestError(f"{path} already exists", "Name another file or folder.")
+    header = import_checkpoint(checkpoint, path, settings)
     if json_output:
         console.print_json({"path": str(path)} | header.model_dump(mode="json"))
         return

@@ -22,7 +22,7 @@ def info(
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Print what a bundle says of itself: policy, thresholds, training, data, metrics, versions.
+    """Print what a bundle records: policy, thresholds, training, data, metrics and versions.
 
     Of a CSV file it says whether it is a table of cxr eval or of cxr predict.
 
@@ -86,7 +86,7 @@ def _show_table(path: Path, json_output: bool) -> None:
 
 
 def _figure(metrics: Mapping[str, Any], finding: str, name: str) -> object:
-    """None where there is none: an imported bundle has no figures, and a stranger's may hold anything."""
+    """Return a figure, or None: imported bundles have none, and untrusted ones may hold anything."""
     found: Any = metrics
     for key in ("valid", "labels", finding, name):
         found = found.get(key) if isinstance(found, Mapping) else None

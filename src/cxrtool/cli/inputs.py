@@ -1,7 +1,8 @@
-"""The radiographs a command is given: files, folders, or ``-`` for a list on stdin."""
+"""Inputs of a command: radiographs (files, folders, or ``-`` for a list on stdin) and the model."""
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,50 +12,81 @@ from cxrtool.errors import RequestError
 from cxrtool.settings import ResolvedSettings
 
 if TYPE_CHECKING:
+    from cxrtool.model.bundle import Bundle
     from cxrtool.predict.classifier import Classifier
 
 
 def input_paths(inputs: list[Path], recursive: bool) -> Iterator[Path]:
-    """Every radiograph named, in order; a folder's are sorted; a list on stdin is read as it comes.
+    """Yield the path of each radiograph, in the order given; files of a folder are sorted, stdin is read lazily.
 
     Raises:
-        RequestError: a folder holds no image.
+        RequestError: a folder contains no image.
     """
     from cxrtool.data.images import list_images
 
     for given in inputs:
         if str(given) == "-":
-            if isinstance(sys.stdin, TextIOWrapper):  # a name that is no UTF-8 is a name too
+            if isinstance(sys.stdin, TextIOWrapper):  # file names need not be UTF-8
                 sys.stdin.reconfigure(errors="surrogateescape")
             yield from (Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip())
             continue
         found = list_images([given], recursive)
         if not found and given.is_dir():
-            raise RequestError(f"folder {given} holds no image", "Add --recursive to look in its folders too.")
+            raise RequestError(f"folder {given} contains no image", "Add --recursive to search its subfolders too.")
         yield from found
 
 
 def load_classifier(
     resolved: "ResolvedSettings", thresholds: str | None, raw: bool = False, for_maps: bool = False
 ) -> "Classifier":
-    """The chosen model with the thresholds given, as text or file, instead of its own; `raw` as in `Classifier`.
+    """Load the model that the settings choose.
 
-    `for_maps` keeps it with torch, whatever the backend.
+    Args:
+        resolved: settings.
+        thresholds: numbers or a file that replace the bundle's thresholds; None keeps those.
+        raw: as in `Classifier.load`.
+        for_maps: use torch whatever the backend, because heatmaps need gradients.
     """
-    from cxrtool.cli.inputs import chosen_model
+    from cxrtool.engines.export import with_export
     from cxrtool.evaluation.thresholds import parse_thresholds
     from cxrtool.predict.classifier import Classifier
 
     given = None if thresholds is None else parse_thresholds(thresholds)
-    runtime = resolved.settings.runtime
-    return Classifier.load(chosen_model(resolved), given, runtime.for_maps if for_maps else runtime, raw)
+    runtime = resolved.settings.runtime.for_maps if for_maps else resolved.settings.runtime
+    with with_export(opened_model(resolved), runtime) as bundle:
+        return Classifier.load(bundle, given, runtime, raw)
+
+
+@contextmanager
+def model_to_run(resolved: ResolvedSettings) -> Iterator["Bundle"]:
+    """The chosen model, opened, with the export that the chosen backend reads; it is made where need be.
+
+    Raises:
+        ModelError: there is none, or it cannot be used.
+        RequestError: the backend cannot do what is asked for.
+    """
+    from cxrtool.engines.export import with_export
+
+    with with_export(opened_model(resolved), resolved.settings.runtime) as bundle:
+        yield bundle
+
+
+def opened_model(resolved: ResolvedSettings) -> "Bundle":
+    """The chosen model, opened.
+
+    Raises:
+        ModelError: there is none, or it cannot be used.
+    """
+    from cxrtool.model.bundle import open_bundle
+
+    return open_bundle(chosen_model(resolved))
 
 
 def chosen_model(resolved: ResolvedSettings) -> Path:
-    """The bundle file of ``--model``, else of CXR_MODEL or the config, else the newest run's.
+    """Return the bundle of ``--model``, else of CXR_MODEL or the config file, else of the newest run.
 
     Raises:
-        ModelError: there is none.
+        ModelError: no bundle is found.
     """
     from cxrtool.model.resolve import resolve_model
 

@@ -7,7 +7,7 @@ import typer
 
 from cxrtool.cells import cell, interval_text
 from cxrtool.cli import console
-from cxrtool.cli.inputs import chosen_model
+from cxrtool.cli.inputs import opened_model
 from cxrtool.cli.options import BOOTSTRAP, DATA, MAPS, RUNTIME, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
 
@@ -34,23 +34,29 @@ def localize(
     resolved: ResolvedSettings,
     masks: Annotated[
         Path | None,
-        typer.Option("--masks", help="Folder of masks, or CheXlocalize's JSON. \\[default: masks in the data folder]"),
+        typer.Option(
+            "--masks", help="Folder of masks, or a JSON file of CheXlocalize. \\[default: masks in the data folder]"
+        ),
     ] = None,
     boxes: Annotated[
-        Path | None, typer.Option("--boxes", help="CSV of boxes: image, label, x, y, w, h in pixels.")
+        Path | None,
+        typer.Option("--boxes", help="CSV file of boxes with the columns image, label, x, y, w, h, in pixels."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder. \\[default: localize_<split> beside the model]")
+        Path | None, typer.Option("--out", help="Output folder. \\[default: localize_<split> beside the model]")
     ] = None,
     maps_out: Annotated[
-        Path | None, typer.Option("--maps-out", help="Write the first method's maps in CheXlocalize's layout.")
+        Path | None,
+        typer.Option(
+            "--maps-out", help="Write the maps of the first method into this folder in CheXlocalize's layout."
+        ),
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """How far heatmaps can be trusted: do they point at the finding?
+    """Measure how well heatmaps point at the finding.
 
-    Hit rate and overlap per finding with intervals over patients; the figures are stored in the bundle, and printed
-    under every picture that cxr explain makes by the same method.
+    Reports hit rate and overlap per finding, with intervals over patients. The figures are stored in the bundle, and
+    cxr explain prints them under every picture of the same method.
 
     \b
     cxr localize --data phantoms --model runs/my-run
@@ -59,7 +65,7 @@ def localize(
     """
     from cxrtool.tasks.localize import localize_model
 
-    model = chosen_model(resolved)
+    model = opened_model(resolved)
     with console.progress_bar() as progress:
         result = localize_model(model, resolved.settings, masks, boxes, out, maps_out, progress)
     for text in result.warnings:
@@ -68,7 +74,7 @@ def localize(
         console.print_json(result.to_dict())
         return
     _show(result)
-    console.say(f"files: {result.folder}/localization.json, localization.csv; figures stored in {model}")
+    console.say(f"files: {result.folder}/localization.json, localization.csv; figures stored in {model.path}")
 
 
 def _show(result: "LocalizeResult") -> None:
@@ -92,7 +98,7 @@ def _show(result: "LocalizeResult") -> None:
     if any(method.sanity for method in result.methods.values()):
         steps = list(next(iter(result.methods.values())).sanity)
         console.print_table(
-            "faithfulness: likeness to the maps of a network randomised down to a layer (must fall); areas",
+            "faithfulness: similarity to maps of a network randomised down to each layer (must fall); areas",
             ["method", *steps, "insertion", "deletion", "images/s"],
             [
                 [title, *one.sanity.values(), one.insertion, one.deletion, cell(one.images_per_second, 1)]

@@ -1,7 +1,7 @@
-"""Command-line options made from the settings, so that the two can never drift apart.
+"""Command-line options generated from the settings, so that the two cannot drift apart.
 
 A command names the settings it reads; each becomes an option whose name, type, choices, default and help come from
-the field in `cxrtool.settings`. What the user gives is merged over environment, file and defaults.
+the field in `cxrtool.settings`. Options that the user gives override environment, file and defaults.
 """
 
 import functools
@@ -19,17 +19,16 @@ from cxrtool.settings import ResolvedSettings, Settings, load_settings
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="YAML file of settings; see `cxr config`.")
+    Path | None, typer.Option("--config", metavar="FILE", help="YAML file with settings; see `cxr config`.")
 ]
 
 _NAMES = {"data.root": "--data", "tune.minimum": "--min", "tune.maximum": "--max"}
-_MODEL_HELP = "Run folder or bundle file. [default: the newest run in runs/]"
 
 
 def settings_options(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each setting in `keys`, and ``--config``.
 
-    The command gets them merged and checked as its first argument, a `ResolvedSettings`.
+    The command receives the merged and checked settings, a `ResolvedSettings`, as its first argument.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -54,7 +53,7 @@ def settings_options(*keys: str) -> Callable[[Callable[..., None]], Callable[...
 
 
 def given_on_command_line(resolved: ResolvedSettings) -> dict[str, object]:
-    """The settings that came from the command line, by dotted key."""
+    """Return the settings that came from the command line, by dotted key."""
     return {key: value for key, value, source in resolved.rows() if source == "command line"}
 
 
@@ -84,7 +83,7 @@ def _option(key: str, name: str) -> inspect.Parameter:
 
 def _plain_type(annotation: Any) -> type:
     if any(get_origin(part) is Literal for part in get_args(annotation)):
-        return str  # a number or a word: the settings tell them apart
+        return str  # a number or a word: the settings decide which
     options = [part for part in get_args(annotation) if part is not type(None)]
     if options:
         return _plain_type(options[0])
@@ -93,27 +92,26 @@ def _plain_type(annotation: Any) -> type:
 
 
 def _help(key: str, field: FieldInfo) -> str:
-    if key == "model":
-        return _MODEL_HELP
-    text = (field.description or key.rpartition(".")[2].replace("_", " ")).strip()
-    default = field.default
-    shown = "" if default is None else f" \\[default: {default}]"
-    return f"{text[0].upper()}{text[1:]}.{shown}"
+    """Return the field's description with its default, or with what its last sentence gives after "If not given"."""
+    assert field.description, f"setting {key} needs a description"
+    text, given, fallback = field.description.partition(" If not given: ")
+    default = fallback.removesuffix(".") if given else field.default
+    return text if default is None else f"{text} \\[default: {default}]"
 
 
 LIMITS = ("runtime.max_megapixels", "runtime.max_file_mib")
-"""What is too large to be read."""
+"""Upper limits on input images."""
 DATA = ("data.views", "data.blank", "data.max_missing", "data.i_know", "data.allow_outside", *LIMITS)
-"""The data's settings that every command with a split has."""
+"""Data settings of every command that reads a split."""
 CACHE = ("data.cache", "data.cache_dir")
-"""And those of a command that needs only the pixels that the network sees."""
+"""Pixel cache, for commands that need only the pixels that the network sees."""
 READING = ("runtime.strict", "runtime.window", *LIMITS)
-"""How single radiographs are taken."""
+"""How single radiographs are read."""
 MAPS = ("explain.layer", "explain.flip", "explain.scales", "explain.smooth")
-"""How a map is made by whatever method."""
+"""Settings that every heatmap method has."""
 BOOTSTRAP = ("eval.draws", "eval.draw_seed", "eval.confidence")
-"""How patients are drawn for intervals."""
+"""How patients are resampled for intervals."""
 RUNTIME = ("runtime.device", "runtime.precision", "runtime.channels_last", "runtime.workers")
-"""The machine's settings that every command with a network has."""
+"""Machine settings of every command that runs the network."""
 ENGINE = ("runtime.backend", *RUNTIME)
-"""And those of a command that runs it forwards only."""
+"""Machine settings of commands that run the network forwards only."""

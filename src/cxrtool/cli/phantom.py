@@ -11,13 +11,17 @@ from cxrtool.progress import Progress
 
 
 def phantom(
-    out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
-    patients: Annotated[int, typer.Option("--patients", min=10, help="Patients in all three splits.")] = 200,
-    image_size: Annotated[int, typer.Option("--image-size", min=64, max=1024, help="Pixels, both sides.")] = 320,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed draws the same files.")] = 0,
+    out: Annotated[Path, typer.Argument(help="Output folder, new or empty.")],
+    patients: Annotated[
+        int, typer.Option("--patients", min=10, help="Number of patients in the three splits together.")
+    ] = 200,
+    image_size: Annotated[
+        int, typer.Option("--image-size", min=64, max=1024, help="Width and height of the images in pixels.")
+    ] = 320,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed; the same seed draws the same files.")] = 0,
     json_output: JsonOption = False,
 ) -> None:
-    """Draw synthetic radiographs in CheXpert's layout, with the true labels and a mask per finding.
+    """Draw synthetic radiographs in CheXpert's layout, with true labels and a mask per finding.
 
     \b
     cxr phantom phantoms --patients 200 --image-size 320 --seed 0

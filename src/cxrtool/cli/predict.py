@@ -31,27 +31,32 @@ Sink = Callable[["Prediction"], None]
 def predict(
     resolved: ResolvedSettings,
     inputs: Annotated[list[Path], typer.Argument(help="Images, folders, or - for a list of paths on stdin.")],
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look in folders of folders too.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search subfolders too.")] = False,
     thresholds: Annotated[
         str | None,
-        typer.Option("--thresholds", help="0.46,0.11,0.47,0.34,0.37 or a file. \\[default: the bundle's]"),
+        typer.Option(
+            "--thresholds",
+            help="Five thresholds (0.46,0.11,0.47,0.34,0.37) or a file with them. \\[default: the bundle's]",
+        ),
     ] = None,
     raw: Annotated[
-        bool, typer.Option("--raw", help="The network's own probabilities, though the bundle is calibrated.")
+        bool, typer.Option("--raw", help="Show the network's own probabilities even if the bundle is calibrated.")
     ] = False,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Write a table with one row per image.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Write a table with one row per image to this file.")
+    ] = None,
     resume_csv: Annotated[
-        bool, typer.Option("--resume-csv", help="Go on with the table that a stopped run of the same began.")
+        bool, typer.Option("--resume-csv", help="Continue the --csv table of the same command after an interruption.")
     ] = False,
     hash_paths: Annotated[
-        bool, typer.Option("--hash-paths", help="Put a digest (SHA-256, 16 digits) where a path would stand.")
+        bool, typer.Option("--hash-paths", help="Show 16 digits of the SHA-256 of each path instead of the path.")
     ] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Read the five findings of radiographs.
+    """Predict the five findings for radiographs.
 
-    An image that cannot be read gets a row with its error; the others are done, and the exit code is 1. One that
-    looks like no frontal radiograph gets a warning, or with --strict an error.
+    An image that cannot be read gets a row with its error; the others are still predicted, and the exit code is 1. An
+    image that does not look like a frontal radiograph gets a warning, or an error with --strict.
 
     \b
     cxr predict image.jpg
@@ -60,16 +65,16 @@ def predict(
     find . -name '*.jpg' | cxr predict - --json > predictions.json
     """
     if resume_csv and csv is None:
-        raise RequestError("--resume-csv needs --csv", "Name the table to go on with.")
+        raise RequestError("--resume-csv needs --csv", "Name the table to continue with --csv.")
     from cxrtool.predict.csv_table import TableIdentity, open_table
 
-    # Inputs are listed as they are needed, but a folder without images is refused before the model is loaded.
-    paths = _started(input_paths(inputs, recursive))
+    # Inputs are listed lazily, but a folder without images must be refused before the model is loaded.
+    paths = _with_first_ready(input_paths(inputs, recursive))
     classifier = load_classifier(resolved, thresholds, raw)
     name_of = path_digest if hash_paths else printable_path
     failed = total = warned = 0
     with ExitStack() as stack:
-        stack.enter_context(_not_quietly_without(csv))
+        stack.enter_context(_fail_if_unfinished(csv))
         progress = stack.enter_context(console.progress_bar())
         sinks: list[Sink] = []
         if csv is not None:
@@ -78,11 +83,11 @@ def predict(
             paths, total, failed = table.paths, table.done, table.failed
             sinks.append(table.write)
             if resume_csv:
-                console.hint(f"{total} rows were there")
+                console.hint(f"continuing after {total} rows")
         if json_output:
             sinks.append(stack.enter_context(_json_sink(classifier, name_of)))
         if not sinks:
-            sinks.append(stack.enter_context(_people_sink(classifier, name_of)))
+            sinks.append(stack.enter_context(_text_sink(classifier, name_of)))
         for found in classifier.predict_many(paths):
             prediction = without_path(found, name_of) if hash_paths else found
             total += 1
@@ -92,44 +97,42 @@ def predict(
                 sink(prediction)
             progress(Progress("predict", total, None))
     if csv is not None and not json_output:
-        console.say(f"{total} images, {failed} of them not readable: {csv} (by {classifier.engine.how})")
+        console.say(f"{total} images, {failed} of them unreadable: {csv} (by {classifier.engine.how})")
     if warned:
-        console.hint(f"{warned} images have warnings; see their rows")
+        console.hint(f"images with warnings: {warned}; see their rows")
     if failed:
         console.hint(f"{failed} of {total} images could not be read")
         raise typer.Exit(1)
 
 
 @contextmanager
-def _not_quietly_without(csv: Path | None) -> Iterator[None]:
-    """A closed pipe ends quietly, but not where a table was asked for that is not finished."""
+def _fail_if_unfinished(csv: Path | None) -> Iterator[None]:
+    """Turn a closed pipe, which otherwise ends quietly, into an error if it leaves the table `csv` unfinished."""
     try:
         yield
     except BrokenPipeError:
         if csv is None:
             raise
-        raise CxrError(
-            f"the reader of the output has gone before {csv} was finished", "Go on with it: --resume-csv."
-        ) from None
+        raise CxrError(f"the output was closed before {csv} was finished", "Continue with --resume-csv.") from None
 
 
-def _started(paths: Iterator[Path]) -> Iterator[Path]:
+def _with_first_ready(paths: Iterator[Path]) -> Iterator[Path]:
     first = next(paths, None)
     return chain([] if first is None else [first], paths)
 
 
 def printable_path(path: Path) -> str:
-    """A path as text without control characters, so that it fits into a line."""
+    """Return the path as text with control characters escaped, so that it fits on one line."""
     return console.printable(str(path))
 
 
 def path_digest(path: Path) -> str:
-    """The first 16 hex digits of the SHA-256 of the path as it was given."""
+    """Return the first 16 hex digits of the SHA-256 of the path as it was given."""
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
 
 
 def without_path(prediction: "Prediction", name_of: Callable[[Path], str]) -> "Prediction":
-    """The same with the path taken out of the error too."""
+    """Return the prediction with the path in its error replaced by `name_of` the path."""
     if prediction.error is None:
         return prediction
     from cxrtool.data.images import shown
@@ -139,7 +142,7 @@ def without_path(prediction: "Prediction", name_of: Callable[[Path], str]) -> "P
 
 @contextmanager
 def _json_sink(classifier: "Classifier", name_of: Callable[[Path], str]) -> Iterator[Sink]:
-    """One document, written piece by piece so that a million images need no more memory than one."""
+    """Write one JSON document row by row, so that memory does not grow with the number of images."""
     model = {
         "path": str(classifier.path),
         "sha256": classifier.sha256,
@@ -161,8 +164,8 @@ def _json_sink(classifier: "Classifier", name_of: Callable[[Path], str]) -> Iter
 
 
 @contextmanager
-def _people_sink(classifier: "Classifier", name_of: Callable[[Path], str]) -> Iterator[Sink]:
-    """Probabilities in columns, a star at each positive finding, and below them what to beware of."""
+def _text_sink(classifier: "Classifier", name_of: Callable[[Path], str]) -> Iterator[Sink]:
+    """Print probabilities in columns with a star at each positive finding, and warnings below each image."""
     width = 46
     console.say(f"{'image':<{width}}" + "".join(f"{_short(finding):>15}" for finding in FINDINGS))
 
@@ -175,12 +178,11 @@ def _people_sink(classifier: "Classifier", name_of: Callable[[Path], str]) -> It
         cells = [f"{r.probability:.3f}{'*' if r.positive else ' '}" for r in prediction.findings]
         console.say(f"{shown:<{width}}" + "".join(f"{cell:>15}" for cell in cells))
         for warning in prediction.warnings:
-            console.say(f"  beware, {warning.code}: {warning.message}")
+            console.say(f"  warning, {warning.code}: {warning.message}")
 
     yield write
-    console.say(
-        f"* at or above the finding's threshold. By {classifier.engine.how}. Research software, not a medical device."
-    )
+    console.say(f"* at or above the finding's threshold (by {classifier.engine.how})")
+    console.say("Research software, not a medical device.")
 
 
 def _short(finding: str) -> str:

@@ -6,23 +6,26 @@ from typing import Annotated
 import typer
 
 from cxrtool.cli import console
-from cxrtool.cli.inputs import chosen_model
+from cxrtool.cli.inputs import model_to_run
 from cxrtool.cli.options import BOOTSTRAP, DATA, RUNTIME, JsonOption, settings_options
-from cxrtool.settings import ResolvedSettings, load_settings
+from cxrtool.settings import ResolvedSettings
 
 
 @settings_options("data.root", "eval.split", "eval.by", "eval.prevalence", *BOOTSTRAP, *DATA, *RUNTIME, "runs")
 def report(
     resolved: ResolvedSettings,
     run: Annotated[Path | None, typer.Argument(help="Run folder. \\[default: the newest run]")] = None,
-    card: Annotated[bool, typer.Option("--card", help="Write a model card in Markdown instead.")] = False,
-    top: Annotated[int, typer.Option("--top", min=1, help="Mistakes shown of each finding and kind.")] = 4,
+    card: Annotated[bool, typer.Option("--card", help="Write a model card in Markdown instead of the report.")] = False,
+    top: Annotated[int, typer.Option("--top", min=1, help="Most mistakes to show per finding and kind.")] = 4,
     out: Annotated[
-        Path | None, typer.Option("--out", help="File. \\[default: report.html or MODEL_CARD.md in the run]")
+        Path | None,
+        typer.Option("--out", help="Output file. \\[default: report.html or MODEL_CARD.md in the run folder]"),
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """One HTML file that shows how good a model is and how sure that is; it opens from disk, without a network.
+    """Write an HTML report on a model: its performance, with uncertainty, and its mistakes.
+
+    The report is a single file that opens without a network connection.
 
     \b
     cxr report runs/my-run
@@ -34,11 +37,10 @@ def report(
     from cxrtool.report.content import gather
     from cxrtool.report.page import write_report
 
-    chosen = resolved if run is None else load_settings({"model": run, "runs": resolved.settings.runs}, environ={})
-    model = chosen_model(chosen)
-    path = out or model.parent / ("MODEL_CARD.md" if card else "report.html")
-    with console.progress_bar() as progress:
+    chosen = resolved if run is None else resolved.changed("command line", model=run)
+    with model_to_run(chosen) as model, console.progress_bar() as progress:
         content = gather(model, resolved.settings, None if card else top, progress)
+    path = out or model.path.parent / ("MODEL_CARD.md" if card else "report.html")
     if card:
         write_text(path, model_card(content.header, content.assessment))
     else:
@@ -46,7 +48,7 @@ def report(
     for text in content.assessment.warnings:
         console.warn(text)
     if json_output:
-        console.print_json({"report": str(path), "model": str(model)})
+        console.print_json({"report": str(path), "model": str(model.path)})
     else:
         console.say(f"{'model card' if card else 'report'}: {path}")
 

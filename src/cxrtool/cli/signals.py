@@ -1,4 +1,4 @@
-"""Ending long work cleanly when a signal asks for it."""
+"""Stopping long work cleanly on a signal."""
 
 import signal
 from collections.abc import Iterator
@@ -11,21 +11,21 @@ from cxrtool.progress import StopSignal
 
 @contextmanager
 def graceful_stop() -> Iterator[StopSignal]:
-    """The first SIGINT or SIGTERM asks the loop to end after its step; a second one ends at once."""
-    asked: list[int] = []
+    """Ask the loop to stop after its current step on the first SIGINT or SIGTERM, and stop at once on a second one."""
+    received: list[int] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked:
-            at_once = before[signal.Signals(number)]
-            if callable(at_once):
-                at_once(number, frame)
+        if received:
+            previous = before[signal.Signals(number)]
+            if callable(previous):
+                previous(number, frame)
             raise KeyboardInterrupt
-        asked.append(number)
-        console.hint("ending after this step; once more ends at once")
+        received.append(number)
+        console.hint("stopping after this step; repeat to stop at once")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked[0] if asked else None
+        yield lambda: received[0] if received else None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

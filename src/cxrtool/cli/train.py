@@ -48,13 +48,18 @@ TRAINING = (
 @settings_options("train.policy", "train.seed", *TRAINING, "runs")
 def train(
     resolved: ResolvedSettings,
-    out: Annotated[Path | None, typer.Option("--out", help="Run folder. \\[default: runs/<readable id>]")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Run folder to create. \\[default: a folder in runs/ named after time, policy, size and seed]"
+        ),
+    ] = None,
     resume: Annotated[
-        Path | None, typer.Option("--resume", help="Go on with the run in this folder, with its settings.")
+        Path | None, typer.Option("--resume", help="Continue the run in this folder with its own settings.")
     ] = None,
     amp: Annotated[
         bool | None,
-        typer.Option("--amp/--no-amp", help="Mixed precision: the same as --precision bf16, or fp32."),
+        typer.Option("--amp/--no-amp", help="Mixed precision or not: short for --precision bf16 or --precision fp32."),
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -70,18 +75,20 @@ def train(
     if amp is not None:
         resolved = resolved.changed("command line", **{"runtime.precision": "bf16" if amp else "fp32"})
     if resume is not None:
-        resolved = _of_run(resume, resolved)
+        resolved = _settings_of_run(resume, resolved)
         if out is not None:
-            raise RequestError("--out and --resume exclude each other", "A resumed run stays in its folder.")
+            raise RequestError(
+                "--out and --resume cannot be combined", "A resumed run stays in its folder: leave out --out."
+            )
     with graceful_stop() as stop, console.progress_bar() as progress:
         result = run_training(resolved, out, resume, progress, stop)
     _show(result, json_output)
 
 
-def _of_run(run: Path, resolved: ResolvedSettings) -> ResolvedSettings:
+def _settings_of_run(run: Path, resolved: ResolvedSettings) -> ResolvedSettings:
     from cxrtool.training.folder import SETTINGS_NAME, settings_of_run
 
-    settings_of_run(run)  # refuses a folder without one
+    settings_of_run(run)  # raises if the folder holds no run
     return load_settings(given_on_command_line(resolved), run / SETTINGS_NAME, environ={})
 
 

@@ -1,5 +1,6 @@
 """``cxr tune``"""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,11 +8,12 @@ import typer
 
 from cxrtool.cells import cell, range_text
 from cxrtool.cli import console
-from cxrtool.cli.inputs import chosen_model
+from cxrtool.cli.inputs import model_to_run, opened_model
 from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, settings_options
 from cxrtool.settings import ResolvedSettings
 
 if TYPE_CHECKING:
+    from cxrtool.model.bundle import Bundle
     from cxrtool.tasks.tune import TuneResult
 
 
@@ -35,15 +37,15 @@ def tune(
     predictions: Annotated[
         Path | None,
         typer.Option(
-            "--predictions", help="Tune from a saved predictions.csv; without --model only files are written."
+            "--predictions", help="Tune from a predictions.csv of eval. Without --model, no bundle is changed."
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder. \\[default: tune_<split> beside the model]")
+        Path | None, typer.Option("--out", help="Output folder. \\[default: tune_<split> beside the model]")
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Choose a threshold per finding on valid and store it in the bundle.
+    """Choose a threshold per finding on valid and store the thresholds in the bundle.
 
     \b
     cxr tune --data CheXpert-v1.0-small --model runs/my-run
@@ -52,17 +54,19 @@ def tune(
     """
     from cxrtool.tasks.tune import tune_model
 
-    from_table_alone = predictions is not None and resolved.settings.model is None
-    model = None if from_table_alone else chosen_model(resolved)
-    with console.progress_bar() as progress:
-        result = tune_model(resolved.settings, model, predictions, out, progress)
+    if predictions is None:
+        chosen: AbstractContextManager[Bundle | None] = model_to_run(resolved)
+    else:
+        chosen = nullcontext(None if resolved.settings.model is None else opened_model(resolved))
+    with chosen as model, console.progress_bar() as progress:
+        result = tune_model(model, resolved.settings, predictions, out, progress)
     for text in result.tuned.warnings:
         console.warn(text)
     if json_output:
         console.print_json(result.to_dict())
         return
     show_tuned(result)
-    console.say(f"thresholds written into {result.bundle}" if result.bundle else "no bundle was changed")
+    console.say(f"thresholds stored in {result.bundle}" if result.bundle else "no bundle was changed")
     console.say(f"files: {result.folder}/thresholds.json, thresholds.csv, curves.csv")
 
 
@@ -72,10 +76,10 @@ def register(app: typer.Typer) -> None:
 
 
 def show_tuned(result: "TuneResult") -> None:
-    """The chosen thresholds and how far they move when patients are drawn anew."""
+    """Print the chosen thresholds and their spread over bootstrap resamples of patients."""
     tuned = result.tuned
     rows = []
     for name, threshold in tuned.thresholds.items():
         rows.append([name, cell(threshold, 2), tuned.values[name], range_text(result.stability[name], 2)])
-    header = ["finding", "threshold", str(tuned.criterion), "where redrawn patients put it"]
+    header = ["finding", "threshold", str(tuned.criterion), "range over resamples"]
     console.print_table(f"thresholds by {tuned.criterion} on {tuned.split}", header, rows)

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cxrtool.choices import Views
-from cxrtool.data.dataset import missing_images, shared_patients
+from cxrtool.data.dataset import Dataset, missing_images
 from cxrtool.data.images import read, read_facts, shown
-from cxrtool.data.manifest import Manifest, available_splits, load_manifest
+from cxrtool.data.manifest import Manifest
 from cxrtool.data.read_ahead import read_ahead
 from cxrtool.errors import CxrError
 from cxrtool.files import sha256_of_file
@@ -104,31 +103,29 @@ class _ImageFacts:
 
 
 def check_data(
-    root: Path,
+    dataset: Dataset,
     full: bool = False,
     workers: int = 2,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     limits: Limits = DEFAULT_LIMITS,
-    allow_outside: bool = False,
 ) -> DataReport:
-    """Check every sheet of a data folder, and its images: a sample's headers, or with `full` each one whole.
+    """Check every sheet of a data set, and its images: a sample's headers, or with `full` each one whole.
 
     Args:
-        root: a folder in CheXpert's layout.
+        dataset: with the rows of all its splits.
         full: read every image, and compare files between splits.
         workers: threads that read.
         progress: called with images done and in all.
         limits: larger images count as unreadable.
-        allow_outside: links may lead out of the folder.
 
     Raises:
         RequestError: the folder is missing or holds no sheet.
         SheetError: a sheet cannot be read.
     """
-    manifests = {split: load_manifest(root, split, Views.ALL, allow_outside) for split in available_splits(root)}
+    manifests = {split: dataset.manifest(split) for split in dataset.available}
     rows_to_read = {split: _rows_to_read(manifest, full) for split, manifest in manifests.items()}
     total = sum(len(rows) for rows in rows_to_read.values())
-    errors, warnings = shared_patients(manifests.values()), []
+    errors, warnings = dataset.shared_patients(), []
     reports: dict[str, SplitReport] = {}
     digests: dict[str, dict[str, str]] = {}
     done = 0
@@ -147,7 +144,7 @@ def check_data(
         errors += _errors_within(manifest)
         warnings += _warnings_within(manifest, reports[split])
     errors += _same_bytes(digests)
-    return DataReport(root, full, reports, tuple(errors), tuple(warnings))
+    return DataReport(dataset.settings.folder, full, reports, tuple(errors), tuple(warnings))
 
 
 def _rows_to_read(manifest: Manifest, full: bool) -> list[int]:

@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
@@ -11,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.choices import Views
-from cxrtool.data.manifest import Manifest, Texts, available_splits, load_manifest, texts_of
-from cxrtool.data.sheets import read_sheet
+from cxrtool.data.manifest import SPLITS, Manifest, available_splits, load_manifest
 from cxrtool.errors import RequestError
 from cxrtool.settings import DataSettings
 
@@ -32,16 +32,6 @@ class MissingImages:
 
     rows: NDArray[np.bool_]
     reasons: dict[int, str]
-
-
-def sheet_column(manifest: Manifest, name: str) -> Texts:
-    """Any column of the manifest's sheet, as text, [N].
-
-    Raises:
-        SheetError: there is no such column.
-    """
-    sheet = read_sheet(manifest.sheet, (name,))
-    return texts_of(sheet, name)[np.searchsorted(sheet.lines, manifest.lines)]
 
 
 def missing_images(manifest: Manifest) -> MissingImages:
@@ -87,56 +77,119 @@ def _leads_into(path: Path, real_root: str) -> bool:
     return real == real_root or real.startswith(real_root.rstrip(os.sep) + os.sep)
 
 
-def load_usable(data: DataSettings, split: str) -> Manifest:
-    """The rows of a split whose images are there.
-
-    Missing ones are counted and named in a warning.
-
-    Raises:
-        SheetError: the sheet cannot be used.
-        RequestError: no data folder is given, more rows than `data.max_missing` lack their image, or none is left.
-    """
-    manifest = load_manifest(data.folder, split, data.views, data.allow_outside)
-    missing = missing_images(manifest)
-    count = int(missing.rows.sum())
-    if count:
-        examples = ", ".join(str(path) for path in manifest.paths[missing.rows][:_EXAMPLES])
-        told = f"{count} of {len(manifest)} rows of {manifest.sheet.name} have no usable image ({examples}, ...)"
-        if count > data.max_missing * len(manifest):
-            raise RequestError(
-                told,
-                f"Allowed is a share of {data.max_missing:g}: see `cxr check-data`, or raise --max-missing.",
-            )
-        log.warning("%s; they are left out", told)
-        manifest = manifest.select(~missing.rows)
-    if len(manifest) == 0:
-        raise RequestError(f"{manifest.sheet.name} has no {data.views} image", "Try --views all.")
-    return manifest
-
-
-def shared_patients(manifests: Iterable[Manifest]) -> list[str]:
-    """A sentence for each pair of splits that share patients, with examples."""
+def shared_patients(patients: Mapping[str, Collection[str]]) -> list[str]:
+    """A sentence for each pair of splits that share patients, with examples; `patients` by split."""
     found = []
-    for first, second in combinations(manifests, 2):
-        shared = sorted(set(first.patients) & set(second.patients))
+    for (first, ours), (second, theirs) in combinations(patients.items(), 2):
+        shared = sorted(set(ours) & set(theirs))
         if shared:
             examples = ", ".join(shared[:_EXAMPLES])
-            found.append(f"{len(shared)} patients are in {first.split} and in {second.split} ({examples})")
+            found.append(f"{len(shared)} patients are in {first} and in {second} ({examples})")
     return found
 
 
-def refuse_shared_patients(data: DataSettings) -> None:
-    """Check every sheet of the data folder against the others.
+class Dataset:
+    """A data set in CheXpert's layout that reads each sheet once, when it is first asked for, and keeps it.
 
-    Raises:
-        RequestError: two splits share patients; with `data.i_know` it is a warning.
+    Args:
+        settings: the folder, the views, and how many images may be missing.
+        splits: those whose rows will be asked for. Of the others only the patients are kept, to compare them.
+        columns: further columns of a sheet that will be asked for, by split.
     """
-    if data.root is None:
-        return
-    found = shared_patients(load_manifest(data.folder, split, Views.ALL) for split in available_splits(data.root))
-    if not found:
-        return
-    if not data.i_know:
-        raise RequestError("; ".join(found), "Mend the sheets, or go on with --i-know: figures are then too good.")
-    for told in found:
-        log.warning("%s: figures are too good (--i-know)", told)
+
+    def __init__(
+        self,
+        settings: DataSettings,
+        splits: Sequence[str] = SPLITS,
+        columns: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.settings = settings
+        self._splits = tuple(splits)
+        self._columns = dict(columns or {})
+        self._manifests: dict[str, Manifest] = {}
+        self._usable: dict[str, Manifest] = {}
+        self._patients: dict[str, frozenset[str]] = {}
+
+    @cached_property
+    def available(self) -> tuple[str, ...]:
+        """The splits with a sheet.
+
+        Raises:
+            RequestError: no data folder is given, or it is missing.
+            SheetError: the folder holds no sheet.
+        """
+        return available_splits(self.settings.folder)
+
+    def manifest(self, split: str) -> Manifest:
+        """All rows of a split, of all views, with the further columns asked for.
+
+        Raises:
+            SheetError: the sheet is missing or cannot be used.
+            RequestError: no data folder is given, or it is missing.
+            ValueError: `splits` did not name the split.
+        """
+        if split not in self._splits:
+            raise ValueError(f"the rows of {split} are not kept: name it in `splits`")
+        if split not in self._manifests:
+            self._manifests[split] = self._read(split, self._columns.get(split, ()))
+        return self._manifests[split]
+
+    def usable(self, split: str) -> Manifest:
+        """The rows of a split that have the views asked for and an image.
+
+        Missing images are counted and named in a warning.
+
+        Raises:
+            SheetError: as `manifest`.
+            RequestError: more rows than `max_missing` of the settings lack their image, or none is left.
+        """
+        if split not in self._usable:
+            self._usable[split] = self._with_images(self.manifest(split))
+        return self._usable[split]
+
+    def shared_patients(self) -> list[str]:
+        """A sentence for each pair of available splits that share patients, whatever their views."""
+        return shared_patients({split: self._patients_of(split) for split in self.available})
+
+    def refuse_shared_patients(self) -> None:
+        """Check every sheet of the data folder against the others.
+
+        Raises:
+            RequestError: two splits share patients; with `i_know` of the settings it is a warning.
+        """
+        found = self.shared_patients()
+        if not found:
+            return
+        if not self.settings.i_know:
+            raise RequestError("; ".join(found), "Mend the sheets, or go on with --i-know: figures are then too good.")
+        for text in found:
+            log.warning("%s: figures are too good (--i-know)", text)
+
+    def _read(self, split: str, columns: Sequence[str] = ()) -> Manifest:
+        return load_manifest(self.settings.folder, split, Views.ALL, self.settings.allow_outside, columns)
+
+    def _patients_of(self, split: str) -> frozenset[str]:
+        if split not in self._patients:
+            manifest = self.manifest(split) if split in self._splits else self._read(split)
+            self._patients[split] = frozenset(manifest.patients)
+        return self._patients[split]
+
+    def _with_images(self, manifest: Manifest) -> Manifest:
+        if self.settings.views is not Views.ALL:
+            manifest = manifest.select(manifest.views == "frontal")
+        missing = missing_images(manifest)
+        count = int(missing.rows.sum())
+        if count:
+            examples = ", ".join(str(path) for path in manifest.paths[missing.rows][:_EXAMPLES])
+            text = f"{count} of {len(manifest)} rows of {manifest.sheet.name} have no usable image ({examples}, ...)"
+            if count > self.settings.max_missing * len(manifest):
+                raise RequestError(
+                    text,
+                    f"Allowed is a share of {self.settings.max_missing:g}: see `cxr check-data`, "
+                    "or raise --max-missing.",
+                )
+            log.warning("%s; they are left out", text)
+            manifest = manifest.select(~missing.rows)
+        if len(manifest) == 0:
+            raise RequestError(f"{manifest.sheet.name} has no {self.settings.views} image", "Try --views all.")
+        return manifest

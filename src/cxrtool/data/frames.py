@@ -1,4 +1,4 @@
-"""What a compressed frame says of its own size, before a decoder takes memory for it."""
+"""Sizes that compressed frames state, read before a decoder allocates memory for them."""
 
 import struct
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 _JPEG_START, _J2K_START = b"\xff\xd8", b"\xff\x4f\xff\x51"
 _BOX_SEARCH = 4096
 _RUN = 128
-# Start of frame, T.81 table B.1 and T.87 (JPEG-LS, 0xF7); 0xC4, 0xC8 and 0xCC are other segments.
+# Start-of-frame markers of T.81 table B.1 and T.87 (JPEG-LS, 0xF7); 0xC4, 0xC8 and 0xCC mark other segments.
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
 @dataclass(frozen=True)
 class FrameHeader:
-    """The size in a frame of JPEG, lossless JPEG, JPEG-LS or JPEG 2000."""
+    """Size stated in a frame of JPEG, lossless JPEG, JPEG-LS or JPEG 2000."""
 
     width: int
     height: int
@@ -21,22 +21,22 @@ class FrameHeader:
 
 
 def frame_header(frame: bytes) -> FrameHeader | None:
-    """What `frame` says of itself; None where it is none of the four, or cut before it says so."""
+    """Return the size that `frame` states, or None if it has none of the four formats or is cut off before the size."""
     try:
         if frame.startswith(_JPEG_START):
             return _jpeg(frame)
-        start = frame.find(_J2K_START, 0, _BOX_SEARCH)  # at 0, or behind the boxes of a JP2 file
+        start = frame.find(_J2K_START, 0, _BOX_SEARCH)  # at 0, or after the boxes of a JP2 file
         return None if start < 0 else _jpeg2000(frame, start + 4)
     except (struct.error, IndexError):
         return None
 
 
 def _jpeg(frame: bytes) -> FrameHeader | None:
-    """The largest of all start-of-frame segments before the first scan: a decoder may go by any."""
+    """Return the largest start-of-frame segment before the first scan, because a decoder may use any of them."""
     place, found = 2, None
     while frame[place] == 0xFF:
         marker = frame[place + 1]
-        if marker == 0xFF:  # filling
+        if marker == 0xFF:  # padding
             place += 1
             continue
         if marker in _WITHOUT_LENGTH:
@@ -54,16 +54,16 @@ def _jpeg(frame: bytes) -> FrameHeader | None:
 
 
 def _jpeg2000(frame: bytes, place: int) -> FrameHeader:
-    """The SIZ segment, T.800 A.5.1."""
+    """Read the SIZ segment (T.800 A.5.1)."""
     right, lower, left, upper = struct.unpack_from(">4I", frame, place + 4)
     (components,) = struct.unpack_from(">H", frame, place + 36)
     return FrameHeader(right - left, lower - upper, components)
 
 
 def unpacks_to(frame: bytes, pixels: int) -> bool:
-    """Whether each segment of an RLE frame (PS3.5 annex G) unpacks to `pixels` bytes, or a run more: some are padded.
+    """Whether each segment of an RLE frame (PS3.5 annex G) unpacks to `pixels` bytes, or up to one run more as padding.
 
-    Two bytes may stand for 128, so that a decoder that does not count takes 64 times the file.
+    Two bytes can stand for 128, so a decoder that does not count may need 64 times the size of the file.
     """
     if len(frame) < 64:
         return False
@@ -78,7 +78,7 @@ def unpacks_to(frame: bytes, pixels: int) -> bool:
 
 
 def _unpacked(frame: bytes, start: int, end: int, most: int) -> int:
-    """Bytes that a segment unpacks to; counting ends above `most`."""
+    """Return the number of bytes that a segment unpacks to; counting stops above `most`."""
     total, place, end = 0, start, min(end, len(frame))
     while place < end and total <= most:
         head = frame[place]

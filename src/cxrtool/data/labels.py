@@ -1,6 +1,6 @@
-"""Raw labels as targets and a mask, and five numbers by finding.
+"""Conversion of raw labels into targets and a mask, and of five numbers into a dict by finding.
 
-Apart from `cxrtool.findings`, which `cxr --help` reads and which therefore does without numpy.
+Separate from `cxrtool.findings`, which `cxr --help` imports and which must therefore not import numpy.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from cxrtool.findings import FINDINGS, UNCERTAIN, UncertaintyPolicy
 def encode_labels(
     raw_labels: NDArray[np.float32], policy: UncertaintyPolicy, blank: Blank = Blank.NEGATIVE
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Turn CheXpert's labels into targets and a mask, per Irvin et al. 2019.
+    """Convert CheXpert's labels into targets and a mask, as in Irvin et al. 2019.
 
     Args:
         raw_labels: [N, 5] of 1, 0, -1 and NaN (blank).
@@ -23,9 +23,8 @@ def encode_labels(
         blank: what NaN becomes.
 
     Returns:
-        targets: [N, 5] float32, 0 or 1 everywhere; 0 where masked out, so that neither NaN nor -1 can
-            reach a loss.
-        mask: [N, 5] bool, False where the cell counts neither in a loss nor in a metric.
+        targets: [N, 5] float32, 0 or 1; 0 where masked out, so that neither NaN nor -1 can reach a loss.
+        mask: [N, 5] bool, False for cells that are left out of losses and metrics.
     """
     targets = np.nan_to_num(raw_labels, nan=0.0).astype(np.float32)
     mask = np.ones(raw_labels.shape, dtype=np.bool_)
@@ -41,5 +40,5 @@ def encode_labels(
 
 
 def by_finding(values: NDArray[np.floating]) -> Mapping[str, float]:
-    """Key five numbers by finding, as every file does."""
+    """Return five numbers as a dict by finding, as all files hold them."""
     return {finding: float(value) for finding, value in zip(FINDINGS, values, strict=True)}

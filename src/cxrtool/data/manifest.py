@@ -6,7 +6,8 @@ CheXpert-small (Irvin et al. 2019): train.csv has 223,414 rows, 191,027 of them 
 
 import os
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -54,6 +55,7 @@ class Manifest:
         ages: [N] float32 years, NaN where not given.
         raw_labels: [N, 5] float32 of 1, 0, -1 and NaN (blank), in the order of `FINDINGS`.
         allow_outside: links may lead out of `root`.
+        columns: [N] text of further columns of the sheet, by name; those that were asked for.
     """
 
     root: Path
@@ -70,6 +72,7 @@ class Manifest:
     ages: NDArray[np.float32]
     raw_labels: NDArray[np.float32]
     allow_outside: bool = False
+    columns: Mapping[str, Texts] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -85,7 +88,7 @@ class Manifest:
 
     def select(self, rows: NDArray[Any]) -> Self:
         """The rows of a boolean mask or of positions, in that order."""
-        columns = {
+        selected = {
             name: getattr(self, name)[rows]
             for name in (
                 "paths",
@@ -99,7 +102,7 @@ class Manifest:
                 "raw_labels",
             )
         }
-        return replace(self, **columns)
+        return replace(self, columns={name: texts[rows] for name, texts in self.columns.items()}, **selected)
 
 
 def find_sheet(root: Path, split: str) -> Path | None:
@@ -122,7 +125,13 @@ def available_splits(root: Path) -> tuple[str, ...]:
     return found
 
 
-def load_manifest(root: Path, split: str, views: Views = Views.FRONTAL, allow_outside: bool = False) -> Manifest:
+def load_manifest(
+    root: Path,
+    split: str,
+    views: Views = Views.FRONTAL,
+    allow_outside: bool = False,
+    columns: Sequence[str] = (),
+) -> Manifest:
     """Read one split's sheet. Vectorised: CheXpert's 223,414 rows take about a second.
 
     Args:
@@ -130,6 +139,7 @@ def load_manifest(root: Path, split: str, views: Views = Views.FRONTAL, allow_ou
         split: ``train``, ``valid`` or ``test`` (test.csv or test_labels.csv).
         views: frontal only, or all.
         allow_outside: links may lead out of the folder.
+        columns: further columns of the sheet that are kept.
 
     Raises:
         RequestError: the folder is missing.
@@ -140,8 +150,9 @@ def load_manifest(root: Path, split: str, views: Views = Views.FRONTAL, allow_ou
     if path is None:
         names = " or ".join(SHEET_NAMES[split])
         raise SheetError(f"{root} has no {names}", f"It has sheets for: {', '.join(splits)}.")
-    sheet = read_sheet(path, ("Path", *FINDINGS), _OPTIONAL)
-    manifest = replace(_build(root, split, sheet), allow_outside=allow_outside)
+    sheet = read_sheet(path, ("Path", *FINDINGS, *columns), _OPTIONAL)
+    kept = {name: texts_of(sheet, name) for name in columns}
+    manifest = replace(_build(root, split, sheet), allow_outside=allow_outside, columns=kept)
     return manifest if views is Views.ALL else manifest.select(manifest.views == "frontal")
 
 

@@ -1,4 +1,4 @@
-"""Reading ahead with threads, in order, in bounded memory."""
+"""Reading ahead with threads, in order and in bounded memory."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ from cxrtool.errors import CxrError, is_out_of_memory
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _END_OF_READ = 2.0
-"""Seconds that ending waits for reads under way."""
+"""Seconds to wait at the end for reads that are still running."""
 
 
 def read_ahead(
@@ -24,19 +24,19 @@ def read_ahead(
     timeout: float | None = None,
     name_of: Callable[[Item], object] = str,
 ) -> Generator[tuple[Item, Result | CxrError], None, None]:
-    """Load each item in a thread, up to `ahead` before they are asked for.
+    """Load items in threads, up to `ahead` of them before they are needed.
 
     Args:
-        items: what to load; may be endless, and is taken only as far as the window reaches.
-        load: called in a thread.
-        workers: threads.
-        ahead: most items in memory.
-        timeout: seconds to wait for one item; None waits for ever.
-        name_of: what a message calls an item.
+        items: items to load; may be endless, since only the next `ahead` are taken.
+        load: function that loads an item, called in a thread.
+        workers: number of threads.
+        ahead: largest number of items in memory.
+        timeout: seconds to wait for one item; None waits without limit.
+        name_of: function that names an item in messages.
 
     Yields:
-        (item, result) in the order of `items`; the result is a `CxrError` where `load` raised one, or where it raised
-        anything else, which the error names together with the item.
+        (item, result) in the order of `items`. The result is a `CxrError` if `load` raised one; any other exception
+        becomes a `CxrError` that names it and the item.
 
     Raises:
         CxrError: an item took longer than `timeout`.
@@ -49,7 +49,7 @@ def read_ahead(
             if future.set_running_or_notify_cancel():
                 future.set_result(_load_or_error(load, item, name_of))
 
-    # Daemons, which ThreadPoolExecutor's are not: a process must be able to end while a dead disk holds a read.
+    # Daemon threads, unlike those of ThreadPoolExecutor: the process must be able to end while a read hangs.
     threads = [threading.Thread(target=work, name=f"read-ahead-{n}", daemon=True) for n in range(workers)]
     for thread in threads:
         thread.start()
@@ -74,7 +74,7 @@ def read_ahead(
                 hung = True
                 raise CxrError(
                     f"reading {name_of(item)} has hung for {timeout:g} s",
-                    "Check the disk or network share, then go on.",
+                    "Check the disk or network share, then run the command again.",
                 ) from None
             yield item, result
     finally:
@@ -82,7 +82,7 @@ def read_ahead(
             future.cancel()
         for _ in threads:
             wanted.put(None)
-        # A thread that comes back from a decoder while the interpreter ends would abort the process.
+        # A thread that returns from a decoder while the interpreter shuts down would abort the process.
         deadline = time.monotonic() + (0 if hung else _END_OF_READ)
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -93,8 +93,8 @@ def _load_or_error(load: Callable[[Item], Result], item: Item, name_of: Callable
         return load(item)
     except CxrError as error:
         return error
-    except Exception as error:  # noqa: BLE001 - a thread must answer, and say for which file
-        told = "memory has run out" if is_out_of_memory(error) else f"unexpected {type(error).__name__}: {error}"
-        failure = CxrError(f"{name_of(item)}: {told}")
+    except Exception as error:  # noqa: BLE001 - every item needs an answer that names its file
+        reason = "out of memory" if is_out_of_memory(error) else f"unexpected {type(error).__name__}: {error}"
+        failure = CxrError(f"{name_of(item)}: {reason}")
         failure.__cause__ = error
         return failure

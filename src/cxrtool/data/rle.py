@@ -1,4 +1,4 @@
-"""Masks as COCO's run lengths."""
+"""Encoding and decoding of masks as run lengths in COCO's format."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +9,10 @@ Mask = NDArray[np.bool_]
 
 
 def decode_rle(counts: str | bytes | list[int], size: tuple[int, ...]) -> Mask:
-    """COCO's run lengths as a mask.
+    """Decode run lengths into a mask.
 
     Args:
-        counts: compressed text, or plain numbers; runs of 0 and 1 by turns, down the columns.
+        counts: lengths of alternating runs of 0 and 1 down the columns, as numbers or as COCO's compressed text.
         size: height and width.
 
     Raises:
@@ -21,13 +21,15 @@ def decode_rle(counts: str | bytes | list[int], size: tuple[int, ...]) -> Mask:
     runs = counts if isinstance(counts, list) else _decompress(counts)
     height, width = size
     if sum(runs) != height * width or any(run < 0 for run in runs):
-        raise RequestError(f"run lengths of {sum(runs)} pixels for a mask of {width} x {height}", "Check the file.")
+        raise RequestError(
+            f"run lengths add up to {sum(runs)} pixels, but the mask is {width} x {height}", "Check the file."
+        )
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return flat.reshape((width, height)).T
 
 
 def encode_rle(mask: Mask) -> dict[str, object]:
-    """A mask as COCO's compressed run lengths, ``{"size": [height, width], "counts": text}``."""
+    """Encode a mask as COCO's compressed run lengths, ``{"size": [height, width], "counts": text}``."""
     flat = mask.T.reshape(-1)
     edges = np.flatnonzero(np.diff(flat)) + 1
     runs = np.diff(np.concatenate(([0], edges, [len(flat)]))).tolist()
@@ -37,7 +39,7 @@ def encode_rle(mask: Mask) -> dict[str, object]:
 
 
 def _decompress(counts: str | bytes) -> list[int]:
-    """COCO's text: five bits a letter, low ones first; from the third run on the difference to the one before last."""
+    """Decode COCO's text: five bits per letter, low bits first; from the fourth run on, run[i] - run[i - 2]."""
     text = counts.encode() if isinstance(counts, str) else counts
     runs: list[int] = []
     place = 0

@@ -1,6 +1,6 @@
-"""Does an image look like a frontal chest radiograph? Cheap rules, each stated, that warn and decide nothing.
+"""Checks of whether an image looks like a frontal chest radiograph: cheap rules that only give warnings.
 
-What they miss and where they cry wolf was measured: docs/inputs.md.
+Misses and false alarms were measured; see docs/measurements/warnings.md.
 """
 
 from pathlib import Path
@@ -12,43 +12,43 @@ from numpy.typing import NDArray
 from cxrtool.data.decoded import Decoded, ImageWarning
 
 BLANK_RANGE = 25
-"""Grey levels from the 1st to the 99th percentile below which nothing is to be seen; real ones had 96 or more."""
+"""Range of grey levels, 1st to 99th percentile, below which an image counts as blank; real images had 96 or more."""
 COLOUR_SPREAD = 12
-"""Mean difference of the largest and the smallest channel above which an image is a colour picture."""
+"""Mean difference between the largest and the smallest channel above which an image counts as a colour picture."""
 WIDEST_ASPECT = 1.8
 _SIDE = 64
 
 
 def screen(path: Path, decoded: Decoded, pixels: NDArray[np.uint8]) -> tuple[ImageWarning, ...]:
-    """All warnings about one image, those of its file first.
+    """Return all warnings about one image, those of its decoder first.
 
     Args:
-        path: whose name may say ``lateral``, as CheXpert's do.
-        decoded: the file.
-        pixels: [S, S] uint8, what the network sees.
+        path: path of the file, whose name may contain ``lateral`` as in CheXpert.
+        decoded: the decoded file.
+        pixels: [S, S] uint8, input of the network.
     """
     found = list(decoded.warnings)
     codes = {warning.code for warning in found}
     if "lateral" in path.name.lower() and "lateral" not in codes:
-        found.append(ImageWarning("lateral", "the name says lateral; the model was made for frontal views"))
+        found.append(ImageWarning("lateral", "the name says lateral, but the model is for frontal views"))
     height, width = decoded.size
     if min(height, width) < pixels.shape[0] / 2:
-        found.append(ImageWarning("small", f"{width} x {height} pixels are far fewer than the model's {len(pixels)}"))
+        found.append(ImageWarning("small", f"{width} x {height} pixels is far below the model's {len(pixels)}"))
     if max(height, width) > WIDEST_ASPECT * min(height, width):
-        found.append(ImageWarning("aspect", f"{width} x {height} pixels are no chest radiograph's shape"))
+        found.append(ImageWarning("aspect", f"{width} x {height} pixels is not the shape of a chest radiograph"))
     low, high = np.percentile(pixels, (1, 99))
     if high - low < BLANK_RANGE:
-        found.append(ImageWarning("blank", "nearly one grey: nothing is to be seen"))
+        found.append(ImageWarning("blank", "nearly one grey level: nothing can be seen"))
     elif radiograph_likeness(pixels) < 0:
-        found.append(ImageWarning("inverted", "looks inverted: lungs bright, or no frontal chest radiograph"))
+        found.append(ImageWarning("inverted", "looks inverted (bright lungs), or is not a frontal chest radiograph"))
     return tuple(found)
 
 
 def radiograph_likeness(pixels: NDArray[np.uint8]) -> float:
-    """How much darker lungs, upper corners and sides are than mediastinum and abdomen, in standard deviations.
+    """Return how much darker lungs, upper corners and sides are than mediastinum and abdomen, in standard deviations.
 
-    A frontal chest radiograph is bright in the middle and below, dark in the lungs and outside the body; its negative
-    has the sign turned. Of 426 real radiographs the smallest was 1.04, and the only one below 0 was a negative.
+    A frontal chest radiograph is bright in the middle and at the bottom, and dark in the lungs and outside the body.
+    Its negative has the opposite sign. Real radiographs had 1.04 or more (docs/measurements/warnings.md).
 
     Args:
         pixels: [S, S] uint8.

@@ -1,4 +1,4 @@
-"""Label sheets read strictly: what pandas would repair or shift in silence is refused with its line."""
+"""Strict reading of label sheets: errors that pandas would silently repair or shift are refused with their line."""
 
 import csv
 import difflib
@@ -21,9 +21,9 @@ class Sheet:
 
     Attributes:
         path: the file.
-        sha256: of its bytes.
-        frame: the wished columns as text; blank cells are empty text.
-        lines: [N] int64, the line of each row, from 1 for the header.
+        sha256: digest of the file.
+        frame: the requested columns as text; blank cells are empty strings.
+        lines: [N] int64, line number of each row; the header is line 1.
     """
 
     path: Path
@@ -33,19 +33,20 @@ class Sheet:
 
 
 def read_sheet(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> Sheet:
-    """Read the columns wished from a CSV file (RFC 4180, UTF-8 with or without a mark).
+    """Read columns of a CSV file (RFC 4180, UTF-8 with or without a byte order mark).
 
     Raises:
-        SheetError: it is missing, empty, not UTF-8, without rows, ragged, with an open quote, or a column is
-            missing, there twice or written with spaces. The message names the sheet and, where there is one, the line.
+        SheetError: the sheet is missing, empty, not UTF-8, has no rows, rows of different lengths or an open quote, or
+            a column is missing, repeated or has spaces around its name. The message names the sheet and, if there is
+            one, the line.
     """
     content = _read(path)
     header = _read_header(path, content)
     _check_header(path, header, required)
     lines = _line_numbers(path, content, len(header))
     if len(lines) == 0:
-        raise SheetError(f"{path} has a header and no rows", "Check that the whole sheet was copied.")
-    wanted = [name for name in (*required, *optional) if name in header]
+        raise SheetError(f"{path} has a header but no rows", "Check that the whole sheet was copied.")
+    wanted = [name for name in dict.fromkeys((*required, *optional)) if name in header]
     try:
         frame = pd.read_csv(
             io.BytesIO(content),
@@ -58,7 +59,7 @@ def read_sheet(path: Path, required: Sequence[str], optional: Sequence[str] = ()
     except (pd.errors.ParserError, ValueError) as error:
         raise SheetError(f"{path} cannot be read: {' '.join(str(error).split())}", "Check the sheet.") from None
     if len(frame) != len(lines):
-        raise SheetError(f"{path} has lines that are blank inside quotes", "Remove the line breaks in cells.")
+        raise SheetError(f"{path} has blank lines inside quotes", "Remove the line breaks from cells.")
     return Sheet(path, hashlib.sha256(content).hexdigest(), frame, lines)
 
 
@@ -73,7 +74,7 @@ def _read(path: Path) -> bytes:
         raise SheetError(f"{path} is UTF-16", "Save it as CSV UTF-8.")
     if b"\0" in content:
         line = content[: content.index(b"\0")].count(b"\n") + 1
-        raise SheetError(f"{path} line {line} holds a NUL byte", "Save it as CSV UTF-8.")
+        raise SheetError(f"{path} line {line} contains a NUL byte", "Save it as CSV UTF-8.")
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -89,14 +90,14 @@ def _read_header(path: Path, content: bytes) -> list[str]:
     except csv.Error as error:
         raise SheetError(f"{path} line 1 is not CSV ({error})", "Save it as CSV UTF-8.") from None
     if len(header) == 1 and ";" in header[0]:
-        raise SheetError(f"{path} is separated by semicolons", "Save it with commas.")
+        raise SheetError(f"{path} is separated by semicolons", "Save it with commas as separators.")
     return header
 
 
 def _check_header(path: Path, header: list[str], required: Sequence[str]) -> None:
     for name in header:
         if header.count(name) > 1:
-            raise SheetError(f"{path} has the column {name!r} twice", "Keep one of them.")
+            raise SheetError(f"{path} has the column {name!r} twice", "Remove one of them.")
         if name != name.strip():
             raise SheetError(f"{path} has the column {name!r} with spaces around it", f"Name it {name.strip()!r}.")
     for name in required:
@@ -107,7 +108,7 @@ def _check_header(path: Path, header: list[str], required: Sequence[str]) -> Non
 
 
 def _line_numbers(path: Path, content: bytes, columns: int) -> NDArray[np.int64]:
-    """The line of each row after the header; refuses rows with another number of cells."""
+    """Return the line number of each row after the header, and refuse rows with another number of cells."""
     if b'"' in content or b"\r" in content.replace(b"\r\n", b""):
         return _line_numbers_quoted(path, content, columns)
     characters = np.frombuffer(content if content.endswith(b"\n") else content + b"\n", dtype=np.uint8)
@@ -141,6 +142,6 @@ def _line_numbers_quoted(path: Path, content: bytes, columns: int) -> NDArray[np
 
 def _ragged(path: Path, line: int, found: int, expected: int) -> SheetError:
     return SheetError(
-        f"{path} line {line} has {found} cells and the header {expected}",
-        "Quote a cell that holds a comma, or mend the line.",
+        f"{path} line {line} has {found} cells, but the header has {expected}",
+        "Put quotes around a cell that contains a comma, or fix that line.",
     )

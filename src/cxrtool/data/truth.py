@@ -1,4 +1,4 @@
-"""Where a finding really is: phantom masks, CheXlocalize's segmentations, or NIH's boxes."""
+"""True regions of findings: phantom masks, CheXlocalize's segmentations, or NIH's boxes."""
 
 import csv
 import json
@@ -27,28 +27,28 @@ CHEXLOCALIZE_TASKS = (
     "Pleural Effusion",
     "Support Devices",
 )
-"""The findings of CheXlocalize; its evaluator asks for all of them in a file."""
+"""The findings of CheXlocalize; its evaluator requires all of them in a file."""
 _NIH_NAMES = {"Effusion": "Pleural Effusion"}
 
 
 class Truth(Protocol):
-    """Where findings are, by image."""
+    """True regions of findings, by image."""
 
     @property
     def name(self) -> str:
-        """What it is, for tables and pictures."""
+        """Name of this truth for tables and pictures."""
 
     def mask(self, path: str, finding: str, height: int, width: int) -> Mask | None:
-        """[height, width] bool; None where the image has no truth of this finding."""
+        """Return the region as [height, width] bool, or None if the image has none for this finding."""
 
 
 @dataclass(frozen=True)
 class MaskTruth:
-    """A PNG per image and finding, as `cxr phantom` writes them.
+    """Masks as one PNG per image and finding, as `cxr phantom` writes them.
 
     Attributes:
-        folder: ``masks/``; below it each image's path without suffix.
-        name: as pictures and tables give it; a reader must know where only drawn radiographs were measured.
+        folder: ``masks/``; it contains the path of each image without suffix as a folder.
+        name: name for pictures and tables, which says if only synthetic radiographs were measured.
     """
 
     folder: Path
@@ -60,16 +60,17 @@ class MaskTruth:
         if not file.is_file():
             return None
         found: Mask = read(file, self.folder).pixels > 127
-        return _non_empty(_fitting(found, height, width, file))
+        return _non_empty(_checked_size(found, height, width, file))
 
 
 @dataclass(frozen=True, eq=False)
 class SegmentationTruth:
-    """CheXlocalize's JSON: by image (``patient1_study1_view1_frontal``) and task, COCO's run lengths.
+    """Segmentations of CheXlocalize: run lengths as in COCO.
 
     Attributes:
-        file: the JSON.
-        content: what it holds.
+        file: the JSON file.
+        content: its content by image (``patient1_study1_view1_frontal``) and finding.
+        name: name for pictures and tables.
     """
 
     file: Path
@@ -81,7 +82,7 @@ class SegmentationTruth:
         item = self.content.get(chexlocalize_id(path), {}).get(finding)
         if item is None:
             return None
-        return _non_empty(_fitting(decode_rle(item["counts"], tuple(item["size"])), height, width, self.file))
+        return _non_empty(_checked_size(decode_rle(item["counts"], tuple(item["size"])), height, width, self.file))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +90,9 @@ class BoxTruth:
     """Boxes in pixels of the original image, by file name, as in NIH's ``BBox_List_2017.csv``.
 
     Attributes:
-        file: the CSV.
+        file: the CSV file.
         boxes: left, top, width and height, by file name and finding.
+        name: name for pictures and tables.
     """
 
     file: Path
@@ -106,34 +108,34 @@ class BoxTruth:
         for left, top, wide, high in found:
             if left + wide > width + 1 or top + high > height + 1:
                 raise RequestError(
-                    f"{self.file}: a box of {Path(path).name} reaches ({left + wide:g}, {top + high:g}), the image "
+                    f"{self.file}: a box of {Path(path).name} reaches ({left + wide:g}, {top + high:g}), but the image "
                     f"is {width} x {height}",
-                    "Boxes are in pixels of the original; use the images they were drawn on.",
+                    "Boxes are in pixels of the original image: use the images on which they were drawn.",
                 )
             mask[round(top) : round(top + high), round(left) : round(left + wide)] = True
         return _non_empty(mask)
 
 
 def load_truth(root: Path, masks: Path | None = None, boxes: Path | None = None) -> Truth:
-    """The truth that the user names, else the data folder's own ``masks/``.
+    """Load the truth that the user names, or else ``masks/`` in the data folder.
 
     Args:
         root: the data folder.
-        masks: a folder of masks, or CheXlocalize's JSON.
-        boxes: a CSV of boxes.
+        masks: a folder of masks, or a JSON file of CheXlocalize.
+        boxes: a CSV file of boxes.
 
     Raises:
-        RequestError: there is none, both are given, or a file cannot be read.
+        RequestError: no truth is found, both are given, or a file cannot be read.
     """
     if masks is not None and boxes is not None:
-        raise RequestError("--masks and --boxes exclude each other", "Give one.")
+        raise RequestError("--masks and --boxes cannot be combined", "Leave out one of them.")
     if boxes is not None:
         return _read_boxes(boxes)
     folder = masks or root / "masks"
     if folder.suffix.lower() == ".json":
         return _read_segmentations(folder)
     if not folder.is_dir():
-        raise RequestError(f"there is no folder {folder}", "Give --masks DIR, --masks FILE.json or --boxes FILE.csv.")
+        raise RequestError(f"there is no folder {folder}", "Use --masks DIR, --masks FILE.json or --boxes FILE.csv.")
     drawn = (folder.parent / PHANTOM_NAME).is_file()
     return MaskTruth(folder, "masks of synthetic radiographs" if drawn else "masks")
 
@@ -147,7 +149,9 @@ def _read_segmentations(path: Path) -> SegmentationTruth:
     except OSError as error:
         raise RequestError(f"cannot read {path}: {error.strerror}", "Check --masks.") from None
     except (ValueError, AttributeError, KeyError, TypeError):
-        raise RequestError(f"{path} is not as CheXlocalize's gt_segmentations.json", "Check --masks.") from None
+        raise RequestError(
+            f"{path} does not have the format of CheXlocalize's gt_segmentations.json", "Check --masks."
+        ) from None
     return SegmentationTruth(path, content)
 
 
@@ -165,21 +169,21 @@ def _read_boxes(path: Path) -> BoxTruth:
             left, top, wide, high = (float(cell) for cell in row[2:6])
         except ValueError:
             raise RequestError(
-                f"{path} line {line} does not hold a box", "Columns are: image, label, x, y, w, h."
+                f"{path} line {line} is not a box", "The columns must be image, label, x, y, w, h."
             ) from None
         label = _NIH_NAMES.get(row[1], row[1])
         if label in FINDINGS:
             found.setdefault((row[0], label), []).append((left, top, wide, high))
     if not found:
-        raise RequestError(f"{path} holds no box of the five findings", f"They are {', '.join(FINDINGS)}.")
+        raise RequestError(f"{path} contains no box of the five findings", f"They are {', '.join(FINDINGS)}.")
     return BoxTruth(path, {key: tuple(boxes) for key, boxes in found.items()})
 
 
-def _fitting(mask: Mask, height: int, width: int, file: Path) -> Mask:
+def _checked_size(mask: Mask, height: int, width: int, file: Path) -> Mask:
     if mask.shape != (height, width):
         raise RequestError(
-            f"{file}: a mask is {mask.shape[1]} x {mask.shape[0]}, its image {width} x {height}",
-            "Use the images that the masks were drawn on.",
+            f"{file}: a mask is {mask.shape[1]} x {mask.shape[0]}, but its image is {width} x {height}",
+            "Use the images on which the masks were drawn.",
         )
     return mask
 
@@ -189,5 +193,5 @@ def _non_empty(mask: Mask) -> Mask | None:
 
 
 def chexlocalize_id(path: str) -> str:
-    """``patient64541_study1_view1_frontal`` of a CheXpert path."""
+    """Return CheXlocalize's name of an image, such as ``patient64541_study1_view1_frontal``, from its CheXpert path."""
     return "_".join(Path(path).with_suffix("").parts[-3:])

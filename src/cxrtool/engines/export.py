@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +18,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cxrtool.choices import Backend, ExportFormat, Precision
+from cxrtool.choices import ExportFormat, Precision
 from cxrtool.data.images import list_images
 from cxrtool.data.radiograph import Radiograph, Reading, radiograph_batches
 from cxrtool.engines.device import sigmoid
 from cxrtool.engines.export_record import (
-    FOLDER_NAME,
     FORMAT_OF,
     CalibratedOn,
     Check,
     Export,
     ExportRecord,
     Pixels,
+    export_for,
     export_name,
-    find_export,
-    is_of,
     library_versions,
     record_path,
     refuse_without_library,
 )
-from cxrtool.engines.runtimes import OnnxEngine, OpenVinoEngine, without_telemetry
+from cxrtool.engines.runtimes import OnnxEngine, OpenVinoEngine, refuse_what_it_cannot, without_telemetry
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.files import sha256_of_file, sync_folder, write_json
 from cxrtool.locks import locked_folder, sweep_partials
-from cxrtool.model.bundle import BundleHeader, current_versions, load_bundle, now, read_header
+from cxrtool.model.bundle import Bundle, BundleHeader, current_versions, now
 from cxrtool.model.densenet import ChestNet
 from cxrtool.phantoms.check_images import check_images
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
-from cxrtool.settings import DEFAULT_LIMITS, Limits
+from cxrtool.settings import DEFAULT_LIMITS, Limits, RuntimeSettings
 
 log = logging.getLogger(__name__)
 
@@ -95,14 +93,13 @@ class ExportGraph(nn.Module):
         return {"logits": logits, "probabilities": torch.sigmoid(logits)}
 
 
-def export_model(model: Path, wished: ExportSettings, progress: ProgressCallback = ignore_progress) -> Export:
-    """Write the network of the bundle at `model`, read it again and compare it with torch in float32.
+def export_model(bundle: Bundle, wished: ExportSettings, progress: ProgressCallback = ignore_progress) -> Export:
+    """Write the network of `bundle`, read it again and compare it with torch in float32.
 
     Files are written into a folder beside their place and renamed when they agree, the record last.
 
     Raises:
         RequestError: a library is missing, int8 is wished of another format, or has no radiographs.
-        ModelError: the bundle cannot be used.
         CxrError: the written file disagrees with torch; nothing of it is left.
     """
     kind, int8 = wished.kind, wished.precision is Precision.INT8
@@ -117,10 +114,9 @@ def export_model(model: Path, wished: ExportSettings, progress: ProgressCallback
     if not int8 and wished.images is not None:
         raise RequestError("--images calibrates int8 and fp32 does not need it", "Add --precision int8, or leave it.")
     refuse_without_library(kind, writing=True, int8=int8)
-    header = read_header(model)
+    network, header = bundle.network, bundle.header
     images = _calibration_images(wished, header, progress) if int8 else None
-    network, header = load_bundle(model)
-    folder = wished.out or model.parent / FOLDER_NAME
+    folder = wished.out or bundle.exports
     graph = ExportGraph(network).eval()
     pixels = check_images(header.image_preprocessing)
     with torch.inference_mode():
@@ -308,34 +304,32 @@ def _reopened(path: Path, kind: ExportFormat, precision: Precision) -> Any:
 
 
 @contextlib.contextmanager
-def export_for(bundle: Path, header: BundleHeader, backend: Backend, precision: Precision) -> Iterator[Export]:
-    """The export beside the bundle for this backend; a float32 one that is missing or stale is made first.
+def with_export(bundle: Bundle, settings: RuntimeSettings) -> Iterator[Bundle]:
+    """The bundle, beside it the export that the backend of `settings` reads; a float32 one is made where need be.
 
     Where the bundle's folder cannot be written, it is made in a temporary folder that lasts as long as the block.
 
     Raises:
-        RequestError: int8 is wished and there is none of these weights: it is not made without radiographs.
+        RequestError: the backend cannot do what is asked for; or int8 is asked for and there is none of these weights:
+            it is not made without radiographs.
     """
-    kind = FORMAT_OF[backend]
-    int8 = precision is Precision.INT8
-    found = find_export(bundle, kind, Precision.INT8 if int8 else Precision.FP32)
-    if found is not None and is_of(found, header):
-        yield found
+    if settings.backend not in FORMAT_OF:
+        yield bundle
         return
-    place = bundle.parent / FOLDER_NAME / export_name(kind, Precision.INT8 if int8 else Precision.FP32)
-    state = "was made from other weights" if found else "is damaged" if place.exists() else "is not there"
-    if int8:
-        raise RequestError(
-            f"{place} {state}",
-            f"Make it: cxr export {bundle} --format {kind} --precision int8 --images FOLDER",
-        )
-    log.info("%s %s: it is made now, once", place, state)
+    refuse_what_it_cannot(settings.backend, settings.precision, settings.device)
+    found = export_for(bundle, settings.backend, settings.precision)
+    if isinstance(found, Export) or settings.precision is Precision.INT8:  # without int8 opening says what to do
+        yield bundle
+        return
+    log.info("%s: it is made now, once", found)
+    wished = ExportSettings(FORMAT_OF[settings.backend])
     with tempfile.TemporaryDirectory(prefix="cxr-export-") as temporary:
         try:
-            made = export_model(bundle, ExportSettings(kind))
+            export_model(bundle, wished)
         except CxrError as error:
             if not isinstance(error.__cause__, OSError):
                 raise
             log.info("%s: this run uses a temporary one", error.message)
-            made = export_model(bundle, ExportSettings(kind, out=Path(temporary)))
-        yield made
+            export_model(bundle, replace(wished, out=Path(temporary)))
+            bundle = replace(bundle, exports=Path(temporary))
+        yield bundle

@@ -6,6 +6,7 @@ Nothing here imports a runtime: looking for an export costs a few stats, and a d
 import json
 import stat
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,10 +18,8 @@ from cxrtool.choices import Backend, ExportFormat, Precision
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.calibration import Scaling
 from cxrtool.files import sha256_of_file
-from cxrtool.model.bundle import BundleHeader
+from cxrtool.model.bundle import Bundle
 
-FOLDER_NAME = "export"
-"""Beside the bundle."""
 FORMAT_OF = {Backend.ONNX: ExportFormat.ONNX, Backend.OPENVINO: ExportFormat.OPENVINO}
 _SUFFIXES = {ExportFormat.ONNX: ".onnx", ExportFormat.OPENVINO: ".xml", ExportFormat.TORCH_EXPORT: ".pt2"}
 _RUNS_WITH = {ExportFormat.ONNX: "onnxruntime", ExportFormat.OPENVINO: "openvino", ExportFormat.TORCH_EXPORT: "torch"}
@@ -138,7 +137,16 @@ def read_export(path: Path) -> Export | None:
 
 
 def _is_whole(file: Path, digest: str) -> bool:
-    return _is_plain(file) and sha256_of_file(file) == digest
+    if not _is_plain(file):
+        return False
+    status = file.lstat()
+    return _sha256_of(file, (status.st_ino, status.st_size, status.st_mtime_ns)) == digest
+
+
+@lru_cache(maxsize=16)
+def _sha256_of(file: Path, _stamp: tuple[int, int, int]) -> str:
+    """The file's digest; taken once until it is written, as who makes an export looks before who opens it."""
+    return sha256_of_file(file)
 
 
 def _is_plain(file: Path) -> bool:
@@ -146,14 +154,25 @@ def _is_plain(file: Path) -> bool:
     return stat.S_ISREG(file.lstat().st_mode)
 
 
-def find_export(bundle: Path, kind: ExportFormat, precision: Precision) -> Export | None:
-    """The export beside the bundle at `bundle`, whole, whether or not it `is_of` it; None where there is none."""
-    return read_export(bundle.parent / FOLDER_NAME / export_name(kind, precision))
+def find_export(bundle: Bundle, kind: ExportFormat, precision: Precision) -> Export | None:
+    """The bundle's export, whole, whether or not it still `is_of` it; None where there is none."""
+    return read_export(bundle.exports / export_name(kind, precision))
 
 
-def is_of(export: Export, header: BundleHeader) -> bool:
+def export_for(bundle: Bundle, backend: Backend, precision: Precision) -> Export | str:
+    """The export that `backend` reads; else what keeps it from being read, with its path."""
+    kind = FORMAT_OF[backend]
+    kept = Precision.INT8 if precision is Precision.INT8 else Precision.FP32
+    place = bundle.exports / export_name(kind, kept)
+    found = read_export(place)
+    if found is None:
+        return f"{place} is damaged" if place.exists() else f"{place} is not there"
+    return found if is_of(found, bundle) else f"{place} was made from other weights"
+
+
+def is_of(export: Export, bundle: Bundle) -> bool:
     """Whether `export` was made from the weights and the preprocessing of this bundle."""
-    record = export.record
+    record, header = export.record, bundle.header
     same = record.preprocessing == json.loads(json.dumps(header.preprocessing))
     return same and record.weights_sha256 == header.weights_sha256 and record.findings == header.findings
 

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +13,7 @@ from cxrtool.engines.device import choose_runtime, sigmoid
 from cxrtool.engines.engine import Engine, torch_engine
 from cxrtool.engines.precision import CLOSE_ENOUGH, bf16_pays, keep_difference, kept_difference
 from cxrtool.errors import RequestError
-from cxrtool.model.bundle import BundleHeader
-from cxrtool.model.densenet import ChestNet
+from cxrtool.model.bundle import Bundle, BundleHeader
 from cxrtool.phantoms.check_images import check_images
 from cxrtool.settings import RuntimeSettings
 
@@ -25,37 +23,33 @@ if TYPE_CHECKING:
     from cxrtool.engines.export_record import Export
 
 
-def open_engine(
-    path: Path, network: ChestNet, header: BundleHeader, settings: RuntimeSettings, reported: bool
-) -> Engine:
+def open_engine(bundle: Bundle, settings: RuntimeSettings, reported: bool) -> Engine:
     """The engine that `settings` ask for.
 
     Args:
-        path: the bundle's file.
-        network: of that bundle, as `load_bundle` gives it.
-        header: likewise.
+        bundle: whose network it runs.
         settings: backend, device and precision.
         reported: figures that are written down stay with torch in float32 on ``auto``.
 
     Raises:
         RequestError: what is asked for is not here.
-        ModelError: an export cannot be made or opened.
+        ModelError: an export cannot be opened.
     """
     backend, wished = settings.backend, settings.precision
     if wished is Precision.INT8 and backend in (Backend.AUTO, Backend.TORCH):
         raise RequestError("--precision int8 is not torch's", "Use --backend openvino.")
     if backend in (Backend.ONNX, Backend.OPENVINO):
-        return _asked_for(path, header, settings, reported)
+        return _asked_for(bundle, settings, reported)
     runtime = choose_runtime(settings)
     if backend is Backend.AUTO and runtime.device.type == "cpu" and wished is not Precision.BF16 and not reported:
-        found = _beside(path, header, wished)
+        found = _beside(bundle, wished)
         if found is not None:
             return found
 
     def make(precision: Precision) -> Engine:
-        return torch_engine(network, replace(runtime, bf16=precision is Precision.BF16))
+        return torch_engine(bundle.network, replace(runtime, bf16=precision is Precision.BF16))
 
-    return _in_precision(make, wished, not reported and bf16_pays(runtime.device), header, runtime.device)
+    return _in_precision(make, wished, not reported and bf16_pays(runtime.device), bundle.header, runtime.device)
 
 
 def _in_precision(
@@ -74,14 +68,22 @@ def _in_precision(
     return faster if _is_close(faster, make, header, device) else make(Precision.FP32)
 
 
-def _asked_for(path: Path, header: BundleHeader, settings: RuntimeSettings, reported: bool) -> Engine:
-    """The engine of a backend that the user named; its float32 export is made where there is none that fits."""
-    from cxrtool.engines.export import export_for
+def _asked_for(bundle: Bundle, settings: RuntimeSettings, reported: bool) -> Engine:
+    """The engine of a backend that the user named.
+
+    Raises:
+        RequestError: the backend cannot do what is asked for, or the bundle has no export that fits.
+    """
+    from cxrtool.engines.export_record import FORMAT_OF, Export, export_for
     from cxrtool.engines.runtimes import refuse_what_it_cannot
 
-    refuse_what_it_cannot(settings.backend, settings.precision, settings.device)
-    with export_for(path, header, settings.backend, settings.precision) as export:
-        return _of_export(export, settings.backend, settings.precision, header, reported)
+    backend, precision = settings.backend, settings.precision
+    refuse_what_it_cannot(backend, precision, settings.device)
+    found = export_for(bundle, backend, precision)
+    if not isinstance(found, Export):
+        more = " --precision int8 --images FOLDER" if precision is Precision.INT8 else ""
+        raise RequestError(found, f"Make it: cxr export {bundle.path} --format {FORMAT_OF[backend]}{more}")
+    return _of_export(found, backend, precision, bundle.header, reported)
 
 
 def _of_export(export: "Export", backend: Backend, wished: Precision, header: BundleHeader, reported: bool) -> Engine:
@@ -92,7 +94,7 @@ def _of_export(export: "Export", backend: Backend, wished: Precision, header: Bu
     return _in_precision(lambda precision: runtime_engine(export, backend, precision), wished, fast, header, cpu)
 
 
-def _beside(path: Path, header: BundleHeader, wished: Precision) -> Engine | None:
+def _beside(bundle: Bundle, wished: Precision) -> Engine | None:
     """What runs the export beside the bundle that still is the bundle's, where that is faster than torch.
 
     OpenVINO's is always. ONNX Runtime has no bf16, so torch is faster where the CPU has bf16 units and may use them.
@@ -101,13 +103,13 @@ def _beside(path: Path, header: BundleHeader, wished: Precision) -> Engine | Non
 
     torch_is_faster = wished is Precision.AUTO and bf16_pays(torch.device("cpu"))
     for backend in (Backend.OPENVINO,) if torch_is_faster else (Backend.OPENVINO, Backend.ONNX):
-        export = find_export(path, FORMAT_OF[backend], Precision.FP32)
+        export = find_export(bundle, FORMAT_OF[backend], Precision.FP32)
         if export is None or not can_run(FORMAT_OF[backend]):
             continue
-        if not is_of(export, header):
+        if not is_of(export, bundle):
             log.info("%s was made from other weights and is not used; make it again with cxr export", export.path)
             continue
-        return _of_export(export, backend, wished, header, reported=False)
+        return _of_export(export, backend, wished, bundle.header, reported=False)
     return None
 
 

@@ -1,4 +1,4 @@
-"""Does a map depend on the model, and does the model depend on what the map shows?"""
+"""Tests of whether a map depends on the model, and the model on what the map shows."""
 
 import copy
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ from cxrtool.model.densenet import ChestNet
 from cxrtool.model.folding import inference_copy
 
 RANDOMISED = ("classifier", "denseblock4", "denseblock3", "denseblock2", "denseblock1", "all")
-"""From the top: each step randomises what the one before did, and the named part too."""
+"""Steps from the top of the network: each randomises the named part and everything before it in this list."""
 _STEPS = 20
 
 
 def randomised(network: ChestNet, upto: str, seed: int = 0) -> ChestNet:
-    """A copy whose layers are drawn anew from the top down to `upto` (cascading randomisation, Adebayo et al. 2018).
+    """Return a copy with random layers from the top down to `upto` (cascading randomisation, Adebayo et al. 2018).
 
-    Convolutions and the classifier take their random start; BatchNorms keep their statistics, without which activations
-    would leave their range, but lose their learnt scale and shift.
+    Convolutions and the classifier get new initial weights. BatchNorms lose their learnt scale and shift but keep their
+    statistics, without which activations would leave their range.
 
     Args:
-        network: stays as it is.
-        upto: one of `RANDOMISED`.
-        seed: of the draws.
+        network: trained network, which is not changed.
+        upto: last step to randomise, one of `RANDOMISED`.
+        seed: random seed.
     """
     changed: ChestNet = copy.deepcopy(network)
     parts: list[list[Any]] = [
@@ -55,7 +55,7 @@ def randomised(network: ChestNet, upto: str, seed: int = 0) -> ChestNet:
 
 
 def rank_correlation(first: Map, second: Map) -> float:
-    """Spearman's correlation of two maps' pixels; 0 where one of them is constant, as it then tells nothing."""
+    """Return Spearman's correlation of two maps' pixels, or 0 if one of the maps is constant."""
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
     one, other = (midranks(values.astype(np.float64).ravel()) for values in (first, second))
@@ -65,14 +65,14 @@ def rank_correlation(first: Map, second: Map) -> float:
 def sanity_curve(
     network: ChestNet, pixels: Tensor, pairs: Sequence[tuple[int, int]], settings: MapSettings, seed: int = 0
 ) -> dict[str, float]:
-    """How alike maps stay when the network loses what it has learnt: they must not.
+    """Compare maps with those of increasingly randomised networks; maps that stay similar do not depend on the model.
 
     Args:
-        network: in eval mode.
+        network: trained network in eval mode.
         pixels: [B, 1, S, S] in [0, 255].
-        pairs: image and finding, by position.
-        settings: of the maps.
-        seed: of the random layers.
+        pairs: pairs of image and finding, by position.
+        settings: how maps are computed.
+        seed: random seed of the layers.
 
     Returns:
         Mean rank correlation with the trained network's maps, by step of `RANDOMISED`.
@@ -89,18 +89,19 @@ def sanity_curve(
 
 @torch.no_grad()
 def deletion_and_insertion(network: ChestNet, pixels: Tensor, column: int, heatmap: Map) -> tuple[float, float]:
-    """Areas under the probability as the hottest pixels go first, and as they come first (Petsiuk et al. 2018,
-    arXiv:1806.07421).
+    """Return the areas under the deletion and insertion curves (Petsiuk et al. 2018, arXiv:1806.07421).
+
+    Each curve is the finding's probability while pixels are deleted or inserted, the hottest first.
 
     Args:
-        network: in eval mode.
+        network: network in eval mode.
         pixels: [1, 1, S, S] float in [0, 255].
-        column: the finding.
-        heatmap: [h, w], any scale.
+        column: position of the finding.
+        heatmap: [h, w], on any scale.
 
     Returns:
-        deletion: in [0, 1], lower is better; deleted pixels take the image's mean grey.
-        insertion: in [0, 1], higher is better; from a blurred image, in which no finding can be seen.
+        deletion: area in [0, 1], lower is better; deleted pixels take the image's mean grey.
+        insertion: area in [0, 1], higher is better; it starts from a blurred image, in which no finding can be seen.
     """
     size = pixels.shape[-1]
     full = cv2.resize(heatmap, (size, size), interpolation=cv2.INTER_LINEAR)

@@ -1,8 +1,8 @@
-"""From a network and radiographs to coarse maps: where a finding's logit comes from.
+"""Methods that compute coarse heatmaps: which places of a radiograph a finding's logit depends on.
 
-A method of the CAM family differs in one function, from activations and their gradients to a map; the others in one
+Each method of the CAM family is one function from activations and their gradients to a map; each other method is one
 function from pixels to a map. There are no hooks: the network is run in two parts (`ChestNet.activations`,
-`logits_after`), so nothing is left behind after an error and threads may share it.
+`logits_after`), so an error leaves nothing behind, and threads may share the network.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,26 +23,26 @@ from cxrtool.settings import ExplainSettings
 
 Map = NDArray[np.float32]
 Wanted = Callable[[NDArray[np.float32]], NDArray[np.bool_]]
-"""From logits [B, 5] to which findings of which image are to be explained, [B, 5]."""
+"""Function from logits [B, 5] to a mask [B, 5] of the image and finding pairs to explain."""
 
 
 @dataclass(frozen=True)
 class MapSettings:
-    """How maps are made.
+    """How maps are computed.
 
     Attributes:
         method: see `Method`.
-        layer: of the CAM family.
+        layer: dense block that the CAM family reads.
         flip: average with the map of the mirrored image.
         scales: average over images resized by these factors.
-        smooth: width of a Gaussian over the map, a share of its side; 0 leaves the map as it is.
-        channels: of Score-CAM, the strongest so many; 0 takes all.
-        steps: of integrated gradients.
+        smooth: standard deviation of the Gaussian that smooths the map, as a share of its side; 0 does not smooth.
+        channels: number of strongest channels that Score-CAM uses; 0 uses all.
+        steps: steps of integrated gradients.
         samples: noisy copies in SmoothGrad; 1 adds no noise.
-        patch: of occlusion, a share of the image's side.
+        patch: side of the occluding patch, as a share of the image's side.
     """
 
-    # The defaults had the best figures together: hits, sanity, insertion and deletion (docs/explain.md).
+    # The defaults had the best hit rate, sanity, insertion and deletion together (docs/measurements/heatmaps.md).
     method: Method = Method.GRAD_CAM
     layer: Layer = Layer.DENSEBLOCK4
     flip: bool = True
@@ -54,14 +54,15 @@ class MapSettings:
     patch: float = 1 / 6
 
     @classmethod
-    def of(cls, wished: ExplainSettings, image_size: int) -> Self:
-        """As the settings say; the layer that fits the network's input where they name none."""
-        scales = tuple(float(part) for part in wished.scales.split(","))
-        return cls(wished.method, wished.layer or fitting_layer(image_size), wished.flip, scales, wished.smooth)
+    def of(cls, settings: ExplainSettings, image_size: int) -> Self:
+        """Build from the user's settings; a layer that they do not name is chosen by `fitting_layer`."""
+        scales = tuple(float(part) for part in settings.scales.split(","))
+        layer = settings.layer or fitting_layer(image_size)
+        return cls(settings.method, layer, settings.flip, scales, settings.smooth)
 
     @property
     def title(self) -> str:
-        """As pictures and tables name it."""
+        """Name of the method with its settings, for pictures and tables."""
         name = TITLES[self.method]
         at = f" ({self.layer})" if self.method in _COMBINE or self.method is Method.SCORE_CAM else ""
         more = [f"smoothed {self.smooth:g}"] if self.smooth else []
@@ -71,9 +72,9 @@ class MapSettings:
 
 
 def fitting_layer(image_size: int) -> Layer:
-    """The deepest block whose maps have six cells a side or more: the fourth from 192 px on, the third from 96.
+    """Return the deepest block whose maps have at least 6 x 6 cells: the fourth from 192 px on, the third from 96.
 
-    At 96 px the fourth block's three cells hit 0.03 of the findings and the third's six 0.31 (docs/explain.md).
+    Fewer cells miss most findings: at 96 px the fourth block has 3 x 3 (docs/measurements/heatmaps.md).
     """
     if image_size // 32 >= _FEWEST_CELLS:
         return Layer.DENSEBLOCK4
@@ -90,55 +91,55 @@ TITLES = {
     Method.OCCLUSION: "Occlusion",
 }
 _TINY = np.float32(1e-12)
-_NOISE = 10.0  # grey levels, SmoothGrad's
-_AS_IT_IS = (1.0, False)
-"""An image at its own scale, not mirrored."""
+_NOISE = 10.0  # standard deviation of SmoothGrad's noise, in grey levels
+_UNCHANGED = (1.0, False)
+"""The variant of an image at its own scale and not mirrored."""
 
 
 def explain_batch(
     network: ChestNet, pixels: Tensor, wanted: Wanted, settings: MapSettings, fast: ChestNet | None = None
 ) -> tuple[NDArray[np.float32], list[dict[int, Map]]]:
-    """Maps of several findings of several radiographs; the CAM family shares one forward pass.
+    """Compute maps of several findings of several radiographs; the CAM family shares one forward pass.
 
     Args:
-        network: in eval mode; its parameters take no gradient from this.
+        network: network in eval mode; its parameters receive no gradient.
         pixels: [B, 1, S, S] in [0, 255], on the network's device.
-        wanted: which findings of which image.
+        wanted: chooses the findings of each image.
         settings: method, layer and averaging.
-        fast: the network's `inference_copy`, which runs what needs no gradient; the network itself unless given.
+        fast: the network's `inference_copy`, which runs what needs no gradient; `network` itself if None.
 
     Returns:
-        logits: [B, 5] float32, of the images as they are.
-        maps: per image, by position of the finding: [h, w] float32, at least 0, as the method gave them or, where maps
-            are averaged, the mean of maps that each have the peak 1; coarse for the CAM family, [S, S] otherwise and
-            where maps are averaged, a quarter of that where they are smoothed.
+        logits: [B, 5] float32, of the unchanged images.
+        maps: for each image a dict from position of the finding to a map [h, w] float32 of values of at least 0. A map
+            averaged over variants is the mean of maps scaled to a peak of 1. Maps are coarse for the CAM family, [S, S]
+            for other methods and if averaged, and [S / 4, S / 4] if smoothed.
 
     Raises:
-        RequestError: the network is in train mode, where its BatchNorm would move and images of a batch would mix.
+        RequestError: the network is in train mode, in which BatchNorm would change and mix the images of a batch.
     """
     if network.training:
         raise RequestError("the network is in train mode", "Call network.eval() first.")
     fast = fast or network
     logits, own = _maps_of(network, fast, pixels, wanted, settings)
     size = pixels.shape[-1]
-    # A smooth map needs no more: finer than any CAM's cells, and a sixteenth of the image's cost.
+    # A smoothed map needs no higher resolution: this is finer than any CAM's cells, at a sixteenth of the cost.
     side = max(size // 4, 1) if settings.smooth else size
     sides = (False, True) if settings.flip else (False,)
     variants = [(scale, mirrored) for scale in settings.scales for mirrored in sides]
-    if variants == [_AS_IT_IS]:
+    if variants == [_UNCHANGED]:
         return logits, [_smoothed(one, side, settings) for one in own]
     chosen = wanted(logits)
     sums: list[dict[int, Map]] = [{} for _ in range(len(pixels))]
     for scale, mirrored in variants:
         maps = own
-        if (scale, mirrored) != _AS_IT_IS:
+        if (scale, mirrored) != _UNCHANGED:
             changed = _resize(pixels.float(), round(size * scale / 32) * 32)
             changed = changed.flip(-1) if mirrored else changed
             _, maps = _maps_of(network, fast, changed, lambda _: chosen, settings)
         for total, found in zip(sums, maps, strict=True):
             for column, coarse in found.items():
                 full = _to_size(np.ascontiguousarray(coarse[:, ::-1]) if mirrored else coarse, side)
-                # Each has an equal say: how high a map is differs with the variant, and is not where to look.
+                # Scaled to count equally: the height of a map differs between variants and marks no place.
                 total[column] = total.get(column, np.float32(0)) + full / max(full.max(), _TINY) / len(variants)
     return logits, [_smoothed(one, side, settings) for one in sums]
 
@@ -182,19 +183,19 @@ def _cam(
     held = activations.detach().requires_grad_(True)
     with torch.enable_grad():
         logits = network.logits_after(held, layer)
-        # Images do not mix in eval mode: the gradient of the sum holds each image's own.
+        # In eval mode images are independent, so the gradient of the sum is the gradient of each.
         (gradients,) = torch.autograd.grad(logits[:, column].sum(), held)
     with torch.no_grad():
         return combine(held.detach(), gradients).relu()
 
 
 def _grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Equations 1 and 2 of Selvaraju et al. 2017 (arXiv:1610.02391): channels weighed by their mean gradient."""
+    """Weight channels by their mean gradient: equations 1 and 2 of Selvaraju et al. 2017 (arXiv:1610.02391)."""
     return (gradients.mean(dim=(2, 3), keepdim=True) * activations).sum(dim=1)
 
 
 def _grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Equations 10 and 19 of Chattopadhay et al. 2018 (arXiv:1710.11063), for an exponential of the logit."""
+    """Use equations 10 and 19 of Chattopadhay et al. 2018 (arXiv:1710.11063), for an exponential of the logit."""
     squared = gradients**2
     below = 2 * squared + activations.sum(dim=(2, 3), keepdim=True) * gradients**3
     share = torch.where(gradients != 0, squared / (below + 1e-6), torch.zeros_like(gradients))
@@ -203,7 +204,7 @@ def _grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def _layer_cam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Jiang et al. 2021 (IEEE TIP 30:5875): each cell weighed by its own positive gradient."""
+    """Weight each cell by its own positive gradient: Jiang et al. 2021 (IEEE TIP 30:5875)."""
     return (gradients.relu() * activations).sum(dim=1)
 
 
@@ -216,9 +217,9 @@ _COMBINE: dict[Method, Callable[[Tensor, Tensor], Tensor]] = {
 
 @torch.no_grad()
 def _score_cam(_: ChestNet, fast: ChestNet, pixels: Tensor, column: int, settings: MapSettings) -> Tensor:
-    """Wang et al. 2020 (arXiv:1910.01279): channels weighed by the logit of the image seen through them.
+    """Weight channels by the logit of the image masked by them: Wang et al. 2020 (arXiv:1910.01279).
 
-    Of the `settings.channels` channels with the largest peak, since each costs a forward pass.
+    Each channel costs a forward pass, so only the `settings.channels` channels with the largest peak are used.
     """
     layer, size = settings.layer, pixels.shape[-1]
     maps = []
@@ -237,17 +238,17 @@ def _score_cam(_: ChestNet, fast: ChestNet, pixels: Tensor, column: int, setting
 def integrated_gradients(
     network: ChestNet, pixels: Tensor, column: int, steps: int, baseline: Tensor | None = None
 ) -> Tensor:
-    """Sundararajan et al. 2017 (arXiv:1703.01365), midpoints of `steps` equal parts of the way from the baseline.
+    """Integrate gradients from a baseline to the image (Sundararajan et al. 2017, arXiv:1703.01365), by midpoints.
 
     Args:
-        network: in eval mode.
+        network: network in eval mode.
         pixels: [B, 1, S, S] float.
-        column: the finding.
-        steps: of the sum.
-        baseline: [B, 1, S, S]; black unless given.
+        column: position of the finding.
+        steps: number of midpoints.
+        baseline: [B, 1, S, S]; black if None.
 
     Returns:
-        [B, S, S]; its sum nears the logit's rise from the baseline as `steps` grow (completeness).
+        Attributions [B, S, S]. Their sum approaches the logit's rise from the baseline as `steps` grow (completeness).
     """
     start = torch.zeros_like(pixels) if baseline is None else baseline
     total = torch.zeros_like(pixels)
@@ -262,9 +263,9 @@ def integrated_gradients(
 def _smooth_integrated_gradients(
     network: ChestNet, _: ChestNet, pixels: Tensor, column: int, settings: MapSettings
 ) -> Tensor:
-    """Integrated gradients, averaged over noisy copies (SmoothGrad, Smilkov et al. 2017, arXiv:1706.03825).
+    """Average integrated gradients over noisy copies (SmoothGrad, Smilkov et al. 2017, arXiv:1706.03825).
 
-    Its positive part, blurred over 2 % of the side: single pixels are no place.
+    The positive part is blurred over 2 % of the side, because single pixels mark no region.
     """
     generator = torch.Generator().manual_seed(0)  # the same image gives the same map
     total = torch.zeros_like(pixels[:, 0])
@@ -279,7 +280,7 @@ def _smooth_integrated_gradients(
 
 @torch.no_grad()
 def _occlusion(_: ChestNet, fast: ChestNet, pixels: Tensor, column: int, settings: MapSettings) -> Tensor:
-    """Zeiler & Fergus 2014 (arXiv:1311.2901): how far the logit falls when a patch takes the image's mean grey."""
+    """Measure how far the logit falls when a patch turns mean grey: Zeiler & Fergus 2014 (arXiv:1311.2901)."""
     size = pixels.shape[-1]
     side = max(2, round(settings.patch * size))
     starts = list(range(0, size - side + 1, max(1, side // 2)))
@@ -308,7 +309,7 @@ _FROM_PIXELS: dict[Method, Callable[[ChestNet, ChestNet, Tensor, int, MapSetting
 
 
 def _logits(network: ChestNet, pixels: Tensor) -> Tensor:
-    """Logits [B, 5] of any number of images, 16 at a time, so that many masks of one image take little memory."""
+    """Return logits [B, 5], computed for 16 images at a time to limit memory."""
     return torch.cat([network(part) for part in torch.split(pixels, 16)])
 
 
@@ -323,7 +324,7 @@ def _to_size(coarse: Map, size: int) -> Map:
 
 
 def all_columns(columns: Sequence[int]) -> Wanted:
-    """Explain these findings of every image."""
+    """Return a choice of these findings, by position, for every image."""
 
     def wanted(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
         chosen = np.zeros(logits.shape, dtype=np.bool_)
@@ -334,7 +335,7 @@ def all_columns(columns: Sequence[int]) -> Wanted:
 
 
 def only(pairs: Sequence[tuple[int, int]]) -> Wanted:
-    """Explain these pairs of an image and a finding, by position."""
+    """Return a choice of these pairs of image and finding, by position."""
 
     def wanted(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
         chosen = np.zeros(logits.shape, dtype=np.bool_)

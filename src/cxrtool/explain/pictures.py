@@ -1,11 +1,10 @@
-"""Pictures of a heatmap: alone, over the radiograph, and side by side with a caption."""
+"""Pictures of heatmaps: alone, over the radiograph, and side by side with a caption."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -14,12 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cxrtool.files import write_bytes
 
-if TYPE_CHECKING:
-    pass
-
 _PANEL = 384
-_AS_THEY_ARE = (256, 512)
-"""Heights that need no resizing to be seen well."""
+_UNSCALED_HEIGHTS = (256, 512)
+"""Range of heights at which pictures are shown without resizing."""
 _MARGIN = 12
 _SCALE_WIDTH = 40
 _BACKGROUND = (24, 24, 27)
@@ -29,11 +25,11 @@ _FAINT_TEXT = (161, 161, 170)
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)  # unpacked anew at each call: two thirds of a figure's time
+    return ImageFont.load_default(size)  # cached: loading it takes two thirds of a figure's time
 
 
 def draw_heatmap(heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """`heatmap` [H, W] in [0, 1] in the colours of inferno, whose brightness rises evenly; [H, W, 3] uint8 RGB."""
+    """Colour a heatmap [H, W] in [0, 1] with inferno, whose brightness rises evenly; returns [H, W, 3] uint8 RGB."""
     grey = np.round(np.clip(heatmap, 0, 1) * 255).astype(np.uint8)
     return cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB).astype(np.uint8)
 
@@ -41,14 +37,14 @@ def draw_heatmap(heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
 def draw_overlay(
     image: NDArray[np.uint8], heatmap: NDArray[np.float32], alpha: float, contour: bool = False
 ) -> NDArray[np.uint8]:
-    """The heatmap over the radiograph.
+    """Draw a heatmap over a radiograph.
 
     Args:
         image: [H, W] uint8.
         heatmap: [H, W] float32 in [0, 1].
-        alpha: in [0, 1], how much a pixel of heat 1 covers; cooler ones cover less, so that what the network did not
-            look at stays as it is.
-        contour: draw only a line where the heat is half its peak, and leave every other pixel as it is.
+        alpha: opacity in [0, 1] where the heat is 1. Cooler pixels are more transparent, so that places without heat
+            do not change.
+        contour: draw only a contour at half the peak, and change no other pixel.
 
     Returns:
         [H, W, 3] uint8 RGB.
@@ -76,9 +72,9 @@ class Panel:
     """One picture of a figure.
 
     Attributes:
-        title: above it.
+        title: text above the picture.
         picture: [H, W, 3] uint8 RGB.
-        scale: a bar beside it tells which colour is which heat.
+        scale: draw a colour scale beside the picture.
     """
 
     title: str
@@ -89,17 +85,17 @@ class Panel:
 def draw_figure(
     panels: Sequence[Panel], caption: str, notes: Sequence[str], panel: int | None = None
 ) -> NDArray[np.uint8]:
-    """Pictures of one size side by side, a caption above and notes below; [h, w, 3] uint8 RGB.
+    """Draw pictures side by side, with a caption above and notes below; returns [h, w, 3] uint8 RGB.
 
     Args:
-        panels: all of one height and width.
-        caption: a line.
-        notes: lines.
-        panel: height of a shown picture in pixels; its aspect stays. 384 unless given, and between 256 and 512 its own,
-            since each pixel shown as it is costs nothing and blurs nothing.
+        panels: pictures of equal height and width.
+        caption: one line of text.
+        notes: lines of text.
+        panel: height in pixels at which pictures are shown; their aspect is kept. If None: their own height if that is
+            256 to 512, which avoids resizing, else 384.
     """
     height, width = panels[0].picture.shape[:2]
-    panel = panel or (height if _AS_THEY_ARE[0] <= height <= _AS_THEY_ARE[1] else _PANEL)
+    panel = panel or (height if _UNSCALED_HEIGHTS[0] <= height <= _UNSCALED_HEIGHTS[1] else _PANEL)
     shown = (max(1, round(width * panel / height)), panel)
     bars = [_SCALE_WIDTH if one.scale else 0 for one in panels]
     top, text = 68, 18
@@ -125,7 +121,7 @@ def draw_figure(
 
 @lru_cache(maxsize=128)
 def _line(text: str, size: int, colour: tuple[int, int, int] = _FAINT_TEXT) -> Image.Image:
-    """A written line, kept since a folder's figures share most of theirs."""
+    """Return a picture of a line of text; cached, because the figures of a folder share most lines."""
     font = _font(size)
     width, height = (math.ceil(side) for side in font.getbbox(text)[2:])
     line = Image.new("RGB", (width, height), color=_BACKGROUND)
@@ -144,13 +140,13 @@ def _draw_scale(canvas: Image.Image, left: int, top: int, height: int) -> None:
 def contact_sheet(
     pictures: list[NDArray[np.uint8]], captions: list[str], columns: int = 4, tile: int = 224
 ) -> NDArray[np.uint8]:
-    """Radiographs in rows, each above its caption; [h, w, 3] uint8 RGB.
+    """Draw radiographs in rows, each above its caption; returns [h, w, 3] uint8 RGB.
 
     Args:
         pictures: each [S, S] uint8 or [S, S, 3] uint8.
-        captions: a text each; lines are split at newlines.
-        columns: pictures in a row.
-        tile: pixels, both sides of a shown picture.
+        captions: text of each picture, with newlines between lines.
+        columns: pictures per row.
+        tile: width and height in pixels at which a picture is shown.
     """
     lines = max((caption.count("\n") + 1 for caption in captions), default=1)
     cell = (tile + _MARGIN, tile + 15 * lines + 2 * _MARGIN)
@@ -168,10 +164,10 @@ def contact_sheet(
 
 
 def write_png(path: Path, picture: "NDArray[np.uint8]") -> None:
-    """Write [H, W] or [H, W, 3] uint8 RGB as PNG to `path` in one step; nothing of a radiograph's file goes with it."""
+    """Write [H, W] or [H, W, 3] uint8 RGB as PNG to `path` atomically, without metadata of the radiograph's file."""
     import cv2
 
-    # Half of Pillow's time for as many bytes.
+    # OpenCV takes half of Pillow's time for the same file size.
     fast = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
     packed = cv2.imencode(".png", picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), fast)[1]
     write_bytes(path, packed.tobytes())

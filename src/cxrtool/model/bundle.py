@@ -5,19 +5,23 @@ is read in this package, but by `cxrtool.model.foreign` as weights alone.
 """
 
 import hashlib
+import io
 import json
+import os
 import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from cxrtool.choices import Blank, CalibrationMethod, Criterion
@@ -31,11 +35,15 @@ from cxrtool.model.densenet import ChestNet
 from cxrtool.settings import FINEST_STEP
 
 BUNDLE_NAME = "model.safetensors"
+EXPORTS_NAME = "export"
+"""The folder of a bundle's exports, beside it."""
 FORMAT_VERSION = 2
 """1 had no digest of the header."""
 DEFAULT_THRESHOLD = 0.5
 _KEY, _DIGEST_KEY = "cxrtool", "cxrtool-sha256"
 _LARGEST_HEADER = 16 * 2**20
+_LARGEST_FILE = 64 * 2**20
+"""More than the largest header and the weights; of a larger file no more is read, as it is no bundle."""
 _TYPES = {torch.float32: "F32", torch.int64: "I64"}
 
 
@@ -197,40 +205,117 @@ def _digest_of_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A bundle that was read: file, header and weights of the same bytes.
+
+    Attributes:
+        path: the file.
+        sha256: of the file.
+        header: what it says of itself.
+        network: with its weights; in eval mode, without gradients, on the CPU. Who changes it takes a copy.
+        exports: the folder where exports of its network are looked for.
+    """
+
+    path: Path
+    sha256: str
+    header: BundleHeader
+    network: ChestNet
+    exports: Path
+    _stamp: tuple[int, int, int]
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read a bundle, in one read of its file.
+
+    Raises:
+        ModelError: the file is no bundle of ours, or of another finding set or a newer version; tensors are missing,
+            extra, of another shape or not finite; or a digest is wrong.
+    """
+    with _opened(path) as file:
+        status = os.fstat(file.fileno())
+        content = file.read(_LARGEST_FILE)
+    metadata, tensors = _read_start(path, io.BytesIO(content), status.st_size)
+    header = _header_in(path, metadata)
+    with torch.device("meta"):  # shapes only: a random start would cost half a second and be overwritten
+        network = ChestNet(header.image_preprocessing)
+    _refuse_other_tensors(path, tensors, network)
+    weights = _tensors_in(path, content)
+    if digest_of_weights(weights) != header.weights_sha256:
+        raise ModelError(f"model {path} is damaged: its weights do not match their digest", "Copy it again.")
+    refuse_broken(weights, f"model {path}")
+    network.load_state_dict(weights, assign=True)
+    return Bundle(
+        path=path,
+        sha256=hashlib.sha256(content).hexdigest(),
+        header=header,
+        network=network.eval().requires_grad_(False),
+        exports=path.parent / EXPORTS_NAME,
+        _stamp=_stamp_of(status),
+    )
+
+
 def read_header(path: Path) -> BundleHeader:
     """What the bundle says of itself, without reading its weights.
 
     Raises:
         ModelError: the file is no bundle of ours, or of another finding set or a newer version.
     """
-    _check_size(path)
+    with _opened(path) as file:
+        metadata, _ = _read_start(path, file, os.fstat(file.fileno()).st_size)
+    return _header_in(path, metadata)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The file, open for reading.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise _no_bundle(path, str(error)) from None
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise _no_bundle(path, "it is no regular file")
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise ModelError(f"model {path}: {error.strerror}", "Give a run folder or a bundle file.") from None
+
+
+def _read_start(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a safetensors file of `size` bytes says before its numbers: its metadata, and each tensor by name.
+
+    Raises:
+        ModelError: it is no such file, or is cut.
+    """
+    start = file.read(8)
+    if len(start) < 8:
+        raise _no_bundle(path, "it is empty or cut")
+    (length,) = struct.unpack("<Q", start)
+    if length > min(_LARGEST_HEADER, size - 8):  # a header of a stated terabyte is not asked for
+        raise _no_bundle(path, "it does not begin as safetensors does, or is cut")
+    try:
+        tensors = json.loads(file.read(length))
+        metadata = tensors.pop("__metadata__", {})
+        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+        texts = all(isinstance(text, str) for text in metadata.values())
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        raise _no_bundle(path, "its header is not as safetensors has it") from None
+    if not texts or end != size - 8 - length:
+        raise _no_bundle(path, "its header does not fit its size: it is cut, or no safetensors file")
+    return metadata, tensors
+
+
+def _header_in(path: Path, metadata: Mapping[str, str]) -> BundleHeader:
     text = metadata.get(_KEY)
     if text is None:
         raise ModelError(f"{path} holds weights but no cxrtool header", "Use it as a start: cxr train --init FILE.")
     return _parse_header(path, text, metadata.get(_DIGEST_KEY))
 
 
-def _check_size(path: Path) -> None:
-    # Before safetensors reads: a header of a stated terabyte must not be asked for.
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
-            raise _no_bundle(path, "it is no regular file")
-        size = status.st_size
-        with path.open("rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        raise ModelError(f"model {path}: {error.strerror}", "Give a run folder or a bundle file.") from None
-    if len(start) < 8:
-        raise _no_bundle(path, "it is empty or cut")
-    (length,) = struct.unpack("<Q", start)
-    if length > min(_LARGEST_HEADER, size - 8):
-        raise _no_bundle(path, "it does not begin as safetensors does, or is cut")
+def _stamp_of(status: os.stat_result) -> tuple[int, int, int]:
+    """What changes when a file is replaced or written."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _no_bundle(path: Path, reason: str) -> ModelError:
@@ -270,24 +355,6 @@ def _parse_header(path: Path, text: str, digest: str | None) -> BundleHeader:
     return header
 
 
-def load_bundle(path: Path) -> tuple[ChestNet, BundleHeader]:
-    """Read a bundle: the network in eval mode on the CPU, without gradients, and its header.
-
-    Raises:
-        ModelError: as `read_header`; or tensors are missing, extra, of another shape or not finite; or their digest
-            is not the header's.
-    """
-    header = read_header(path)
-    with torch.device("meta"):  # shapes only: a random start would cost half a second and be overwritten
-        network = ChestNet(header.image_preprocessing)
-    weights = read_weights(path, network)
-    if digest_of_weights(weights) != header.weights_sha256:
-        raise ModelError(f"model {path} is damaged: its weights do not match their digest", "Copy it again.")
-    refuse_broken(weights, f"model {path}")
-    network.load_state_dict(weights, assign=True)
-    return network.eval().requires_grad_(False), header
-
-
 def refuse_broken(weights: Mapping[str, Tensor], origin: str) -> None:
     """Refuse weights that would make every probability NaN.
 
@@ -301,41 +368,60 @@ def refuse_broken(weights: Mapping[str, Tensor], origin: str) -> None:
             raise ModelError(f"{origin} has a negative variance ({name})", "Train it again.")
 
 
-def read_weights(path: Path, network: ChestNet) -> dict[str, Tensor]:
-    """The tensors of a bundle, after their names, shapes and types are found to be `network`'s.
+def _refuse_other_tensors(path: Path, tensors: Mapping[str, Any], network: ChestNet) -> None:
+    """Refuse a file whose tensors have other names, types or shapes than `network`'s.
 
     Raises:
-        ModelError: they are not.
+        ModelError: it has.
     """
     own = network.state_dict()
+    odd = sorted(set(tensors) ^ set(own))
+    if odd:
+        raise ModelError(
+            f"model {path} is no DenseNet121 of ours: tensor {odd[0]!r} is "
+            f"{'extra' if odd[0] in tensors else 'missing'}",
+            "Train with this cxrtool, or use it as a start: cxr train --init FILE.",
+        )
+    for name, tensor in own.items():
+        dtype, shape = tensors[name].get("dtype"), tensors[name].get("shape")
+        if dtype != _TYPES[tensor.dtype]:
+            raise _no_bundle(path, f"tensor {name!r} is not of type {_TYPES[tensor.dtype]}")
+        if shape != list(tensor.shape):
+            found = tuple(shape) if isinstance(shape, list) else shape
+            raise ModelError(
+                f"model {path}: tensor {name!r} has shape {found}, not {tuple(tensor.shape)}",
+                "It reads another number of findings or is another network.",
+            )
+
+
+def _tensors_in(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
-        with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            odd = sorted(names ^ set(own))
-            if odd:
-                raise ModelError(
-                    f"model {path} is no DenseNet121 of ours: tensor {odd[0]!r} is "
-                    f"{'extra' if odd[0] in names else 'missing'}",
-                    "Train with this cxrtool, or use it as a start: cxr train --init FILE.",
-                )
-            for name, tensor in own.items():
-                shape = tuple(file.get_slice(name).get_shape())
-                if file.get_slice(name).get_dtype() != _TYPES[tensor.dtype]:
-                    raise _no_bundle(path, f"tensor {name!r} is not of type {_TYPES[tensor.dtype]}")
-                if shape != tuple(tensor.shape):
-                    raise ModelError(
-                        f"model {path}: tensor {name!r} has shape {shape}, not {tuple(tensor.shape)}",
-                        "It reads another number of findings or is another network.",
-                    )
-            return {name: file.get_tensor(name) for name in sorted(own)}
-    except (SafetensorError, OSError) as error:
+        return load(content)
+    except (SafetensorError, ValueError) as error:
         raise _no_bundle(path, str(error)) from None
 
 
-def change_header(path: Path, **changes: object) -> BundleHeader:
-    """Write other header fields into the bundle at `path`, in one step; its weights stay as they are."""
-    network, header = load_bundle(path)
-    return save_bundle(path, network.state_dict(), header.model_copy(update=changes))
+def change_header(bundle: Bundle, **changes: object) -> BundleHeader:
+    """Write other header fields into the bundle's file, in one step; its weights stay as they are.
+
+    The file is read again only where it has been changed since it was opened: what another command stored meanwhile
+    stays.
+
+    Raises:
+        ModelError: the file holds other weights by now, or is no bundle.
+        WriteError: it cannot be written.
+    """
+    current = bundle if _is_unchanged(bundle) else open_bundle(bundle.path)
+    if current.header.weights_sha256 != bundle.header.weights_sha256:
+        raise ModelError(f"model {bundle.path} was replaced by another while it was used", "Run the command again.")
+    return save_bundle(bundle.path, current.network.state_dict(), current.header.model_copy(update=changes))
+
+
+def _is_unchanged(bundle: Bundle) -> bool:
+    try:
+        return _stamp_of(bundle.path.stat()) == bundle._stamp
+    except OSError:
+        return False  # reading it says why
 
 
 def digest_of_weights(weights: Mapping[str, Tensor]) -> str:

@@ -1,4 +1,4 @@
-"""DenseNet121 (Huang et al. 2017, arXiv:1608.06993) for five findings; it returns logits, always."""
+"""DenseNet121 (Huang et al. 2017, arXiv:1608.06993) with one logit per finding."""
 
 import re
 from collections import OrderedDict
@@ -17,9 +17,9 @@ from cxrtool.findings import FINDINGS
 GROWTH = 32
 """Channels that each layer of a block adds."""
 LAYERS = (6, 12, 24, 16)
-"""Layers of the four dense blocks; 121 counts their convolutions, the first, the transitions' and the classifier."""
+"""Layers per dense block. The 121 layers are: 2 x 58 in blocks, 3 transitions, the first one and the classifier."""
 
-# torchvision's published file names its layers norm.1, conv.2; its modules are called norm1, conv2.
+# torchvision's published weights say norm.1 and conv.2 where its modules are called norm1 and conv2.
 OLD_NAME = re.compile(r"^(.*denselayer\d+\.(?:norm|conv))\.([12]\..*)$")
 
 _FOLLOWING = {
@@ -31,7 +31,7 @@ _FOLLOWING = {
 
 
 class DenseLayer(nn.Module):
-    """Normalise, narrow to 4 x growth channels, normalise, and add `GROWTH` new ones."""
+    """BatchNorm, ReLU and a 1 x 1 convolution to 4 x `GROWTH` channels, then the same with a 3 x 3 one to `GROWTH`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -41,14 +41,14 @@ class DenseLayer(nn.Module):
         self.conv2 = nn.Conv2d(4 * GROWTH, GROWTH, 3, padding=1, bias=False)
 
     def forward(self, values: Tensor) -> Tensor:
-        """[B, C, H, W] to the new channels, [B, GROWTH, H, W]."""
+        """Return the new channels [B, GROWTH, H, W] for [B, C, H, W]."""
         narrow = self.conv1(functional.relu(self.norm1(values), inplace=True))
         new: Tensor = self.conv2(functional.relu(self.norm2(narrow), inplace=True))
         return new
 
 
 class DenseBlock(nn.Module):
-    """Layers that each see the block's input and all channels added before them."""
+    """Layers that each receive the block's input and all channels added before them."""
 
     def __init__(self, channels: int, layers: int) -> None:
         super().__init__()
@@ -56,14 +56,14 @@ class DenseBlock(nn.Module):
             self.add_module(f"denselayer{number + 1}", DenseLayer(channels + number * GROWTH))
 
     def forward(self, values: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, C + layers x GROWTH, H, W]."""
+        """Return [B, C + layers x GROWTH, H, W] for [B, C, H, W]."""
         for layer in self.children():
             values = torch.cat((values, layer(values)), 1)
         return values
 
 
 class Transition(nn.Module):
-    """Between two blocks: half the channels, half the height and width."""
+    """The step between two blocks, which halves channels, height and width."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -72,25 +72,25 @@ class Transition(nn.Module):
         self.pool = nn.AvgPool2d(2, stride=2)
 
     def forward(self, values: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, C / 2, H / 2, W / 2]."""
+        """Return [B, C / 2, H / 2, W / 2] for [B, C, H, W]."""
         return self.after_norm(functional.relu(self.norm(values), inplace=True))
 
     def after_norm(self, activations: Tensor) -> Tensor:
-        """The rest of `forward`, from what was normalised and rectified."""
+        """Run the rest of `forward` on normalised and rectified `activations`."""
         halved: Tensor = self.pool(self.conv(activations))
         return halved
 
 
 class ChestNet(nn.Module):
-    """DenseNet121 with one logit per finding, taking grey pixels as they are read.
+    """DenseNet121 with one logit per finding and grey pixels as input.
 
-    Its parameters have torchvision's names and, for one seed, torchvision's random start; it is written out here
-    because importing torchvision takes as long as importing torch, and because maps need the network in two parts.
-    Normalisation is part of it, so a batch travels to the device as uint8, a twelfth of the bytes of a normalised float
-    RGB batch, and no caller can forget it.
+    Parameters have the same names as torchvision's and, for the same seed, the same initial values. The network is
+    written out here because importing torchvision takes as long as importing torch, and because heatmaps need it in two
+    parts. It normalises its input, so that a batch travels to the device as uint8, a twelfth of the bytes of a
+    normalised float RGB batch, and no caller can forget to normalise.
 
     Args:
-        preprocessing: gives mean and standard deviation per channel, of pixels scaled to [0, 1].
+        preprocessing: provides mean and standard deviation per channel, of pixels scaled to [0, 1].
     """
 
     mean: Tensor
@@ -115,20 +115,20 @@ class ChestNet(nn.Module):
                 channels //= 2
         self.features.add_module("norm5", nn.BatchNorm2d(channels))
         self.classifier = nn.Linear(channels, len(FINDINGS))
-        # On the CPU even where the parameters are only shapes (`load_bundle`): these two are in no file.
+        # On the CPU even if the parameters are on the meta device (`open_bundle`), because no file contains these two.
         for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
             self.register_buffer(name, torch.tensor(values, device="cpu").view(1, 3, 1, 1), persistent=False)
 
     def activations(self, pixels: Tensor, layer: Layer = Layer.DENSEBLOCK4) -> Tensor:
-        """A dense block's output, after the normalisation and ReLU that follow it.
+        """Return a dense block's output after the normalisation and ReLU that follow it.
 
         Args:
             pixels: [B, 1, S, S], uint8 or float, in [0, 255].
-            layer: which block.
+            layer: the block.
 
         Returns:
-            [B, 1024, S / 32, S / 32] after the last block, which is what the classifier averages; [B, 1024, S / 16,
-            S / 16] after the third, [B, 512, S / 8, S / 8] after the second. At least 0.
+            Values of at least 0: [B, 1024, S / 32, S / 32] after the last block, which the classifier averages;
+            [B, 1024, S / 16, S / 16] after the third; [B, 512, S / 8, S / 8] after the second.
         """
         values = self._normalised(pixels)
         for name, module in self.features.named_children():
@@ -147,7 +147,7 @@ class ChestNet(nn.Module):
         return values
 
     def logits_after(self, activations: Tensor, layer: Layer = Layer.DENSEBLOCK4) -> Tensor:
-        """Logits [B, 5] float32 of what `activations` gave for the same layer: the rest of the network."""
+        """Run the rest of the network on the output of `activations` for the same layer: logits [B, 5] float32."""
         if layer is Layer.DENSEBLOCK4:
             return self.head(activations)
         modules = dict(self.features.named_children())
@@ -160,43 +160,43 @@ class ChestNet(nn.Module):
         return self.head(functional.relu(values))
 
     def head(self, activations: Tensor) -> Tensor:
-        """Logits [B, 5] float32 of `activations`; averaged and classified in float32 whatever they came in."""
+        """Return logits [B, 5] of the last block's activations, computed in float32 whatever their type."""
         with torch.autocast(activations.device.type, enabled=False):
             pooled = activations.float().mean(dim=(2, 3))
             logits: Tensor = self.classifier(pooled)
         return logits
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits [B, 5] float32 of pixels [B, 1, S, S] in [0, 255]."""
+        """Return logits [B, 5] float32 for pixels [B, 1, S, S] in [0, 255]."""
         return self.head(self.activations(pixels))
 
 
 def build_network(preprocessing: Preprocessing, init: str, seed: int) -> ChestNet:
-    """A network to train.
+    """Create a network to train.
 
     Args:
-        preprocessing: what its images go through.
-        init: ``imagenet`` (torchvision's weights, fetched once and kept in TORCH_HOME), ``none`` (random, from
-            `seed`), or a ``.safetensors`` file: a bundle of ours, or a DenseNet121's weights in torchvision's names.
-            A classifier of another size than five findings is left at its random start.
-        seed: draws every random start, the classifier's too.
+        preprocessing: how its images are prepared.
+        init: ``imagenet`` (torchvision's weights, downloaded once and kept in TORCH_HOME), ``none`` (random), or
+            a ``.safetensors`` file: a bundle, or weights of a DenseNet121 in torchvision's names. A classifier in it
+            that does not have five outputs is ignored.
+        seed: random seed of initial weights, including the classifier's.
 
     Raises:
-        RequestError: the weights cannot be had.
+        RequestError: the weights cannot be read or downloaded.
         ModelError: the file's weights do not fit DenseNet121.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = ChestNet(preprocessing)
-        _draw_start(network)
+        _draw_weights(network)
     if init != "none":
         weights = _imagenet_weights() if init == "imagenet" else _weights_in(Path(init))
         _load_backbone(network, weights, init)
     return network
 
 
-def _draw_start(network: ChestNet) -> None:
-    """He et al. 2015 for convolutions, as torchvision does; the classifier's weights keep torch's own start."""
+def _draw_weights(network: ChestNet) -> None:
+    """Initialise convolutions as in He et al. 2015, like torchvision; the classifier keeps PyTorch's default."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
@@ -208,20 +208,20 @@ def _imagenet_weights() -> dict[str, Tensor]:
 
     weights = DenseNet121_Weights.IMAGENET1K_V1
     try:
-        # weights_only is said aloud: torchvision's own default would run a pickle put in the file's place.
+        # With torchvision's default, weights_only=False, a pickle put in the file's place would be run.
         return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except (URLError, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
         raise RequestError(
-            f"the ImageNet weights could not be fetched from {weights.url} ({reason})",
+            f"the ImageNet weights could not be downloaded from {weights.url} ({reason})",
             f"Start from random weights with --init none, from a file with --init FILE.safetensors, or put "
             f"{Path(weights.url).name} in {Path(torch.hub.get_dir()) / 'checkpoints'}.",
         ) from None
-    except Exception as error:  # noqa: BLE001 - torch.load has no common base for a file that is no weights
+    except Exception as error:  # noqa: BLE001 - torch.load's errors on bad files have no common base class
         kept = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
         raise RequestError(
             f"the ImageNet weights in {kept} cannot be read ({type(error).__name__})",
-            "Remove that file, so that it is fetched anew.",
+            "Remove that file; it is then downloaded again.",
         ) from None
 
 
@@ -236,7 +236,7 @@ def _weights_in(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError) as error:
         raise RequestError(
             f"--init {path} is not a safetensors file ({error})",
-            "Pickles (.pt, .pth) are not read: save the weights with safetensors.torch.save_file.",
+            "Pickles (.pt, .pth) cannot be used here: save the weights with safetensors.torch.save_file.",
         ) from None
 
 
@@ -246,12 +246,12 @@ def _load_backbone(network: ChestNet, weights: dict[str, Tensor], origin: str) -
     for name in ("classifier.weight", "classifier.bias"):
         if name in renamed and renamed[name].shape != own[name].shape:
             del renamed[name]
-    wrong = [n for n, t in renamed.items() if n not in own or t.shape != own[n].shape]
+    unexpected = [n for n, t in renamed.items() if n not in own or t.shape != own[n].shape]
     missing = [n for n in own if n not in renamed and not n.startswith("classifier.") and "num_batches" not in n]
-    if wrong or missing:
+    if unexpected or missing:
         raise ModelError(
-            f"--init {origin} is no DenseNet121: {(wrong + missing)[0]!r} is "
-            f"{'not its own or of another shape' if wrong else 'missing'}",
-            "Give weights in torchvision's names (features.*, classifier.*), without a prefix.",
+            f"--init {origin} does not hold the weights of a DenseNet121: {(unexpected + missing)[0]!r} "
+            f"{'is unknown or has another shape' if unexpected else 'is missing'}",
+            "Use weights with torchvision's names (features.*, classifier.*), without a prefix.",
         )
     network.load_state_dict(renamed, strict=False)

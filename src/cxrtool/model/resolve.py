@@ -3,13 +3,26 @@
 from pathlib import Path
 
 from cxrtool.errors import ModelError
-from cxrtool.model.bundle import BUNDLE_NAME, read_header
+from cxrtool.model.bundle import BUNDLE_NAME, Bundle, open_bundle, read_header
+
+Model = Bundle | str | Path
+"""A model as functions take it: opened, or a run folder or bundle file, which is then opened once."""
+
+
+def open_model(model: Model) -> Bundle:
+    """The bundle that `model` names, opened; as it is where it is opened already.
+
+    Raises:
+        ModelError: there is none, or it cannot be used.
+    """
+    return model if isinstance(model, Bundle) else open_bundle(resolve_model(Path(model), Path()))
 
 
 def resolve_model(model: Path | None, runs: Path) -> Path:
     """The bundle file that `model` names: itself, or the one in the run folder; without `model` the newest in `runs`.
 
-    Newest goes by the creation time in the header, which copying does not change.
+    Newest goes by the creation time in the header, which copying does not change; where there is one run, nothing is
+    read.
 
     Raises:
         ModelError: there is none.
@@ -18,7 +31,7 @@ def resolve_model(model: Path | None, runs: Path) -> Path:
         found = sorted(runs.glob(f"*/{BUNDLE_NAME}"))
         if not found:
             raise ModelError(f"no model is given and {runs}/ holds no run", "Give --model, or set CXR_MODEL.")
-        return max(found, key=lambda path: read_header(path).created)
+        return found[0] if len(found) == 1 else max(found, key=lambda path: read_header(path).created)
     if model.is_dir():
         if not (model / BUNDLE_NAME).is_file():
             raise ModelError(f"folder {model} holds no {BUNDLE_NAME}", "Give a run folder of cxr train.")

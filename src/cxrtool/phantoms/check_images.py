@@ -1,4 +1,4 @@
-"""Synthetic radiographs that a bundle's precisions and exports are checked on."""
+"""Synthetic radiographs on which precisions and exports of a bundle are checked."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from cxrtool.phantoms.drawing import LATERAL_SIDES, Case, draw_anatomy, draw_fro
 
 
 def check_images(preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """The phantoms on which a model is checked, the same each time, [8, 1, S, S] uint8: each finding, none, and all."""
+    """Return always the same eight phantoms, [8, 1, S, S] uint8: each finding alone, none, all faint and all strong."""
     rng = np.random.default_rng(20)
     sets = [{finding: 0.6} for finding in FINDINGS]
     sets += [{}, dict.fromkeys(FINDINGS, 0.3), dict.fromkeys(FINDINGS, 0.9)]

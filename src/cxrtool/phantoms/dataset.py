@@ -1,7 +1,7 @@
-"""A synthetic data set in CheXpert's layout whose truth is known: labels, masks and severities.
+"""Synthetic data sets in CheXpert's layout with known truth: labels, masks and severities.
 
 Subtle findings get uncertain or blank labels in the train split, with the probabilities of `PhantomSettings`, so that
-the uncertainty policies differ; valid and test carry the truth.
+uncertainty policies make a difference. Labels of valid and test are true.
 """
 
 import secrets
@@ -41,24 +41,24 @@ COLUMNS = (
     "Fracture",
     "Support Devices",
 )
-"""The columns of CheXpert's sheets, in their order."""
+"""The columns of CheXpert's sheets, in order."""
 
 
 @dataclass(frozen=True)
 class PhantomSettings:
-    """The probabilities behind a phantom data set.
+    """Probabilities from which a phantom data set is drawn.
 
     Attributes:
-        prevalence: of each finding in a study.
-        subtle: a severity below this is subtle.
-        subtle_uncertain: a subtle positive of train is labelled -1 so often.
-        subtle_blank: or left blank so often.
-        negative_uncertain: a negative of train is labelled -1 so often.
-        negative_blank: or left blank so often, as a report does not mention what is not there.
-        second_view: a study has a second frontal image so often.
-        lateral: or also a lateral one so often.
-        devices: no device, a central line and a pacemaker so often.
-        shares: of patients in train, valid and test.
+        prevalence: probability of each finding in a study.
+        subtle: severity below which a finding is subtle.
+        subtle_uncertain: probability that a subtle positive in train is labelled -1.
+        subtle_blank: probability that a subtle positive in train is left blank.
+        negative_uncertain: probability that a negative in train is labelled -1.
+        negative_blank: probability that a negative in train is left blank, as reports rarely mention what is absent.
+        second_view: probability that a study has a second frontal image.
+        lateral: probability that a study has a lateral image.
+        devices: probabilities of no device, a central line and a pacemaker.
+        shares: shares of patients in train, valid and test.
     """
 
     prevalence: float = 0.32
@@ -75,7 +75,7 @@ class PhantomSettings:
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """How large a split is."""
+    """Size of a split."""
 
     patients: int
     studies: int
@@ -84,13 +84,13 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class PhantomSummary:
-    """What was written.
+    """Summary of a data set that was written.
 
     Attributes:
-        folder: the data set.
-        seed: it was drawn from.
-        image_size: pixels, both sides.
-        splits: counts by split.
+        folder: folder of the data set.
+        seed: random seed.
+        image_size: width and height in pixels.
+        splits: size of each split.
     """
 
     folder: Path
@@ -99,7 +99,7 @@ class PhantomSummary:
     splits: dict[str, SplitCounts]
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values."""
+        """Return plain values."""
         return {
             "folder": str(self.folder),
             "seed": self.seed,
@@ -130,33 +130,33 @@ def write_phantom(
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     settings: PhantomSettings | None = None,
 ) -> PhantomSummary:
-    """Draw a data set: sheets, images, ``masks/`` per image and finding, ``truth/`` per split, phantom.json.
+    """Draw a data set: sheets, images, ``masks/`` per image and finding, ``truth/`` per split, and phantom.json.
 
-    What is drawn for one image depends on (seed, patient, study, view) alone.
+    Each image depends only on (seed, patient, study, view).
 
     Args:
-        out: a new or empty folder; it appears when all is written.
-        patients: in all splits, 10 or more.
-        image_size: pixels, both sides, 64 to 1024.
-        seed: at least 0.
-        progress: called with patients done and their number.
-        settings: the probabilities.
+        out: a new or empty folder; it appears when everything is written.
+        patients: number of patients in all splits together, at least 10.
+        image_size: width and height in pixels, 64 to 1024.
+        seed: random seed, at least 0.
+        progress: called with the number of patients done and the total.
+        settings: probabilities; the defaults if None.
 
     Raises:
-        RequestError: `out` is not empty, or a number lies outside its range.
+        RequestError: `out` is not empty, or a number is out of range.
         CxrError: the folder cannot be written.
     """
     settings = settings or PhantomSettings()
     out = out.resolve()
     if patients < 10 or not 64 <= image_size <= 1024 or seed < 0:
         raise RequestError(
-            f"phantom of {patients} patients, {image_size} px, seed {seed}",
-            "Use at least 10 patients, 64 to 1024 px and a seed of 0 or more.",
+            f"cannot draw {patients} patients at {image_size} px with seed {seed}",
+            "Use at least 10 patients, 64 to 1024 px and a seed of at least 0.",
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RequestError(f"{out} is not empty", "Name a new folder.")
     if out == Path.cwd():
-        raise RequestError(f"{out} is the folder you are in", "Name a new folder.")
+        raise RequestError(f"{out} is the current folder", "Name a new folder.")
     partial = out.with_name(f".{out.name}.{secrets.token_hex(4)}.partial")
     try:
         partial.mkdir(parents=True)
@@ -175,7 +175,7 @@ def write_phantom(
             out.rmdir()
         partial.rename(out)
     except OSError as error:
-        raise CxrError(f"cannot write {out}: {error.strerror}", "Check rights and free space.") from None
+        raise CxrError(f"cannot write {out}: {error.strerror}", "Check permissions and free space.") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return PhantomSummary(out, seed, image_size, splits)
@@ -273,7 +273,7 @@ def _write_study(
 
 
 def _labels(study: Study, split: str, rng: np.random.Generator, settings: PhantomSettings) -> dict[str, float | None]:
-    """What the sheet says of a study: the truth in valid and test, a reader's doubts in train."""
+    """Return the labels of a study: true ones in valid and test, partly uncertain or blank ones in train."""
     known = {finding: float(finding in study.case.severities) for finding in FINDINGS}
     opacity = any(known[finding] for finding in ("Atelectasis", "Consolidation", "Edema"))
     labels: dict[str, float | None] = dict.fromkeys(COLUMNS[5:])
@@ -281,13 +281,13 @@ def _labels(study: Study, split: str, rng: np.random.Generator, settings: Phanto
     labels["Lung Opacity"] = float(opacity)
     labels["Support Devices"] = 1.0 if study.case.device else None
     for finding in FINDINGS:
-        draw = float(rng.random())  # drawn for every split, so that the truth does not depend on it
+        draw = float(rng.random())  # drawn in every split, so that the truth does not depend on the split
         severity = study.case.severities.get(finding)
-        labels[finding] = known[finding] if split != "train" else _doubt(severity, draw, settings)
+        labels[finding] = known[finding] if split != "train" else _train_label(severity, draw, settings)
     return labels
 
 
-def _doubt(severity: float | None, draw: float, settings: PhantomSettings) -> float | None:
+def _train_label(severity: float | None, draw: float, settings: PhantomSettings) -> float | None:
     if severity is None:
         uncertain, blank, truth = settings.negative_uncertain, settings.negative_blank, 0.0
     elif severity < settings.subtle:
@@ -301,6 +301,6 @@ def _doubt(severity: float | None, draw: float, settings: PhantomSettings) -> fl
 
 def _write_image(path: Path, image: NDArray[np.uint8], options: list[int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Encoded in memory and written by Python: OpenCV's own writer says False, and not why, on a full disk.
+    # Written by Python, because OpenCV's writer does not report why it fails, such as a full disk.
     _, encoded = cv2.imencode(path.suffix, image, options)
     path.write_bytes(encoded.tobytes())

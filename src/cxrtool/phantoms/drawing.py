@@ -1,7 +1,7 @@
-"""One synthetic frontal radiograph: anatomy first, then findings, then the film.
+"""Drawing of one synthetic frontal radiograph: first the anatomy, then findings, then the film.
 
-Lengths are fractions of the image's side, from the upper left; the patient's right is on the image's left. Brightness
-is a density from 0 (air) to 1 (bone over soft tissue), added up as X-ray shadows are.
+Lengths are fractions of the image's side, measured from the upper left. The patient's right is on the image's left.
+Brightness is a density from 0 (air) to 1 (bone over soft tissue); densities add up, as X-ray shadows do.
 
 This is the one file of more than 400 lines: anatomy, findings, devices and film share the canvas and the measures
 of one picture, and it is read from top to bottom as the picture is drawn.
@@ -19,8 +19,8 @@ from cxrtool.findings import FINDINGS
 Field = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 LATERAL_SIDES = (-1, 1)
-_SUBPIXEL = 4  # bits of a fraction in OpenCV's drawing
-_HEART_DENSITY = np.float32(0.3)  # of the longest way through a heart as wide as the thorax
+_SUBPIXEL = 4  # fractional bits of coordinates in OpenCV's drawing functions
+_HEART_DENSITY = np.float32(0.3)  # along the longest path through a heart as wide as the thorax
 _COARSE_BLUR, _MIDDLE_BLUR = 0.01, 0.004
 _NORMAL_LEVELS = np.array([NormalDist().inv_cdf((level + 0.5) / 256) for level in range(256)], dtype=np.float32)
 
@@ -30,15 +30,15 @@ class Anatomy:
     """A patient's build.
 
     Attributes:
-        female: breast shadows.
+        female: whether breast shadows are drawn.
         centre: x of the spine.
-        half_thorax: half the inner width of the thorax at its widest.
+        half_thorax: half of the largest inner width of the thorax.
         apex: y of the lungs' tips.
         base: y of the costophrenic angles.
-        dome: height of the diaphragm's dome above them.
-        ribs: posterior pairs shown.
-        tilt: of the heart, degrees.
-        shift: of the heart's middle to the patient's left, in heart widths.
+        dome: height of the diaphragm's dome above `base`.
+        ribs: number of posterior rib pairs.
+        tilt: tilt of the heart in degrees.
+        shift: shift of the heart's centre to the patient's left, in heart widths.
     """
 
     female: bool
@@ -54,11 +54,11 @@ class Anatomy:
 
 @dataclass(frozen=True)
 class Case:
-    """What a study shows, the same in all its frontal views.
+    """Content of a study, the same in all its frontal views.
 
     Attributes:
-        severities: by positive finding, in (0, 1].
-        sides: by positive finding, the lungs it touches (`affected_sides`).
+        severities: severity in (0, 1] of each positive finding.
+        sides: lungs that each positive finding affects (`affected_sides`).
         projection: ``AP`` (lying: larger heart, higher diaphragm, shoulder blades over the lungs) or ``PA``.
         device: one of `DEVICES`.
     """
@@ -75,9 +75,9 @@ class Phantom:
 
     Attributes:
         image: [S, S] uint8.
-        masks: by positive finding, [S, S] bool: where it shows.
-        cardiothoracic_ratio: the heart's largest width over the thorax's inner width, as drawn.
-        heart: [S, S] bool.
+        masks: region of each positive finding, [S, S] bool.
+        cardiothoracic_ratio: largest width of the heart divided by the inner width of the thorax, as drawn.
+        heart: region of the heart, [S, S] bool.
     """
 
     image: NDArray[np.uint8]
@@ -87,7 +87,7 @@ class Phantom:
 
 
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
-    """A patient's build, from `rng`."""
+    """Draw a patient's build from `rng`."""
     return Anatomy(
         female=bool(rng.random() < 0.45),
         centre=float(rng.uniform(0.47, 0.53)),
@@ -105,20 +105,22 @@ def draw_frontal(anatomy: Anatomy, case: Case, size: int, rng: np.random.Generat
     """Draw one frontal radiograph.
 
     Args:
-        anatomy: the patient's.
-        case: what the study shows.
-        size: pixels, both sides.
-        rng: everything that varies from film to film.
+        anatomy: build of the patient.
+        case: content of the study.
+        size: width and height in pixels.
+        rng: source of everything that varies between films.
     """
     severities, sides = case.severities, case.sides
     canvas = _Canvas(size)
     lying = case.projection == "AP"
-    lungs = {side: _lung_outline(anatomy, side, lying, _raise_of(side, sides, severities)) for side in LATERAL_SIDES}
+    lungs = {
+        side: _lung_outline(anatomy, side, lying, _diaphragm_lift(side, sides, severities)) for side in LATERAL_SIDES
+    }
     ratio = _cardiothoracic_ratio(severities.get("Cardiomegaly"), lying, rng)
     density = _soft_tissue(canvas, anatomy)
     lung_field = canvas.fill(list(lungs.values()), blur=0.006)
     heart, heart_shape, depth = _heart(canvas, anatomy, ratio, lungs)
-    # Air is what darkens; the heart displaces it, and every finding is seen where there was air.
+    # Air darkens the image, the heart displaces air, and findings show only where there is air.
     air = lung_field * (1 - 0.82 * heart)
     clear = -0.40 + 0.02 * float(rng.standard_normal())
     in_lungs = _vessels(canvas, anatomy, severities.get("Edema", 0.0), rng) + np.float32(clear)
@@ -134,7 +136,7 @@ def draw_frontal(anatomy: Anatomy, case: Case, size: int, rng: np.random.Generat
             in_lungs += shadow
             masks[finding] = mask & inner
     if "Pleural Effusion" in masks:
-        masks["Pleural Effusion"] = _to_base(masks["Pleural Effusion"], lungs, size)
+        masks["Pleural Effusion"] = _down_to_base(masks["Pleural Effusion"], lungs, size)
     if "Cardiomegaly" in severities:
         masks["Cardiomegaly"] = heart_shape
     density += in_lungs * air
@@ -148,7 +150,7 @@ def draw_frontal(anatomy: Anatomy, case: Case, size: int, rng: np.random.Generat
 
 
 def draw_lateral(anatomy: Anatomy, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A crude lateral view, for sheets that have them; [S, S] uint8."""
+    """Draw a crude lateral view, [S, S] uint8, for sheets that contain lateral views."""
     canvas = _Canvas(size)
     density = 0.55 * canvas.ellipses([((0.5, 0.55), (0.36, 0.52), 0)], blur=0.02)
     density -= 0.35 * canvas.ellipses([((0.46, 0.45), (0.24, 0.33), 12)], blur=0.02)
@@ -159,7 +161,7 @@ def draw_lateral(anatomy: Anatomy, size: int, rng: np.random.Generator) -> NDArr
 
 
 class _Canvas:
-    """Draws shapes given in fractions as soft-edged fields of 0 to 1."""
+    """Draws shapes, given in fractions of the side, as fields [S, S] from 0 to 1 with soft edges."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -173,7 +175,7 @@ class _Canvas:
         return self._soften(field, blur, weight)
 
     def lines(self, paths: list[NDArray[np.float64]], width: float, blur: float = 0.0, weight: float = 1.0) -> Field:
-        """Paths of one length, [P, 2] each."""
+        """Draw paths with equal numbers of points, [P, 2] each."""
         field, scale = self._blank(min(blur, _MIDDLE_BLUR))
         thickness = max(1, round(width * scale))
         points = list(self._points(np.stack(paths), scale))
@@ -181,7 +183,7 @@ class _Canvas:
         return self._soften(field, blur, weight)
 
     def _blank(self, blur: float) -> tuple[NDArray[np.uint8], int]:
-        # What is blurred anyway is drawn at half or a quarter of the size, at a fourth or a sixteenth of the cost.
+        # Blurred shapes are drawn at half or a quarter of the size, at a fourth or a sixteenth of the cost.
         shrink = 4 if blur >= _COARSE_BLUR else 2 if blur >= _MIDDLE_BLUR else 1
         scale = max(min(80, self.size), self.size // shrink)
         return np.zeros((scale, scale), dtype=np.uint8), scale
@@ -192,7 +194,7 @@ class _Canvas:
         blur: float = 0.0,
         weight: float = 1.0,
     ) -> Field:
-        """Each as (centre, half axes, degrees)."""
+        """Draw ellipses, given as (centre, half axes, rotation in degrees)."""
         angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
         outlines = []
         for (x, y), (a, b), degrees in shapes:
@@ -209,7 +211,7 @@ class _Canvas:
         return self.fill(outlines, blur, weight)
 
     def ellipsoid(self, centre: tuple[float, float], axes: tuple[float, float], degrees: float) -> Field:
-        """How far a beam runs in an ellipsoid, 1 through its middle and 0 outside."""
+        """Return the relative length of a beam's path through an ellipsoid: 1 in the middle, 0 outside."""
         turn = np.deg2rad(degrees)
         right, down = self.x - np.float32(centre[0]), self.y - np.float32(centre[1])
         along = right * np.float32(np.cos(turn) / axes[0]) + down * np.float32(np.sin(turn) / axes[0])
@@ -217,13 +219,13 @@ class _Canvas:
         return np.sqrt(np.clip(1 - along**2 - across**2, 0, None)).astype(np.float32, copy=False)
 
     def glow(self, x: float, y: float, spread_x: float, spread_y: float) -> Field:
-        """A Gaussian hill."""
+        """Return a two-dimensional Gaussian with a peak of 1."""
         across: Field = np.exp(-0.5 * ((self.x - x) / spread_x) ** 2)
         down: Field = np.exp(-0.5 * ((self.y - y) / spread_y) ** 2)
         return across * down
 
     def _soften(self, field: NDArray[np.uint8], blur: float, weight: float) -> Field:
-        # In uint8 OpenCV blurs several times as fast as in float32, and 1/255 is below the film's noise.
+        # OpenCV blurs uint8 several times as fast as float32, and 1/255 is below the film's noise.
         if blur > 0:
             field = cv2.GaussianBlur(field, (0, 0), max(0.4, blur * field.shape[0])).astype(np.uint8, copy=False)
         soft = field * np.float32(weight / 255)
@@ -239,7 +241,7 @@ class _Canvas:
 
 
 def affected_sides(severities: dict[str, float], rng: np.random.Generator) -> dict[str, tuple[int, ...]]:
-    """Which lungs each finding touches; the draws are made for all, so one finding does not move another."""
+    """Draw the lungs that each finding affects. All are drawn always, so that findings do not depend on each other."""
     one = {finding: int(rng.choice(LATERAL_SIDES)) for finding in FINDINGS}
     both = rng.random() < 0.35
     sides: dict[str, tuple[int, ...]] = {finding: (side,) for finding, side in one.items()}
@@ -249,15 +251,15 @@ def affected_sides(severities: dict[str, float], rng: np.random.Generator) -> di
     return {finding: sides[finding] for finding in severities}
 
 
-def _raise_of(side: int, sides: dict[str, tuple[int, ...]], severities: dict[str, float]) -> float:
-    """How far volume loss lifts this side's diaphragm; a plate costs little volume."""
+def _diaphragm_lift(side: int, sides: dict[str, tuple[int, ...]], severities: dict[str, float]) -> float:
+    """Return how far volume loss lifts the diaphragm on this side; plate atelectasis loses little volume."""
     if side not in sides.get("Atelectasis", ()):
         return 0.0
     return 0.01 + 0.03 * severities["Atelectasis"]
 
 
 def _lung_outline(anatomy: Anatomy, side: int, lying: bool, lift: float) -> NDArray[np.float64]:
-    """The lung's outline; side -1 is the patient's right, whose diaphragm stands higher."""
+    """Return the outline of a lung; side -1 is the patient's right, where the diaphragm is higher."""
     base = anatomy.base - (0.05 if lying else 0.0) - lift - (0.018 if side < 0 else 0.0)
     down = np.linspace(0, 1, 28)
     lateral_y = anatomy.apex + down * (base - anatomy.apex)
@@ -274,7 +276,7 @@ def _lung_outline(anatomy: Anatomy, side: int, lying: bool, lift: float) -> NDAr
 
 
 def _soft_tissue(canvas: _Canvas, anatomy: Anatomy) -> Field:
-    """Body outline: neck, shoulders, trunk."""
+    """Draw the body: neck, shoulders, trunk."""
     c, w = anatomy.centre, anatomy.half_thorax + 0.085
     right = np.array(
         [
@@ -294,7 +296,7 @@ def _soft_tissue(canvas: _Canvas, anatomy: Anatomy) -> Field:
 
 
 def _cardiothoracic_ratio(severity: float | None, lying: bool, rng: np.random.Generator) -> float:
-    """Above 0.515 with cardiomegaly, at most 0.485 without; lying films magnify within that."""
+    """Return a ratio above 0.515 with cardiomegaly, at most 0.485 without; lying (AP) films have larger ones."""
     drawn = float(rng.uniform())
     if severity is not None:
         return 0.515 + 0.135 * severity
@@ -305,11 +307,11 @@ def _cardiothoracic_ratio(severity: float | None, lying: bool, rng: np.random.Ge
 def _heart(
     canvas: _Canvas, anatomy: Anatomy, ratio: float, lungs: dict[int, NDArray[np.float64]]
 ) -> tuple[Field, Mask, Field]:
-    """An ellipsoid tilted to the patient's left whose width is `ratio` times the thorax's.
+    """Draw the heart, an ellipsoid tilted to the patient's left whose width is `ratio` times the thorax's.
 
     Returns:
-        Its outline softly and sharply, and its own shadow: what the beam crosses of it, longest in the middle. A heart
-        dilates forwards as it does sideways, so that a large one is dense too and not only wide.
+        Its soft outline, its region, and its shadow, which is densest where the beam's path is longest. A dilated heart
+        is larger in depth too, so it is denser and not only wider.
     """
     width = ratio * 2 * anatomy.half_thorax
     turn = np.deg2rad(anatomy.tilt)
@@ -372,7 +374,7 @@ def _bones(canvas: _Canvas, anatomy: Anatomy, lying: bool, rng: np.random.Genera
 
 
 def _vessels(canvas: _Canvas, anatomy: Anatomy, congestion: float, rng: np.random.Generator) -> Field:
-    """Branches from each hilum outwards, thicker with congestion."""
+    """Draw vessels that branch outwards from each hilum, thicker with congestion."""
     thick, thin = [], []
     for side in LATERAL_SIDES:
         hilum = np.array([anatomy.centre + side * 0.1, anatomy.apex + 0.33 + 0.02 * side])
@@ -400,7 +402,7 @@ def _breasts(canvas: _Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Fie
 
 
 def _span(outline: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Inner x, outer x (further from the spine) and height of a lung."""
+    """Return inner x, outer x (further from the spine) and height of a lung."""
     xs = outline[:, 0]
     inner = xs[-1]
     outer = xs[np.abs(xs - inner).argmax()]
@@ -415,7 +417,7 @@ def _effusion(
     severity: float,
     rng: np.random.Generator,
 ) -> tuple[Field, Mask]:
-    """Fluid whose upper border is a meniscus: concave, highest at the chest wall."""
+    """Draw fluid with a meniscus: its upper border is concave and highest at the chest wall."""
     shadow = np.zeros((canvas.size, canvas.size), dtype=np.float32)
     for side in sides:
         inner, outer, height = _span(lungs[side])
@@ -431,11 +433,10 @@ def _effusion(
     return np.float32(0.36) * shadow, shadow > 0.5
 
 
-def _to_base(mask: Mask, lungs: dict[int, NDArray[np.float64]], size: int) -> Mask:
-    """Fluid as a reader outlines it: from the meniscus down to the angle's level.
+def _down_to_base(mask: Mask, lungs: dict[int, NDArray[np.float64]], size: int) -> Mask:
+    """Extend the mask of fluid as a radiologist would outline it: from the meniscus down to the costophrenic angle.
 
-    The fluid lies around the dome and hides its border, so that nobody could leave the dome out. What shows between
-    heart and spine, apart from the rest, is left out.
+    Fluid around the dome hides its border, so the dome is included. Separate parts between heart and spine are not.
     """
     filled = np.zeros_like(mask)
     for outline in lungs.values():
@@ -462,7 +463,7 @@ def _edema(
     severity: float,
     rng: np.random.Generator,
 ) -> tuple[Field, Mask]:
-    """Haze around both hila that fades outwards: bat's wings."""
+    """Draw haze around both hila that fades outwards (bat wing pattern)."""
     y = anatomy.apex + 0.37
     haze = np.zeros((canvas.size, canvas.size), dtype=np.float32)
     for side in sides:
@@ -486,7 +487,7 @@ def _consolidation(
     severity: float,
     rng: np.random.Generator,
 ) -> tuple[Field, Mask]:
-    """One focal opacity with soft, uneven edges and air bronchograms in it."""
+    """Draw one focal opacity with soft, uneven edges and air bronchograms."""
     side = sides[0]
     inner, outer, height = _span(lungs[side])
     x = inner + (outer - inner) * rng.uniform(0.5, 0.68)
@@ -515,7 +516,7 @@ def _consolidation(
 def _bronchus(
     hilum: NDArray[np.float64], centre: NDArray[np.float64], radius: float, fan: float
 ) -> NDArray[np.float64]:
-    """A tube from the opacity's hilar border across it, turned by `fan` radians and gently bent, [P, 2]."""
+    """Return a slightly bent path [P, 2] across an opacity from its hilar side, turned by `fan` radians."""
     towards = centre - hilum
     angle = np.arctan2(towards[1], towards[0]) + fan
     along = np.linspace(-0.55, 0.85, 6)
@@ -533,7 +534,7 @@ def _atelectasis(
     severity: float,
     rng: np.random.Generator,
 ) -> tuple[Field, Mask]:
-    """A plate across the lower lung; the raised diaphragm beside it is drawn with the lung."""
+    """Draw a plate across the lower lung. The raised diaphragm is part of the lung's outline."""
     side = sides[0]
     inner, outer, height = _span(lungs[side])
     y = lungs[side][:, 1].min() + height * rng.uniform(0.6, 0.72)
@@ -546,7 +547,7 @@ def _atelectasis(
 
 
 def _tapered(path: NDArray[np.float64], width: float) -> NDArray[np.float64]:
-    """The outline of a band along a path from left to right or back, thin at both ends, [2 P, 2]."""
+    """Return the outline [2 P, 2] of a band along a horizontal path, thin at both ends."""
     along = np.linspace(0, 1, 24)
     knots = np.linspace(0, 1, len(path))
     middle = np.column_stack([np.interp(along, knots, path[:, axis]) for axis in (0, 1)])
@@ -579,11 +580,11 @@ def _pacemaker(canvas: _Canvas, anatomy: Anatomy) -> Field:
 
 _DEVICES = {"central line": _central_line, "pacemaker": _pacemaker}
 DEVICES = ("", *_DEVICES)
-"""What may lie over a chest; mostly nothing does."""
+"""Devices that may lie over the chest; the empty string is none."""
 
 
 def _expose(density: Field, lying: bool, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """From density to film: exposure, contrast, uneven field and noise."""
+    """Convert density to a film, with exposure, contrast, uneven field and noise."""
     size = density.shape[0]
     tilt_x, tilt_y = rng.uniform(-0.03, 0.03, 2)
     axis = np.linspace(-1, 1, size, dtype=np.float32)
@@ -596,13 +597,13 @@ def _expose(density: Field, lying: bool, rng: np.random.Generator) -> NDArray[np
 
 
 def _noise(size: int, deviation: float, rng: np.random.Generator) -> Field:
-    """Gaussian noise of 256 levels: random bytes through a table, eight times as fast as drawing normals."""
+    """Return Gaussian noise with 256 levels, from random bytes and a table: eight times as fast as drawing normals."""
     raw = np.frombuffer(rng.bytes(size * size), dtype=np.uint8).reshape(size, size)
     return cv2.LUT(raw, _NORMAL_LEVELS * np.float32(deviation)).astype(np.float32, copy=False)
 
 
 def _write_marker(image: NDArray[np.uint8], rng: np.random.Generator) -> None:
-    """L at the patient's left (image right) or R at his right."""
+    """Write an L at the patient's left (right side of the image) or an R at the patient's right."""
     size = image.shape[0]
     left = bool(rng.random() < 0.6)
     place = (round(size * (0.9 if left else 0.04)), round(size * rng.uniform(0.08, 0.13)))

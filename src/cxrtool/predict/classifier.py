@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -21,11 +22,10 @@ from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.calibration import Scaling, calibrate_probabilities
 from cxrtool.explain.explanation import Explanation, heatmap_of
 from cxrtool.explain.methods import Map, MapSettings, Wanted, all_columns, explain_batch, fitting_layer
-from cxrtool.files import sha256_of_file
 from cxrtool.findings import FINDINGS, find_finding
-from cxrtool.model.bundle import BundleHeader, load_bundle
+from cxrtool.model.bundle import BundleHeader
 from cxrtool.model.densenet import ChestNet
-from cxrtool.model.resolve import resolve_model
+from cxrtool.model.resolve import Model, open_model
 from cxrtool.settings import RuntimeSettings
 
 
@@ -127,7 +127,7 @@ class Classifier:
     @classmethod
     def load(
         cls,
-        model: str | Path,
+        model: Model,
         thresholds: Mapping[str, float] | None = None,
         settings: RuntimeSettings | None = None,
         raw: bool = False,
@@ -135,7 +135,7 @@ class Classifier:
         """Read a model.
 
         Args:
-            model: a run folder or a bundle file.
+            model: a run folder, a bundle file or an opened bundle.
             thresholds: by finding, instead of the bundle's; each in [0, 1], on the scale of the probabilities.
             settings: backend, device, precision, threads and batch size.
             raw: give the network's own probabilities though the bundle holds a calibration.
@@ -145,9 +145,9 @@ class Classifier:
             RequestError: the backend or the device is not here.
         """
         settings = settings or RuntimeSettings()
-        path = resolve_model(Path(model), Path())
-        network, header = load_bundle(path)
-        engine = open_engine(path, network, header, settings, reported=False)
+        bundle = open_model(model)
+        header = bundle.header
+        engine = open_engine(bundle, settings, reported=False)
         runtime = choose_runtime(settings)
         scalings = None if raw else header.scalings
         own = header.effective_thresholds
@@ -155,12 +155,12 @@ class Classifier:
             # Through the same map as the probabilities, so that no decision changes.
             own = {finding: float(scalings[finding].apply(threshold)) for finding, threshold in own.items()}
         return cls(
-            path=path,
-            sha256=sha256_of_file(path),
+            path=bundle.path,
+            sha256=bundle.sha256,
             header=header,
             thresholds=own | dict(thresholds or {}),
             scalings=scalings,
-            network=runtime.place(network),
+            network=runtime.place(bundle.network if runtime.device.type == "cpu" else deepcopy(bundle.network)),
             runtime=runtime,
             engine=engine,
             reading=replace(

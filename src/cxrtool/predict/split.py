@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from cxrtool.choices import Blank, Level
 from cxrtool.data.batches import manifest_batches, split_batches
 from cxrtool.data.cache import open_cache
-from cxrtool.data.dataset import load_usable, refuse_shared_patients, sheet_column
+from cxrtool.data.dataset import Dataset
 from cxrtool.data.labels import encode_labels
 from cxrtool.data.manifest import Manifest
 from cxrtool.data.radiograph import Reading
@@ -21,7 +20,7 @@ from cxrtool.engines.open import open_engine
 from cxrtool.evaluation.metrics import Evaluation, evaluate
 from cxrtool.evaluation.table import PredictionTable, to_study_level
 from cxrtool.findings import EVALUATION_POLICY, FINDINGS
-from cxrtool.model.bundle import BundleHeader, load_bundle, read_header
+from cxrtool.model.bundle import Bundle, BundleHeader
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import DataSettings, Settings
 
@@ -29,6 +28,9 @@ log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from cxrtool.data.pixel_cache import PixelCache
+
+_OWN_ATTRIBUTES = ("sex", "age", "projection")
+"""What a table says of every row, whatever the sheet's columns are called."""
 
 
 def manifest_logits(
@@ -62,11 +64,10 @@ def table_of(
     manifest: Manifest,
     blank: Blank,
     weights_sha256: str = "",
-    columns: Sequence[str] = (),
 ) -> PredictionTable:
     """Logits [N, 5] and the labels of their rows as an image-level table; uncertain cells are masked.
 
-    `columns` of the sheet become attributes beside sex, age and projection.
+    Sex, age and projection become attributes, and the manifest's further columns.
     """
     targets, mask = encode_labels(manifest.raw_labels, EVALUATION_POLICY, blank)
     return PredictionTable(
@@ -81,14 +82,19 @@ def table_of(
         probabilities=sigmoid(logits),
         targets=targets,
         mask=mask,
-        attributes=_attributes(manifest, columns),
+        attributes=_attributes(manifest),
     )
 
 
-def _attributes(manifest: Manifest, columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def _attributes(manifest: Manifest) -> dict[str, tuple[str, ...]]:
     ages = tuple("" if np.isnan(age) else f"{age:g}" for age in manifest.ages)
     own = {"sex": _as_texts(manifest.sexes), "age": ages, "projection": _as_texts(manifest.projections)}
-    return own | {name: _as_texts(sheet_column(manifest, name)) for name in columns if name not in own}
+    return own | {name: _as_texts(texts) for name, texts in manifest.columns.items()}
+
+
+def dataset_of(data: DataSettings, split: str, attributes: Sequence[str] = ()) -> Dataset:
+    """The data set, to run a model over one of its splits; `attributes` that are the sheet's columns are read too."""
+    return Dataset(data, (split,), {split: [name for name in attributes if name not in _OWN_ATTRIBUTES]})
 
 
 def _as_texts(values: NDArray[np.object_]) -> tuple[str, ...]:
@@ -101,31 +107,29 @@ def evaluate_logits(logits: NDArray[np.float32], manifest: Manifest, blank: Blan
 
 
 def predict_split(
-    model: Path,
+    bundle: Bundle,
     settings: Settings,
+    dataset: Dataset,
     split: str,
     progress: ProgressCallback = ignore_progress,
-    columns: Sequence[str] = (),
-) -> tuple[PredictionTable, BundleHeader, HowRun]:
-    """Run the model at `model` over a split, with torch in float32 unless asked otherwise; `columns` as in `table_of`.
+) -> tuple[PredictionTable, HowRun]:
+    """Run a model over a split of `dataset`, with torch in float32 unless asked otherwise.
 
     Returns:
-        The image-level table, the model's header, and what ran it.
+        The image-level table, and what ran the model.
 
     Raises:
         RequestError: two splits share patients, and `settings.data.i_know` is not set.
     """
-    header = read_header(model)
+    header = bundle.header
     _warn_if_otherwise(header, settings.data)
-    manifest = load_usable(settings.data, split)
-    refuse_shared_patients(settings.data)
-    network, header = load_bundle(model)
-    engine = open_engine(model, network, header, settings.runtime, reported=True)
+    manifest = dataset.usable(split)
+    dataset.refuse_shared_patients()
+    engine = open_engine(bundle, settings.runtime, reported=True)
     reading = Reading.by(header.image_preprocessing, settings.runtime)
     cache = open_cache(manifest, settings.data, reading, progress).cache if settings.data.uses_cache else None
     logits = manifest_logits(engine, manifest, reading, progress, f"reading {split}", cache)
-    table = table_of(logits, manifest, settings.data.blank, header.weights_sha256, columns)
-    return table, header, engine.how
+    return table_of(logits, manifest, settings.data.blank, header.weights_sha256), engine.how
 
 
 def _warn_if_otherwise(header: BundleHeader, data: DataSettings) -> None:

@@ -11,7 +11,8 @@ from cxrtool.data.manifest import find_sheet
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.assessment import Assessment
 from cxrtool.evaluation.table import PredictionTable, read_predictions
-from cxrtool.model.bundle import BundleHeader, read_header
+from cxrtool.model.bundle import Bundle, BundleHeader
+from cxrtool.model.resolve import Model, open_model
 from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.settings import Settings
 from cxrtool.tasks.evaluate import assess_table, evaluate_model
@@ -53,12 +54,12 @@ class ReportContent:
 
 
 def gather(
-    model: Path, settings: Settings, top: int | None = 4, progress: ProgressCallback = ignore_progress
+    model: Model, settings: Settings, top: int | None = 4, progress: ProgressCallback = ignore_progress
 ) -> ReportContent:
     """Collect a report's content; the model is run where its predictions are not kept and the data can be reached.
 
     Args:
-        model: a bundle file in its run folder.
+        model: an opened bundle in its run folder, or that folder, or the bundle's file.
         settings: split, draws, subgroups; data, else the run's own is used where it still exists.
         top: mistakes shown of each finding and kind; None looks for none.
         progress: called as work goes on.
@@ -66,18 +67,20 @@ def gather(
     Raises:
         RequestError: there are neither kept predictions of this model nor data to make them from.
     """
-    run, header = model.parent, read_header(model)
+    bundle = open_model(model)
+    run, header = bundle.path.parent, bundle.header
     stored = _stored_settings(run)
     settings = _with_data(settings, stored)
     split = settings.eval.split
-    table = _kept(run / f"eval_{split}" / "predictions.csv", header)
+    table, images = _kept(run / f"eval_{split}" / "predictions.csv", header), None
     if table is None:
         if not _reachable(settings, split):
             raise RequestError(
                 f"{run} holds no predictions of its model on {split}, and there is no data to make them from",
                 f"Run cxr eval --split {split} first, or give --data.",
             )
-        table = evaluate_model(model, settings, None, progress).table
+        evaluated = evaluate_model(bundle, settings, None, progress)
+        table, images = evaluated.table, evaluated.images
     return ReportContent(
         run=run,
         header=header,
@@ -85,7 +88,7 @@ def gather(
         assessment=assess_table(table, header, settings.eval),
         tuning_table=_tuning_table(run, header),
         history=_history(run),
-        mistakes=None if top is None else _mistakes(model, settings, top, progress),
+        mistakes=None if top is None else _mistakes(bundle, settings, top, progress, images),
         policies=_policies(run),
         settings=stored,
         dataset=_read_json(run / "dataset.json"),
@@ -136,11 +139,13 @@ def _history(run: Path) -> tuple[EpochRecord, ...]:
     return tuple(EpochRecord(**row) for row in json.loads(path.read_text(encoding="utf-8")))
 
 
-def _mistakes(model: Path, settings: Settings, top: int, progress: ProgressCallback) -> MistakesResult | None:
+def _mistakes(
+    bundle: Bundle, settings: Settings, top: int, progress: ProgressCallback, images: PredictionTable | None
+) -> MistakesResult | None:
     if not _reachable(settings, settings.eval.split):
         return None
     try:
-        return collect_mistakes(model, settings, top=top, progress=progress)
+        return collect_mistakes(bundle, settings, top=top, progress=progress, images=images)
     except CxrError as error:
         log.warning("no mistakes are shown: %s", error)
         return None

@@ -3,44 +3,72 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from cxrtool.data.dataset import Dataset
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.comparison import Candidate, Comparison, compare
 from cxrtool.evaluation.table import PredictionTable, read_predictions, to_study_level
 from cxrtool.files import write_csv, write_json
-from cxrtool.model.resolve import resolve_model
-from cxrtool.predict.split import predict_split
+from cxrtool.model.bundle import Bundle
+from cxrtool.model.resolve import Model, open_model
+from cxrtool.predict.split import dataset_of, predict_split
 from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.settings import Settings
 from cxrtool.tasks.evaluate import bootstrap_settings
 
 
 def compare_models(
-    inputs: Sequence[Path], settings: Settings, progress: ProgressCallback = ignore_progress
+    models: Sequence[Model],
+    settings: Settings,
+    names: Sequence[str] | None = None,
+    progress: ProgressCallback = ignore_progress,
 ) -> Comparison:
-    """Compare run folders, bundles or predictions.csv files on `settings.eval.split`, at study level.
+    """Compare models on `settings.eval.split`, at study level.
+
+    Args:
+        models: opened bundles, run folders, bundle files or predictions.csv files.
+        settings: data, split and machine.
+        names: of the models, in the comparison; the shortest ends of their paths that differ unless given.
+        progress: called as images are read.
 
     Raises:
         RequestError: fewer than two, their rows or labels differ, or a table is of another split.
     """
-    if len(inputs) < 2:
-        raise RequestError("there is one model to compare", "Name two or more.")
-    lacking = [path for path in inputs if not path.exists()]
-    if lacking:
-        raise RequestError(f"{lacking[0]} does not exist", "Name run folders, bundles or predictions.csv files.")
-    candidates = []
-    for name, path in zip(_short_names(inputs), inputs, strict=True):
-        candidates.append(Candidate(name, (_table(path, settings, progress),)))
+    refuse_too_few(models)
+    names = names or short_names([model.path if isinstance(model, Bundle) else Path(model) for model in models])
+    dataset = dataset_of(settings.data, settings.eval.split)
+    candidates = [
+        Candidate(name, (_table(model, settings, dataset, progress),))
+        for name, model in zip(names, models, strict=True)
+    ]
     return compare(candidates, bootstrap_settings(settings.eval))
 
 
-def _table(path: Path, settings: Settings, progress: ProgressCallback) -> PredictionTable:
-    if path.suffix.lower() == ".csv":
-        return to_study_level(read_predictions(path))
-    images, _, _ = predict_split(resolve_model(path, settings.runs), settings, settings.eval.split, progress)
+def refuse_too_few(models: Sequence[Model]) -> None:
+    """Check that there are two models or more, and that their files are there.
+
+    Raises:
+        RequestError: otherwise.
+    """
+    if len(models) < 2:
+        raise RequestError("there is one model to compare", "Name two or more.")
+    lacking = [model for model in models if not isinstance(model, Bundle) and not Path(model).exists()]
+    if lacking:
+        raise RequestError(f"{lacking[0]} does not exist", "Name run folders, bundles or predictions.csv files.")
+
+
+def is_table(model: Model) -> bool:
+    """Whether this is a predictions.csv rather than a model."""
+    return not isinstance(model, Bundle) and Path(model).suffix.lower() == ".csv"
+
+
+def _table(model: Model, settings: Settings, dataset: Dataset, progress: ProgressCallback) -> PredictionTable:
+    if not isinstance(model, Bundle) and is_table(model):
+        return to_study_level(read_predictions(Path(model)))
+    images, _ = predict_split(open_model(model), settings, dataset, settings.eval.split, progress)
     return to_study_level(images)
 
 
-def _short_names(paths: Sequence[Path]) -> list[str]:
+def short_names(paths: Sequence[Path]) -> list[str]:
     """The shortest ends of the paths that tell them apart."""
     longest = max(len(path.parts) for path in paths)
     for length in range(1, longest + 1):

@@ -10,8 +10,9 @@ from cxrtool.evaluation.intervals import BootstrapSettings
 from cxrtool.evaluation.table import PredictionTable, to_study_level, write_predictions
 from cxrtool.files import write_csv, write_json
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import BundleHeader
-from cxrtool.predict.split import predict_split
+from cxrtool.model.bundle import Bundle, BundleHeader
+from cxrtool.model.resolve import Model, open_model
+from cxrtool.predict.split import dataset_of, predict_split
 from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.settings import EvalSettings, Settings
 
@@ -23,25 +24,25 @@ class EvalResult:
     Attributes:
         assessment: figures at the wished level, how sure they are, and what to beware of.
         table: the predictions behind them.
+        images: as `table`, by image.
         folder: where predictions.csv, metrics.json and metrics.csv lie.
-        header: the model's.
         how: what ran it.
     """
 
     assessment: Assessment
     table: PredictionTable
+    images: PredictionTable
     folder: Path
-    header: BundleHeader
     how: HowRun
 
 
 def evaluate_model(
-    model: Path, settings: Settings, out: Path | None = None, progress: ProgressCallback = ignore_progress
+    model: Model, settings: Settings, out: Path | None = None, progress: ProgressCallback = ignore_progress
 ) -> EvalResult:
     """Metrics of a model on `settings.eval.split`, with predictions.csv, metrics.json and metrics.csv.
 
     Args:
-        model: a bundle file.
+        model: an opened bundle, a run folder or a bundle file.
         settings: data, split, level and machine.
         out: folder for the files; beside the model as ``eval_<split>`` unless given.
         progress: called as images are read.
@@ -50,15 +51,17 @@ def evaluate_model(
         CxrError: data or model cannot be used, an image cannot be read, or a file cannot be written.
     """
     wished = settings.eval
-    images, header, how = predict_split(model, settings, wished.split, progress, attribute_names(wished.by))
+    bundle = open_model(model)
+    dataset = dataset_of(settings.data, wished.split, attribute_names(wished.by))
+    images, how = predict_split(bundle, settings, dataset, wished.split, progress)
     table = to_study_level(images) if wished.level is Level.STUDY else images
-    assessment = assess_table(table, header, wished)
-    folder = out or model.parent / f"eval_{wished.split}"
+    assessment = assess_table(table, bundle.header, wished)
+    folder = out or bundle.path.parent / f"eval_{wished.split}"
     write_predictions(folder / "predictions.csv", table)
-    write_json(folder / "metrics.json", describe_evaluation(assessment, model, header, how))
+    write_json(folder / "metrics.json", describe_evaluation(assessment, bundle, how))
     _write_metrics_csv(folder / "metrics.csv", assessment)
     _write_subgroups_csv(folder / "subgroups.csv", assessment)
-    return EvalResult(assessment, table, folder, header, how)
+    return EvalResult(assessment, table, images, folder, how)
 
 
 def assess_table(table: PredictionTable, header: BundleHeader, wished: EvalSettings) -> Assessment:
@@ -77,14 +80,15 @@ def bootstrap_settings(wished: EvalSettings) -> BootstrapSettings:
     return BootstrapSettings(wished.draws, wished.draw_seed, wished.confidence)
 
 
-def describe_evaluation(assessment: Assessment, model: Path, header: BundleHeader, how: HowRun) -> dict[str, object]:
+def describe_evaluation(assessment: Assessment, bundle: Bundle, how: HowRun) -> dict[str, object]:
     """As ``cxr eval --json`` prints it and metrics.json keeps it."""
+    header = bundle.header
     return assessment.to_dict() | {
         "thresholds": header.thresholds,
         "tuned_on": header.tuning.split if header.tuning else None,
         **how.to_dict(),
         "model": {
-            "path": str(model),
+            "path": str(bundle.path),
             "weights_sha256": header.weights_sha256,
             "policy": header.policy,
             "image_size": header.image_preprocessing.image_size,

@@ -8,11 +8,12 @@ from pathlib import Path
 from cxrtool.choices import MistakeKind
 from cxrtool.errors import CxrError
 from cxrtool.evaluation.mistakes import Mistake, find_mistakes
+from cxrtool.evaluation.table import PredictionTable
 from cxrtool.explain.pictures import contact_sheet, write_png
 from cxrtool.files import write_csv, write_json
-from cxrtool.model.bundle import read_header
+from cxrtool.model.resolve import Model, open_model
 from cxrtool.predict.classifier import Classifier
-from cxrtool.predict.split import predict_split
+from cxrtool.predict.split import dataset_of, predict_split
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import Settings
 
@@ -49,32 +50,38 @@ class MistakesResult:
 
 
 def collect_mistakes(
-    model: Path,
+    model: Model,
     settings: Settings,
     kind: MistakeKind = MistakeKind.BOTH,
     finding: str | None = None,
     top: int = 8,
     out: Path | None = None,
     progress: ProgressCallback = ignore_progress,
+    images: PredictionTable | None = None,
 ) -> MistakesResult:
     """Find the surest mistakes on `settings.eval.split` and draw where the model looked for the finding.
 
     Args:
-        model: a bundle file; without tuned thresholds 0.5 is used for each finding, and a warning says so.
+        model: an opened bundle, a run folder or a bundle file; without tuned thresholds 0.5 is used for each finding,
+            and a warning says so.
         settings: data, split and machine.
         kind: false positives, false negatives or both.
         finding: only this one.
         top: at most so many of each finding and kind.
         out: folder; ``errors_<split>`` beside the model unless given.
         progress: called as work goes on.
+        images: the model's predictions of the split, by image; it is run unless they are given.
     """
-    if read_header(model).thresholds is None:
+    bundle = open_model(model)
+    split = settings.eval.split
+    if bundle.header.thresholds is None:
         log.warning("the model's thresholds are not tuned: 0.5 is used for each finding (see cxr tune)")
-    images, header, _ = predict_split(model, settings, settings.eval.split, progress)
-    mistakes = find_mistakes(images, header.effective_thresholds, kind, finding, top)
-    folder = out or model.parent / f"errors_{settings.eval.split}"
+    if images is None:
+        images, _ = predict_split(bundle, settings, dataset_of(settings.data, split), split, progress)
+    mistakes = find_mistakes(images, bundle.header.effective_thresholds, kind, finding, top)
+    folder = out or bundle.path.parent / f"errors_{split}"
     root = settings.data.root or Path()
-    classifier = Classifier.load(model, settings=settings.runtime.for_maps, raw=True)
+    classifier = Classifier.load(bundle, settings=settings.runtime.for_maps, raw=True)
     pictures, galleries = _draw(classifier, mistakes, root, folder, progress)
     columns = [field.name for field in fields(Mistake)]
     rows = [

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.choices import Layer
-from cxrtool.data.dataset import load_usable
-from cxrtool.data.manifest import Manifest, available_splits
+from cxrtool.data.dataset import Dataset
+from cxrtool.data.manifest import Manifest
 from cxrtool.data.truth import Truth, load_truth
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.localization import (
@@ -27,7 +27,8 @@ from cxrtool.explain.faithfulness import deletion_and_insertion, sanity_curve
 from cxrtool.explain.methods import MapSettings
 from cxrtool.files import write_csv, write_json
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import StoredLocalization, change_header, read_header
+from cxrtool.model.bundle import Bundle, StoredLocalization, change_header
+from cxrtool.model.resolve import Model, open_model
 from cxrtool.predict.classifier import Classifier, find_method
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import ExplainSettings, LocalizeSettings, Settings
@@ -113,7 +114,7 @@ def parse_methods(text: str, wished: ExplainSettings, image_size: int) -> tuple[
 
 
 def localize_model(
-    model: Path,
+    model: Model,
     settings: Settings,
     masks: Path | None = None,
     boxes: Path | None = None,
@@ -124,7 +125,7 @@ def localize_model(
     """Measure maps against the truth, and store each method's figures in the bundle.
 
     Args:
-        model: a bundle file.
+        model: an opened bundle, a run folder or a bundle file.
         settings: data, split, methods and machine.
         masks: a folder of masks or CheXlocalize's JSON; ``masks/`` in the data folder unless given.
         boxes: a CSV of boxes instead.
@@ -136,14 +137,16 @@ def localize_model(
         RequestError: there is no data or truth, or no image of the split has a truth.
     """
     wished = settings.localize
-    manifest = load_usable(settings.data, wished.split)
+    bundle = open_model(model)
+    dataset = Dataset(settings.data)
+    manifest = dataset.usable(wished.split)
     truth = load_truth(manifest.root, masks, boxes)
-    classifier = Classifier.load(model, settings=settings.runtime.for_maps, raw=True)
+    classifier = Classifier.load(bundle, settings=settings.runtime.for_maps, raw=True)
     results: dict[str, MethodResult] = {}
     warnings: list[str] = []
     size = classifier.header.image_preprocessing.image_size
     for place, method in enumerate(parse_methods(wished.methods, settings.explain, size)):
-        cuts, told = _map_thresholds(classifier, settings, truth, method, progress)
+        cuts, told = _map_thresholds(classifier, settings, dataset, truth, method, progress)
         warnings += [text for text in told if text not in warnings]
         export = ChexlocalizeFiles(maps_out) if maps_out is not None and place == 0 else None
         results[method.title] = _measure(classifier, manifest, truth, method, cuts, settings, export, progress)
@@ -153,24 +156,29 @@ def localize_model(
         raise RequestError(
             f"no image of {wished.split} has a truth in {truth.name}", "Check that the paths or names are the same."
         )
-    folder = out or model.parent / f"localize_{wished.split}"
+    folder = out or bundle.path.parent / f"localize_{wished.split}"
     result = LocalizeResult(results, wished.split, truth.name, folder, tuple(warnings))
     _write(result)
-    _store(model, result, manifest)
+    _store(bundle, result, manifest)
     return result
 
 
 def _map_thresholds(
-    classifier: Classifier, settings: Settings, truth: Truth, method: MapSettings, progress: ProgressCallback
+    classifier: Classifier,
+    settings: Settings,
+    dataset: Dataset,
+    truth: Truth,
+    method: MapSettings,
+    progress: ProgressCallback,
 ) -> tuple[dict[str, float | None], list[str]]:
     """Where to cut each finding's maps: chosen on valid, else None for Otsu's threshold."""
     wished = settings.localize
     otsu: dict[str, float | None] = dict.fromkeys(FINDINGS)
     if wished.otsu:
         return otsu, []
-    if wished.split == "valid" or "valid" not in available_splits(settings.data.folder):
+    if wished.split == "valid" or "valid" not in dataset.available:
         return otsu, ["maps are cut by Otsu's threshold: there is no other split to choose one on"]
-    measured, _ = _localize(classifier, load_usable(settings.data, "valid"), truth, method, wished, None, progress)
+    measured, _ = _localize(classifier, dataset.usable("valid"), truth, method, wished, None, progress)
     chosen = {finding: choose_map_threshold(one) for finding, one in measured.items()}
     lacking = [finding for finding, cut in chosen.items() if cut is None]
     told = [f"maps of {', '.join(lacking)} are cut by Otsu's threshold: valid has no truth of it"] if lacking else []
@@ -282,7 +290,7 @@ def _write(result: LocalizeResult) -> None:
     write_csv(result.folder / "localization.csv", [*header, "map_threshold", "border"], rows)
 
 
-def _store(model: Path, result: LocalizeResult, manifest: Manifest) -> None:
+def _store(bundle: Bundle, result: LocalizeResult, manifest: Manifest) -> None:
     """Put the figures into the bundle, in the place of older ones of the same method."""
     new = tuple(
         StoredLocalization(
@@ -296,5 +304,5 @@ def _store(model: Path, result: LocalizeResult, manifest: Manifest) -> None:
         )
         for title, method in result.methods.items()
     )
-    kept = tuple(one for one in read_header(model).localization if one.method not in result.methods)
-    change_header(model, localization=kept + new)
+    kept = tuple(one for one in bundle.header.localization if one.method not in result.methods)
+    change_header(bundle, localization=kept + new)

@@ -5,16 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cxrtool.data.manifest import available_splits
+from cxrtool.data.dataset import Dataset
+from cxrtool.engines.export import with_export
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.comparison import MEAN, Candidate, Comparison, compare
 from cxrtool.evaluation.table import PredictionTable, to_study_level
 from cxrtool.files import write_json
 from cxrtool.findings import UncertaintyPolicy
-from cxrtool.model.resolve import resolve_model
+from cxrtool.model.resolve import open_model
 from cxrtool.predict.split import predict_split
 from cxrtool.progress import ProgressCallback, StopSignal, ignore_progress, never_stop
-from cxrtool.settings import ResolvedSettings
+from cxrtool.settings import ResolvedSettings, Settings
 from cxrtool.tasks.compare import write_comparison
 from cxrtool.tasks.evaluate import bootstrap_settings
 from cxrtool.training.folder import can_begin_anew
@@ -100,19 +101,20 @@ def compare_policies(
         InterruptedWorkError: `stop` gave a signal.
     """
     settings = resolved.settings
-    splits = [split for split in ("valid", "test") if split in available_splits(settings.data.folder)]
+    dataset = Dataset(settings.data)
+    splits = [split for split in ("valid", "test") if split in dataset.available]
     runs: dict[str, tuple[Path, ...]] = {}
     for policy in policies:
         folders = []
         for seed in range(seeds):
             folder = out / f"{policy.replace(',', '+').replace('=', '-').replace(' ', '')}_seed{seed}"
-            _finish(_with(resolved, policy, seed), folder, _named(progress, folder.name), stop)
+            _finish(_with(resolved, policy, seed), dataset, folder, _named(progress, folder.name), stop)
             folders.append(folder)
         runs[policy] = tuple(folders)
     comparisons: dict[str, Comparison] = {}
     for split in splits:
         candidates = [
-            Candidate(policy, tuple(_table(folder, resolved, split, progress) for folder in folders))
+            Candidate(policy, tuple(_table(folder, settings, dataset, split, progress) for folder in folders))
             for policy, folders in runs.items()
         ]
         comparisons[split] = compare(candidates, bootstrap_settings(settings.eval))
@@ -126,7 +128,9 @@ def _with(resolved: ResolvedSettings, policy: str, seed: int) -> ResolvedSetting
     return resolved.changed("cxr compare", **{"train.policy": policy, "train.seed": seed})
 
 
-def _finish(resolved: ResolvedSettings, folder: Path, progress: ProgressCallback, stop: StopSignal) -> None:
+def _finish(
+    resolved: ResolvedSettings, dataset: Dataset, folder: Path, progress: ProgressCallback, stop: StopSignal
+) -> None:
     wished = resolved.settings.train
     begun = has_state(folder) or can_begin_anew(folder)
     if has_state(folder):
@@ -135,16 +139,19 @@ def _finish(resolved: ResolvedSettings, folder: Path, progress: ProgressCallback
         if state.fingerprint.get("policy") == wished.policy and (state.epoch >= wished.epochs or waited):
             log.info("%s is done", folder)
             return
-    train(resolved, None if begun else folder, folder if begun else None, progress, stop)
+    train(resolved, None if begun else folder, folder if begun else None, progress, stop, dataset)
 
 
 def _named(progress: ProgressCallback, name: str) -> ProgressCallback:
     return lambda step: progress(replace(step, phase=f"{name} {step.phase}"))
 
 
-def _table(folder: Path, resolved: ResolvedSettings, split: str, progress: ProgressCallback) -> PredictionTable:
+def _table(
+    folder: Path, settings: Settings, dataset: Dataset, split: str, progress: ProgressCallback
+) -> PredictionTable:
     named = _named(progress, folder.name)
-    images, _, _ = predict_split(resolve_model(folder, Path()), resolved.settings, split, named)
+    with with_export(open_model(folder), settings.runtime) as bundle:
+        images, _ = predict_split(bundle, settings, dataset, split, named)
     return to_study_level(images)
 
 

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxrtool.data.dataset import missing_images
+from cxrtool.data.dataset import Dataset, missing_images
 from cxrtool.data.images import read
-from cxrtool.data.manifest import Manifest, available_splits, load_manifest
+from cxrtool.data.manifest import Manifest
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.data.radiograph import read_pixels
 from cxrtool.explain.pictures import contact_sheet, write_png
@@ -19,28 +19,28 @@ _LETTERS = {1.0: "1", 0.0: "0", -1.0: "-1"}
 
 
 def write_contact_sheet(
-    root: Path,
+    dataset: Dataset,
     count: int,
     out: Path,
     image_size: int,
     limits: Limits = DEFAULT_LIMITS,
-    allow_outside: bool = False,
 ) -> None:
-    """Draw evenly spaced rows of the first split of `root` into the PNG `out`.
+    """Draw evenly spaced frontal rows of the first split of `dataset` into the PNG `out`.
 
     Where the data set has masks (a phantom's do), each finding's is tinted over the image.
 
     Raises:
         ImageError: an image cannot be read.
     """
-    manifest = load_manifest(root, available_splits(root)[0], allow_outside=allow_outside)
+    manifest = dataset.manifest(dataset.available[0])
+    manifest = manifest.select(manifest.views == "frontal")
     there = manifest.select(~missing_images(manifest).rows)
     rows = np.unique(np.linspace(0, len(there) - 1, min(count, len(there))).astype(int))
     preprocessing = Preprocessing(image_size=image_size)
     pictures, captions = [], []
     for row in rows:
         pixels = read_pixels(there.file(row), preprocessing, there.fence, limits)
-        pictures.append(_with_masks(pixels, root, str(there.paths[row])))
+        pictures.append(_with_masks(pixels, manifest.root, str(there.paths[row])))
         captions.append(_caption(there, int(row)))
     write_png(out, contact_sheet(pictures, captions))
 

@@ -13,8 +13,9 @@ from cxrtool.evaluation.table import PredictionTable, read_predictions, to_study
 from cxrtool.evaluation.thresholds import TunedThresholds, threshold_grid, tune_thresholds, write_curves_csv
 from cxrtool.files import write_csv, write_json
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import StoredCalibration, Tuning, change_header, read_header
-from cxrtool.predict.split import predict_split
+from cxrtool.model.bundle import Bundle, StoredCalibration, Tuning, change_header
+from cxrtool.model.resolve import Model, open_model
+from cxrtool.predict.split import dataset_of, predict_split
 from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.settings import Settings, TuneSettings
 from cxrtool.tasks.evaluate import bootstrap_settings
@@ -48,8 +49,8 @@ class TuneResult:
 
 
 def tune_model(
+    model: Model | None,
     settings: Settings,
-    model: Path | None = None,
     predictions: Path | None = None,
     out: Path | None = None,
     progress: ProgressCallback = ignore_progress,
@@ -57,8 +58,9 @@ def tune_model(
     """Choose thresholds on a split that is not test and write them into the model's bundle.
 
     Args:
+        model: an opened bundle, a run folder or a bundle file; may be None with `predictions`, and then only files
+            are written.
         settings: data, split, criterion, grid and machine.
-        model: a bundle file; may be left out with `predictions`, and then only files are written.
         predictions: a saved table to tune from, instead of running the model.
         out: folder for the files; ``tune_<split>`` beside the model or table unless given.
         progress: called as images are read.
@@ -68,13 +70,15 @@ def tune_model(
             model's.
     """
     wished = settings.tune
-    table, how = _choosing_table(settings, wished.split, model, predictions, progress)
+    bundle = None if model is None else open_model(model)
+    table, how = _choosing_table(bundle, settings, wished.split, predictions, progress)
     grid = threshold_grid(wished.minimum, wished.maximum, wished.step)
     tuned = tune_thresholds(table, wished.criterion, grid, wished.target, settings.data.i_know)
     stability = threshold_stability(table, wished.criterion, grid, wished.target, bootstrap_settings(settings.eval))
-    beside = model or predictions
+    path = None if bundle is None else bundle.path
+    beside = path or predictions
     folder = out or (beside.parent if beside else Path()) / f"tune_{table.split}"
-    result = TuneResult(tuned, stability, folder, model, how)
+    result = TuneResult(tuned, stability, folder, path, how)
     write_json(folder / "thresholds.json", result.to_dict())
     ends = [(stability[finding].low, stability[finding].high) for finding in tuned.thresholds]
     rows = [[finding, number, *end] for (finding, number), end in zip(tuned.thresholds.items(), ends, strict=True)]
@@ -82,28 +86,28 @@ def tune_model(
     write_curves_csv(folder / "curves.csv", tuned)
     if predictions is None:
         write_predictions(folder / "predictions.csv", table)
-    if model is not None:
-        change_header(model, thresholds=dict(tuned.thresholds), tuning=_provenance(wished, table))
+    if bundle is not None:
+        change_header(bundle, thresholds=dict(tuned.thresholds), tuning=_provenance(wished, table))
     return result
 
 
 def _choosing_table(
-    settings: Settings, split: str, model: Path | None, predictions: Path | None, progress: ProgressCallback
+    bundle: Bundle | None, settings: Settings, split: str, predictions: Path | None, progress: ProgressCallback
 ) -> tuple[PredictionTable, HowRun | None]:
-    """The study-level rows on which something is chosen: of a saved table, else of `model`; and what ran it."""
+    """The study-level rows on which something is chosen: of a saved table, else of `bundle`; and what ran it."""
     if predictions is not None:
         table = read_predictions(predictions)
-        if model is not None:
-            _refuse_another_model(table, model, predictions)
+        if bundle is not None:
+            _refuse_another_model(table, bundle, predictions)
         return table, None
-    if model is None:
+    if bundle is None:
         raise RequestError("nothing to choose on", "Give --model and --data, or --predictions.")
     if split == "test" and not settings.data.i_know:
         raise RequestError(
             "nothing is chosen on the test split: its figures would no longer be out of sample",
             "Use --split valid, or say --i-know: it is then recorded in the bundle and every output.",
         )
-    images, _, how = predict_split(model, settings, split, progress)
+    images, how = predict_split(bundle, settings, dataset_of(settings.data, split), split, progress)
     return to_study_level(images), how
 
 
@@ -111,11 +115,10 @@ def _described(how: HowRun | None) -> dict[str, object]:
     return {"backend": None, "precision": None} if how is None else how.to_dict()
 
 
-def _refuse_another_model(table: PredictionTable, model: Path, predictions: Path) -> None:
-    digest = read_header(model).weights_sha256
-    if table.model_sha256 and table.model_sha256 != digest:
+def _refuse_another_model(table: PredictionTable, bundle: Bundle, predictions: Path) -> None:
+    if table.model_sha256 and table.model_sha256 != bundle.header.weights_sha256:
         raise RequestError(
-            f"{predictions} was made by another model than {model}",
+            f"{predictions} was made by another model than {bundle.path}",
             "Make it anew with cxr eval --split valid.",
         )
 
@@ -172,8 +175,8 @@ class CalibrateResult:
 
 
 def calibrate_model(
+    model: Model,
     settings: Settings,
-    model: Path,
     predictions: Path | None = None,
     out: Path | None = None,
     progress: ProgressCallback = ignore_progress,
@@ -183,8 +186,8 @@ def calibrate_model(
     Ranks, and so AUROC, AUPRC and every decision, stay as they are: thresholds are kept on the raw scale.
 
     Args:
+        model: an opened bundle, a run folder or a bundle file.
         settings: data, split, method and machine.
-        model: a bundle file.
         predictions: a saved table of this model, instead of running it.
         out: folder for calibration.json; ``calibrate_<split>`` beside the model unless given.
         progress: called as images are read.
@@ -193,14 +196,15 @@ def calibrate_model(
         RequestError: as `tune_model`.
     """
     wished = settings.calibrate
-    table, how = _choosing_table(settings, wished.split, model, predictions, progress)
+    bundle = open_model(model)
+    table, how = _choosing_table(bundle, settings, wished.split, predictions, progress)
     calibration = fit_calibration(table, wished.method, settings.data.i_know)
     result = CalibrateResult(
         calibration,
         calibration_figures(table),
         calibration_figures(table, calibration.scalings),
-        out or model.parent / f"calibrate_{table.split}",
-        model,
+        out or bundle.path.parent / f"calibrate_{table.split}",
+        bundle.path,
         how,
     )
     write_json(result.folder / "calibration.json", result.to_dict())
@@ -212,5 +216,5 @@ def calibrate_model(
         rows=len(table),
         sheet_sha256=table.sheet_sha256,
     )
-    change_header(model, calibration=stored)
+    change_header(bundle, calibration=stored)
     return result

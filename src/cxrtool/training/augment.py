@@ -1,7 +1,7 @@
-"""The random draws of training (the order of images, and small changes to each), and the changes as they are made.
+"""Random order of images and random augmentation in training.
 
-Everything is drawn from (seed, epoch, row), so neither the number of threads nor an interruption changes it; the
-changes are made on the device that trains.
+Everything is drawn from (seed, epoch, row), so that neither the number of threads nor an interruption changes it.
+Images are changed on the device that trains.
 """
 
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ _BRIGHTNESS = 12.0
 
 @dataclass(frozen=True)
 class Changes:
-    """What each image of a batch is changed by.
+    """Augmentation of each image of a batch.
 
     Attributes:
-        places: [B, 2, 3] float32, from a place in the changed image to the one it is taken from, affine, both (x, y)
-            in [-1, 1] from edge to edge; as `torch.nn.functional.affine_grid` has it.
-        contrast: [B] float32, grey levels are multiplied by it.
-        brightness: [B] float32, grey levels that are then added.
+        places: [B, 2, 3] float32, affine maps from a place in the changed image to its place in the original, as in
+            `torch.nn.functional.affine_grid`; both are (x, y) in [-1, 1] from edge to edge.
+        contrast: [B] float32, factor on grey levels.
+        brightness: [B] float32, grey levels added afterwards.
     """
 
     places: NDArray[np.float32]
@@ -36,23 +36,23 @@ class Changes:
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """A permutation of range(count), drawn from (seed, epoch)."""
+    """Return a permutation of range(count), drawn from (seed, epoch)."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(count).astype(np.int64)
 
 
 def draw_changes(seed: int, epoch: int, rows: NDArray[np.int64]) -> Changes:
-    """Turn by up to 7 degrees, shift by up to 4 %, zoom by up to 5 %, and vary contrast and brightness.
+    """Draw a rotation of up to 7 degrees, a shift of up to 4 %, a zoom of up to 5 %, contrast and brightness.
 
-    Never mirrored: the heart's side carries meaning.
+    Images are never mirrored, because the side of the heart carries meaning.
 
     Args:
-        seed: of the run.
-        epoch: from 1.
-        rows: [B], whose image each is; the draws of a row depend on no other.
+        seed: random seed of the run.
+        epoch: number of the epoch, from 1.
+        rows: [B] row of each image; the draws of a row do not depend on other rows.
     """
     draws = np.stack([_draw(seed, epoch, int(row)) for row in rows])
     angle, zoom, shift = np.deg2rad(_ROTATION * draws[:, 0]), 1 + _ZOOM * draws[:, 1], _SHIFT * draws[:, 2:4]
-    # The inverse of: turn and zoom about the centre, then shift. A share of the side is two of it in [-1, 1].
+    # The inverse of: rotate and zoom about the centre, then shift. A shift of one side is 2 in [-1, 1].
     cosine, sine = np.cos(angle) / zoom, np.sin(angle) / zoom
     turn = np.stack([np.stack([cosine, -sine], axis=1), np.stack([sine, cosine], axis=1)], axis=1)
     places = np.concatenate([turn, -turn @ (2 * shift)[:, :, None]], axis=2)
@@ -65,11 +65,11 @@ def _draw(seed: int, epoch: int, row: int) -> NDArray[np.float64]:
 
 
 def augment(pixels: Tensor, changes: Changes) -> Tensor:
-    """A batch, moved by bilinear interpolation with black outside, and in other grey levels.
+    """Apply `changes` to a batch, with bilinear interpolation and black outside.
 
     Args:
         pixels: [B, 1, S, S] uint8.
-        changes: of these images.
+        changes: augmentation of these images.
 
     Returns:
         [B, 1, S, S] float32 in [0, 255], on the device of `pixels`.

@@ -99,7 +99,9 @@ def warn_of_little_space(folder: Path, network: ChestNet) -> None:
         log.warning("%s has %.0f MB free, and a run takes about %.0f MB", folder, free / 1e6, needed / 1e6)
 
 
-def save_epoch(folder: Path, state: TrainingState, weights: Mapping[str, Tensor]) -> TrainingState:
+def save_epoch(
+    folder: Path, state: TrainingState, weights: Mapping[str, Tensor], agreed: TrainingState | None = None
+) -> TrainingState:
     """Make the files beside the state agree with it: the two models and the history.
 
     They are written after the state and from it, so that a run that was killed between the two, or that goes on from
@@ -109,6 +111,7 @@ def save_epoch(folder: Path, state: TrainingState, weights: Mapping[str, Tensor]
         folder: the run's.
         state: newest.
         weights: of that state; the last whole epoch's only where its `step` is 0.
+        agreed: the state before, where the files agree with it; without it they are read to find out.
 
     Returns:
         The state, with another best epoch if the best one's model is gone.
@@ -120,7 +123,11 @@ def save_epoch(folder: Path, state: TrainingState, weights: Mapping[str, Tensor]
         return state
     header = BundleHeader.model_validate(state.header)
     best, before, last = (folder / name for name in (BUNDLE_NAME, PREVIOUS_BUNDLE_NAME, LAST_NAME))
-    if _weights_at(best) == state.best_sha256:
+    if agreed is None:
+        at_best, at_last = _weights_at(best), _weights_at(last)
+    else:
+        at_best, at_last = agreed.best_sha256 if best.is_file() else "", ""
+    if at_best == state.best_sha256:
         if state.best_epoch < state.epoch:
             before.unlink(missing_ok=True)  # the state before has the same best epoch
     elif state.best_epoch == state.epoch and not state.step:
@@ -132,7 +139,7 @@ def save_epoch(folder: Path, state: TrainingState, weights: Mapping[str, Tensor]
     else:
         log.warning("the model of epoch %d, the best, is gone from %s", state.best_epoch, folder)
         state = replace(state, best_epoch=0, best_score=None, best_sha256="")
-    if not state.step and _weights_at(last) != header.weights_sha256:
+    if not state.step and at_last != header.weights_sha256:
         save_bundle(last, weights, header)
     columns = [field.name for field in fields(EpochRecord)]
     write_csv(folder / "history.csv", columns, [astuple(row) for row in state.history])

@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from cxrtool.choices import OptimizerName, SelectBy
 from cxrtool.data.batches import manifest_batches, split_batches
+from cxrtool.data.dataset import Dataset
 from cxrtool.data.images import shown
 from cxrtool.engines.engine import torch_engine
 from cxrtool.errors import CxrError, InterruptedWorkError, RequestError, WriteError, first_line, is_out_of_memory
@@ -76,6 +77,7 @@ def train(
     resume: Path | None = None,
     progress: ProgressCallback = ignore_progress,
     stop: StopSignal = never_stop,
+    dataset: Dataset | None = None,
 ) -> TrainResult:
     """Train one model on DATA's train split and choose its best epoch on valid.
 
@@ -85,6 +87,7 @@ def train(
         resume: the folder of a run to go on with; its settings must be `resolved`'s.
         progress: called after each step.
         stop: asked before each step and after each batch of valid; see `StopSignal`.
+        dataset: the data of `resolved`, where it is opened already; with the rows of train and valid.
 
     Returns:
         The run, with RUN/model.safetensors (best), last.safetensors, history.csv and .json, settings.yaml,
@@ -103,7 +106,7 @@ def train(
     anew = resume is None or can_begin_anew(folder)
     if not anew and not has_state(folder):
         raise RequestError(f"{folder} holds nothing to resume (no {STATE_NAME})", "Start it anew with --out.")
-    run = prepare_run(settings, folder, progress, stop)
+    run = prepare_run(settings, dataset or Dataset(settings.data, ("train", "valid")), folder, progress, stop)
     init = settings.train.init if anew else "none"
     network = run.runtime.place(build_network(run.reading.preprocessing, init, settings.train.seed))
     work = Work(run, network, _build_optimizer(network, settings.train))
@@ -354,4 +357,4 @@ def _keep(work: Work, state: TrainingState, record: EpochRecord, evaluation: Eva
         header=header.model_dump(mode="json"),
     )
     save_state(run.folder, kept, work.network, work.optimizer)
-    return save_epoch(run.folder, kept, weights)
+    return save_epoch(run.folder, kept, weights, state)

@@ -1,4 +1,4 @@
-"""The masked loss, and the weight of positives."""
+"""The masked loss and the weights of positive labels."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +11,12 @@ def masked_bce(logits: Tensor, targets: Tensor, mask: Tensor, pos_weight: Tensor
 
     Args:
         logits: [B, 5] float32.
-        targets: [B, 5] float32, 0 or 1 also where masked out (a NaN there would make the gradient NaN
-            even where the loss is not taken).
+        targets: [B, 5] float32, 0 or 1 even where masked out, because a NaN there would make the gradient NaN.
         mask: [B, 5] bool, True where the cell counts.
         pos_weight: [5] float32, factor on the loss of positives.
 
     Returns:
-        A scalar; 0, with zero gradients, when no cell counts.
+        A scalar; 0, with zero gradients, if no cell counts.
     """
     cells = functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight, reduction="none")
     return (cells * mask).sum() / mask.sum().clamp(min=1)
@@ -26,17 +25,17 @@ def masked_bce(logits: Tensor, targets: Tensor, mask: Tensor, pos_weight: Tensor
 def positive_weights(
     targets: NDArray[np.float32], mask: NDArray[np.bool_], clip: float
 ) -> tuple[NDArray[np.float32], tuple[int, ...]]:
-    """Negatives / positives per finding over the cells that count, at most `clip`.
+    """Return negatives / positives per finding over the cells that count, limited to `clip`.
 
     Args:
         targets: [N, 5] of 0 and 1.
         mask: [N, 5] bool.
-        clip: the largest weight, at least 1. It keeps rare findings from dominating, and stands in for the
-            infinity of a finding without positives.
+        clip: largest weight, at least 1. It keeps rare findings from dominating, and is the weight of a finding without
+            positives, whose ratio is infinite.
 
     Returns:
-        weights: [5] float32; 1 for a finding without negatives (0 would stop its learning).
-        one_class: columns that have only one class, or no cell at all.
+        weights: [5] float32; 1 for a finding without negatives, because 0 would stop it from being learnt.
+        one_class: columns with only one class, or without any cell that counts.
     """
     positives = ((targets > 0.5) & mask).sum(axis=0)
     negatives = ((targets <= 0.5) & mask).sum(axis=0)

@@ -1,6 +1,6 @@
-"""Which batch size would fit when memory has run out, found by trying.
+"""Search for a batch size that fits after training has run out of memory.
 
-On a CPU each try is a process of its own: what the failed step has left in this one is too torn to try in.
+On a CPU each try runs in its own process, because the failed step has left this one's memory fragmented.
 """
 
 import gc
@@ -19,11 +19,11 @@ from cxrtool.training.loss import masked_bce
 
 _MARGIN = 1.1
 _RESERVE = 512 * 2**20
-"""Bytes: a run also writes a state, by way of two copies, and reads images in threads with heaps of their own."""
+"""Bytes kept free: a run also copies its state twice to write it, and its reading threads need memory."""
 
 
 def batch_that_fits(batch_size: int, image_size: int, runtime: Runtime) -> int:
-    """The largest half, quarter, ... of `batch_size` whose step was made just now; 0 if not even 2 images fit."""
+    """Return the largest half, quarter, ... of `batch_size` with which a step succeeds, or 0 if 2 images do not fit."""
     size = batch_size // 2
     while size >= 2:
         if _fits(round(size * _MARGIN), image_size, runtime):
@@ -34,8 +34,8 @@ def batch_that_fits(batch_size: int, image_size: int, runtime: Runtime) -> int:
 
 def _fits(images: int, image_size: int, runtime: Runtime) -> bool:
     if runtime.device.type == "cpu":
-        wished = [images, image_size, torch.get_num_threads(), int(runtime.bf16), int(runtime.channels_last)]
-        command = [sys.executable, "-m", "cxrtool.training.memory", *map(str, wished)]
+        arguments = [images, image_size, torch.get_num_threads(), int(runtime.bf16), int(runtime.channels_last)]
+        command = [sys.executable, "-m", "cxrtool.training.memory", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
     gc.collect()
     torch.cuda.empty_cache()
@@ -49,7 +49,7 @@ def _fits(images: int, image_size: int, runtime: Runtime) -> bool:
 
 
 def make_steps(images: int, image_size: int, runtime: Runtime) -> None:
-    """Two steps of training on nothing, as the optimizer takes memory in the first."""
+    """Run two training steps on blank images; two, because the optimizer allocates memory in the first."""
     network = runtime.place(ChestNet(Preprocessing(image_size=image_size)))
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     pixels = np.zeros((images, 1, image_size, image_size), dtype=np.uint8)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cxrtool.choices import Precision, SelectBy
 from cxrtool.data.batches import manifest_batches, split_batches
 from cxrtool.data.cache import open_cache
-from cxrtool.data.dataset import load_usable, refuse_shared_patients
+from cxrtool.data.dataset import Dataset
 from cxrtool.data.labels import by_finding, encode_labels
 from cxrtool.data.manifest import Manifest
 from cxrtool.data.pixel_cache import PixelCache
@@ -64,12 +64,14 @@ class Run:
     stop: StopSignal
 
 
-def prepare_run(settings: Settings, folder: Path, progress: ProgressCallback, stop: StopSignal) -> Run:
+def prepare_run(
+    settings: Settings, dataset: Dataset, folder: Path, progress: ProgressCallback, stop: StopSignal
+) -> Run:
     torch.set_float32_matmul_precision(settings.runtime.matmul_precision.value)
     torch.backends.cudnn.benchmark = settings.runtime.cudnn_benchmark
-    refuse_shared_patients(settings.data)
-    train_split = _load_split(settings, "train")
-    valid_split = _load_split(settings, "valid")
+    dataset.refuse_shared_patients()
+    train_split = _load_split(settings, dataset, "train")
+    valid_split = _load_split(settings, dataset, "valid")
     if len(train_split.manifest) < 2:
         raise RequestError("the train split has a single image", "BatchNorm needs two or more.")
     weights, one_class = positive_weights(train_split.targets, train_split.mask, settings.train.pos_weight_clip)
@@ -115,8 +117,8 @@ def _with_cache(run: Run, split: Split) -> Split:
     return replace(split, cache=found.cache)
 
 
-def _load_split(settings: Settings, split: str) -> Split:
-    manifest = load_usable(settings.data, split)
+def _load_split(settings: Settings, dataset: Dataset, split: str) -> Split:
+    manifest = dataset.usable(split)
     policy = settings.train.uncertainty if split == "train" else EVALUATION_POLICY
     targets, mask = encode_labels(manifest.raw_labels, policy, settings.data.blank)
     return Split(manifest, targets, mask)

@@ -1,7 +1,7 @@
-"""What `--resume` needs: weights, optimizer, history and place, as one safetensors file with a digest over it all.
+"""The training state for `--resume`: weights, optimizer, history and position, in a safetensors file with a digest.
 
-Order and augmentation are drawn from (seed, epoch, row), so that no generator has a state to keep, and a run goes on
-in the middle of an epoch by leaving out the batches that it has trained on.
+Order and augmentation are drawn from (seed, epoch, row), so there is no generator state to save, and a run continues in
+the middle of an epoch by skipping the batches that are done.
 """
 
 import hashlib
@@ -36,14 +36,14 @@ class EpochRecord:
     """One row of history.csv.
 
     Attributes:
-        epoch: from 1.
-        train_loss: weighted, masked, mean over the epoch's steps.
-        valid_loss: masked, not weighted, so that runs with other weights compare.
-        valid_auroc: mean over findings with both classes, study level; None where there is none.
-        valid_auprc: likewise.
-        learning_rate: of the epoch.
-        images_per_second: in training, reading included.
-        seconds: of the epoch, validation included.
+        epoch: number of the epoch, from 1.
+        train_loss: weighted masked loss, mean over the epoch's steps.
+        valid_loss: masked loss without weights, so that runs with different weights can be compared.
+        valid_auroc: mean over findings with both classes, at study level; None if there is no such finding.
+        valid_auprc: the same for AUPRC.
+        learning_rate: learning rate of the epoch.
+        images_per_second: speed of training, including reading.
+        seconds: duration of the epoch, including validation.
     """
 
     epoch: int
@@ -58,18 +58,18 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """How far a run has come.
+    """Position of a run.
 
     Attributes:
-        epoch: whole epochs done.
-        best_epoch: the one in model.safetensors; 0 before the first.
-        best_score: its score, larger is better; None before the first.
-        best_sha256: digest of its weights; empty before the first.
-        history: a record per epoch done.
-        fingerprint: what must not change between parts of one run: settings, sheets, number of images.
-        header: of the bundle of the last whole epoch; None before the first.
-        step: steps done in the epoch under way; 0 between epochs.
-        loss_sum: of those steps.
+        epoch: number of complete epochs.
+        best_epoch: epoch in model.safetensors; 0 before the first one is complete.
+        best_score: score of the best epoch, larger is better; None before the first one is complete.
+        best_sha256: digest of the best epoch's weights; empty before the first one is complete.
+        history: one record per complete epoch.
+        fingerprint: everything that must not change when a run is resumed: settings, sheets, number of images.
+        header: bundle header of the last complete epoch; None before the first one is complete.
+        step: number of steps done in the current epoch; 0 between epochs.
+        loss_sum: sum of the losses of these steps.
     """
 
     epoch: int
@@ -84,10 +84,10 @@ class TrainingState:
 
 
 def save_state(folder: Path, state: TrainingState, network: ChestNet, optimizer: Optimizer) -> None:
-    """Write everything that the next step starts from, in one step; the state before stays under its second name.
+    """Write everything that the next step needs, atomically; the previous state is kept under its second name.
 
     Raises:
-        WriteError: it cannot be written; the state before is as it was.
+        WriteError: the state cannot be written; the previous one is unchanged.
     """
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     for index, slots in optimizer.state_dict()["state"].items():
@@ -106,15 +106,15 @@ def _digest(content: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def has_state(folder: Path) -> bool:
-    """Whether there is something to resume from, sound or not."""
+    """Whether the folder has a state to resume from, sound or damaged."""
     return any((folder / name).is_file() for name in (STATE_NAME, PREVIOUS_STATE_NAME))
 
 
 def newest_state(folder: Path) -> tuple[TrainingState, dict[str, Tensor]]:
-    """The newest state of a run that can be read; the one before, with a warning, where the newest is damaged.
+    """Read the newest state of a run, or with a warning the previous one if the newest is damaged.
 
     Raises:
-        RequestError: there is none.
+        RequestError: no state can be read.
     """
     newest, previous = folder / STATE_NAME, folder / PREVIOUS_STATE_NAME
     try:
@@ -123,25 +123,25 @@ def newest_state(folder: Path) -> tuple[TrainingState, dict[str, Tensor]]:
         if not previous.is_file():
             raise
         found = read_state(previous)
-        log.warning("%s; going on from the state before it, %s", error.message, place_of(found[0]))
-    keep_as(previous, newest)  # the next save keeps what is there as the one before
+        log.warning("%s; continuing from the previous state, %s", error.message, describe_position(found[0]))
+    keep_as(previous, newest)  # the next save keeps this file as the previous state
     return found
 
 
-def place_of(state: TrainingState) -> str:
-    """Where a state stands, as people say it."""
-    done = f"{state.epoch} whole epoch{'' if state.epoch == 1 else 's'}"
+def describe_position(state: TrainingState) -> str:
+    """Return the position of a state as text: ``2 complete epochs and 3 steps``."""
+    done = f"{state.epoch} complete epoch{'' if state.epoch == 1 else 's'}"
     return f"{done} and {state.step} step{'' if state.step == 1 else 's'}" if state.step else done
 
 
 def read_state(path: Path) -> tuple[TrainingState, dict[str, Tensor]]:
-    """The state at `path` and its tensors.
+    """Read the state at `path` and its tensors.
 
     Raises:
-        RequestError: there is nothing to resume, or it cannot be read, or a byte of it has changed.
+        RequestError: the file is missing, cannot be read, or does not match its digest.
     """
     if not path.is_file():
-        raise RequestError(f"{path.parent} holds nothing to resume (no {path.name})", "Start it anew with --out.")
+        raise RequestError(f"{path.parent} has nothing to resume (no {path.name})", "Start a new run with --out.")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
@@ -152,11 +152,13 @@ def read_state(path: Path) -> tuple[TrainingState, dict[str, Tensor]]:
         history = tuple(EpochRecord(**row) for row in content.pop("history"))
         return TrainingState(history=history, **content), tensors
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise RequestError(f"{path} cannot be read ({error})", "Start anew, or from --init RUN's model.") from None
+        raise RequestError(
+            f"{path} cannot be read ({error})", "Start a new run, from the run's model with --init if you like."
+        ) from None
 
 
 def restore(tensors: Mapping[str, Tensor], network: ChestNet, optimizer: Optimizer) -> None:
-    """Put saved tensors back. The weights are copied in place, so their device and layout stay."""
+    """Load saved tensors. Weights are copied in place, so that their device and memory layout do not change."""
     network.load_state_dict({n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")})
     slots: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -169,8 +171,8 @@ def restore(tensors: Mapping[str, Tensor], network: ChestNet, optimizer: Optimiz
 
 
 def _match_layout(optimizer: Optimizer) -> None:
-    # Saved tensors are contiguous; in another layout than their weight the moments would be summed in another
-    # order, and the resumed weights differ in the last bit.
+    # Saved tensors are contiguous. Moments in another memory layout than their weight would be summed in another
+    # order, and the resumed weights would differ in the last bit.
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             for slot, value in optimizer.state.get(parameter, {}).items():
