@@ -85,7 +85,7 @@ def test_shared_patients_are_those_in_two_sheets(
     Dataset(DataSettings(root=root, i_know=True)).refuse_shared_patients()
 
 
-def test_a_column_of_the_sheet_follows_the_rows_of_the_manifest(tmp_path: Path) -> None:
+def test_a_further_column_follows_the_rows(tmp_path: Path) -> None:
     rows = [f"a/{n}.jpg,{'MF'[n % 2]},{n},Frontal,,0,0,0,0,0" for n in range(6)]
     data = DataSettings(root=sheet(tmp_path, "\n".join([HEADER, *rows])))
     manifest = Dataset(data, columns={"train": ("Age",)}).manifest("train")
