@@ -3,7 +3,7 @@
 What they miss and where they cry wolf was measured: docs/inputs.md.
 """
 
-from pathlib import Path
+from pathlib import PurePath
 
 import cv2
 import numpy as np
@@ -19,17 +19,17 @@ WIDEST_ASPECT = 1.8
 _SIDE = 64
 
 
-def screen(path: Path, decoded: Decoded, pixels: NDArray[np.uint8]) -> tuple[ImageWarning, ...]:
+def screen(name: str, decoded: Decoded, pixels: NDArray[np.uint8]) -> tuple[ImageWarning, ...]:
     """All warnings about one image, those of its file first.
 
     Args:
-        path: whose name may say ``lateral``, as CheXpert's do.
-        decoded: the file.
+        name: a path or what else it is called; its last part may say ``lateral``, as CheXpert's do.
+        decoded: the image.
         pixels: [S, S] uint8, what the network sees.
     """
     found = list(decoded.warnings)
     codes = {warning.code for warning in found}
-    if "lateral" in path.name.lower() and "lateral" not in codes:
+    if "lateral" in PurePath(name).name.lower() and "lateral" not in codes:
         found.append(ImageWarning("lateral", "the name says lateral; the model was made for frontal views"))
     height, width = decoded.size
     if min(height, width) < pixels.shape[0] / 2:
