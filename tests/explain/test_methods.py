@@ -278,7 +278,7 @@ def test_explain_gives_a_map_at_the_images_own_size(run_folder: Path, phantoms: 
 def test_without_a_label_every_positive_finding_or_the_most_probable(run_folder: Path, phantoms: Path) -> None:
     image = next((phantoms / "test").rglob("*frontal.jpg"))
     for level, expected in ((0.0, list(FINDINGS)), (1.0, None)):
-        classifier = Classifier.load(run_folder, dict.fromkeys(FINDINGS, level))
+        classifier = Classifier.load(run_folder, thresholds=dict.fromkeys(FINDINGS, level))
         ((_, explanations),) = classifier.explain_many([image])
         assert isinstance(explanations, tuple)
         probabilities = classifier.predict(image).probabilities

@@ -32,7 +32,7 @@ def export(
     """
     from cxrtool.engines.export import ExportSettings, export_model
 
-    resolved = load_settings({"model": model})
+    resolved = load_settings({"model": model}, origin="command line")
     path = chosen_model(resolved)
     runtime = resolved.settings.runtime
     limits = runtime.limits

@@ -47,7 +47,7 @@ def load_classifier(
 
     given = None if thresholds is None else parse_thresholds(thresholds)
     runtime = resolved.settings.runtime
-    return Classifier.load(chosen_model(resolved), given, runtime.for_maps if for_maps else runtime, raw)
+    return Classifier.load(chosen_model(resolved), runtime.for_maps if for_maps else runtime, thresholds=given, raw=raw)
 
 
 def chosen_model(resolved: ResolvedSettings) -> Path:

@@ -34,7 +34,8 @@ def report(
     from cxrtool.report.content import gather
     from cxrtool.report.page import write_report
 
-    chosen = resolved if run is None else load_settings({"model": run, "runs": resolved.settings.runs}, environ={})
+    given = {"model": run, "runs": resolved.settings.runs}
+    chosen = resolved if run is None else load_settings(given, environ={}, origin="command line")
     model = chosen_model(chosen)
     path = out or model.parent / ("MODEL_CARD.md" if card else "report.html")
     with console.progress_bar() as progress:

@@ -81,7 +81,7 @@ def _of_run(run: Path, resolved: ResolvedSettings) -> ResolvedSettings:
     from cxrtool.training.folder import SETTINGS_NAME, settings_of_run
 
     settings_of_run(run)  # refuses a folder without one
-    return load_settings(given_on_command_line(resolved), run / SETTINGS_NAME, environ={})
+    return load_settings(given_on_command_line(resolved), run / SETTINGS_NAME, environ={}, origin="command line")
 
 
 def _show(result: "TrainResult", json_output: bool) -> None:

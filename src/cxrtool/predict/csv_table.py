@@ -20,7 +20,7 @@ from typing import TextIO
 from cxrtool.errors import RequestError, WriteError
 from cxrtool.files import cannot_write, csv_cell, csv_row, is_same_file, sync_folder, write_json
 from cxrtool.findings import FINDINGS
-from cxrtool.predict.classifier import Prediction
+from cxrtool.predict.prediction import Prediction
 
 COLUMNS = ("path", *FINDINGS, "positive", "error", "warnings")
 
@@ -91,7 +91,7 @@ def open_table(
 
             def write(prediction: Prediction) -> None:
                 try:
-                    file.write(csv_row(_cells(prediction, name_of(prediction.path))))
+                    file.write(csv_row(_cells(prediction, name_of(prediction.file))))
                 except OSError as error:
                     raise _full(path, error) from error
 
