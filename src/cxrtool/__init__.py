@@ -1,31 +1,84 @@
 """Read five findings in frontal chest radiographs with a DenseNet121. Research software, not a medical device.
 
 >>> from cxrtool import Classifier
->>> classifier = Classifier.load("runs/my-run")
+>>> classifier = Classifier.load("runs/my-run")  # doctest: +SKIP
 >>> classifier.predict("image.jpg").probabilities["Edema"]  # doctest: +SKIP
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from cxrtool.findings import FINDINGS
-
 if TYPE_CHECKING:
+    from cxrtool.api import calibrate, compare, evaluate, train, tune
+    from cxrtool.choices import Method
+    from cxrtool.errors import (
+        CxrError,
+        ImageError,
+        InterruptedWorkError,
+        ModelError,
+        RequestError,
+        SheetError,
+        WriteError,
+    )
     from cxrtool.explain.explanation import Explanation
-    from cxrtool.predict.classifier import Classifier, Prediction
+    from cxrtool.findings import CHEXPERT5, Findings
+    from cxrtool.predict.classifier import Classifier
+    from cxrtool.predict.prediction import Prediction
+    from cxrtool.settings import RuntimeSettings, Settings, load_settings
 
 __version__ = "0.1.0"
-__all__ = ["FINDINGS", "Classifier", "Explanation", "Prediction", "__version__"]
+__all__ = [
+    "CHEXPERT5",
+    "Classifier",
+    "CxrError",
+    "Explanation",
+    "Findings",
+    "ImageError",
+    "InterruptedWorkError",
+    "Method",
+    "ModelError",
+    "Prediction",
+    "RequestError",
+    "RuntimeSettings",
+    "Settings",
+    "SheetError",
+    "WriteError",
+    "__version__",
+    "calibrate",
+    "compare",
+    "evaluate",
+    "load_settings",
+    "train",
+    "tune",
+]
 
-# torch takes seconds to import; `import cxrtool` does not need it before one of these is asked for.
-_LAZY = {
-    "Classifier": "cxrtool.predict.classifier",
-    "Prediction": "cxrtool.predict.classifier",
-    "Explanation": "cxrtool.explain.explanation",
+# Imported when one of their names is asked for: torch takes seconds, and `import cxrtool` does not need it.
+_ROOMS = {
+    "api": ("calibrate", "compare", "evaluate", "train", "tune"),
+    "choices": ("Method",),
+    "errors": (
+        "CxrError",
+        "ImageError",
+        "InterruptedWorkError",
+        "ModelError",
+        "RequestError",
+        "SheetError",
+        "WriteError",
+    ),
+    "explain.explanation": ("Explanation",),
+    "findings": ("CHEXPERT5", "Findings"),
+    "predict.classifier": ("Classifier",),
+    "predict.prediction": ("Prediction",),
+    "settings": ("RuntimeSettings", "Settings", "load_settings"),
 }
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,31 +5,69 @@ leaves it blank (not mentioned). The three policies for -1 are the paper's U-Ign
 """
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
 from cxrtool.choices import Policy
 from cxrtool.errors import RequestError
 
-FINDINGS: tuple[str, ...] = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
-"""The five findings of the CheXpert competition, in the order of every ``[N, 5]`` array of this package."""
-
 UNCERTAIN = -1.0
 
 
-def find_finding(name: str) -> str:
-    """The finding called `name`, whatever its case.
+@dataclass(frozen=True)
+class Findings:
+    """Names of findings in their order.
 
-    Raises:
-        RequestError: there is none; the advice suggests the nearest.
+    Attributes:
+        names: the order of every ``[N, F]`` array.
     """
-    by_lower = {finding.lower(): finding for finding in FINDINGS}
-    key = name.strip().lower()
-    if key in by_lower:
-        return by_lower[key]
-    near = difflib.get_close_matches(key, by_lower, n=1, cutoff=0.5)
-    suggestion = f"did you mean {by_lower[near[0]]!r}? " if near else ""
-    raise RequestError(f"finding {name!r} is unknown", f"{suggestion}The findings are {', '.join(FINDINGS)}.")
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.names or any(not name.strip() for name in self.names):
+            raise RequestError("findings need a name each", "Give one or more names.")
+        if len({name.lower() for name in self.names}) < len(self.names):
+            raise RequestError(f"a finding stands twice in {', '.join(self.names)}", "Name each once.")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def find(self, name: str) -> str:
+        """The finding called `name`, whatever its case.
+
+        Raises:
+            RequestError: there is none; the advice suggests the nearest.
+        """
+        by_lower = {finding.lower(): finding for finding in self.names}
+        key = str(name).strip().lower()
+        if key in by_lower:
+            return by_lower[key]
+        near = difflib.get_close_matches(key, by_lower, n=1, cutoff=0.5)
+        suggestion = f"did you mean {by_lower[near[0]]!r}? " if near else ""
+        raise RequestError(f"finding {name!r} is unknown", f"{suggestion}The findings are {', '.join(self.names)}.")
+
+    def index(self, name: str) -> int:
+        """The position of the finding called `name`, whatever its case.
+
+        Raises:
+            RequestError: as `find`.
+        """
+        return self.names.index(self.find(name))
+
+
+CHEXPERT5 = Findings(("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"))
+"""The five findings of the CheXpert competition."""
+FINDINGS = CHEXPERT5.names
+"""Their names, in the order of every ``[N, 5]`` array of this package."""
+find_finding = CHEXPERT5.find
 
 
 @dataclass(frozen=True)

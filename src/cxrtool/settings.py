@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -418,26 +418,41 @@ class ResolvedSettings:
         return [(key, value, self.sources.get(key, "default")) for key, value in _flatten(self.to_dict())]
 
 
+AnySettings: TypeAlias = Settings | ResolvedSettings
+"""What functions on a whole data set take."""
+
+
+def resolved(settings: AnySettings) -> ResolvedSettings:
+    """`settings` with their sources, which are not known of plain ones."""
+    return settings if isinstance(settings, ResolvedSettings) else ResolvedSettings(settings, {})
+
+
 def load_settings(
     overrides: Mapping[str, object] | None = None,
-    config: Path | None = None,
+    config: str | Path | None = None,
     environ: Mapping[str, str] | None = None,
+    *,
+    origin: str = "argument",
 ) -> ResolvedSettings:
-    """Merge command line, environment, file and defaults, and check the result.
+    """Merge overrides, environment, file and defaults, in this order, and check the result.
+
+    >>> load_settings({"data.root": "CheXpert-v1.0-small", "train.epochs": 3}).settings.train.epochs
+    3
 
     Args:
-        overrides: values from the command line by dotted key (``train.lr``). None means not given.
+        overrides: values by dotted key (``train.lr``). None means not given.
         config: a YAML file.
-        environ: environment variables; those of the process if None.
+        environ: environment variables; those of the process if None, none at all if ``{}``.
+        origin: where the overrides come from, as shown in messages and by `ResolvedSettings.rows`.
 
     Raises:
         RequestError: a key is unknown, or a value has the wrong type or is out of range.
     """
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     layers = [
-        (str(config), dict(_flatten(_read_yaml(config)))) if config else ("", {}),
+        (str(config), dict(_flatten(_read_yaml(Path(config))))) if config else ("", {}),
         ("environment", dict(_flatten(_read_environment(os.environ if environ is None else environ)))),
-        ("command line", given),
+        (origin, given),
     ]
     values: dict[str, object] = {}
     sources: dict[str, str] = {}

@@ -240,7 +240,7 @@ def test_without_a_label_every_positive_finding_or_the_most_probable(
     image = next((phantoms / "test").rglob("*frontal.jpg"))
     model = with_a_most_probable(run_folder / "model.safetensors", "Consolidation", tmp_path / "model.safetensors")
     for level, expected in ((0.0, list(FINDINGS)), (1.0, ["Consolidation"])):
-        classifier = Classifier.load(model, dict.fromkeys(FINDINGS, level))
+        classifier = Classifier.load(model, thresholds=dict.fromkeys(FINDINGS, level))
         ((_, explanations),) = classifier.explain_many([image])
         assert isinstance(explanations, tuple)
         assert [explanation.label for explanation in explanations] == expected

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from bad_inputs import HEADER
 from cxrtool.choices import Views
-from cxrtool.cli.console import printable
 from cxrtool.cli.explain import unique_names
 from cxrtool.data.dataset import missing_images
 from cxrtool.data.dicom import Window
@@ -24,6 +23,7 @@ from cxrtool.evaluation.thresholds import parse_thresholds
 from cxrtool.files import csv_row
 from cxrtool.findings import FINDINGS, UncertaintyPolicy
 from cxrtool.settings import Settings, load_settings
+from cxrtool.text import printable
 from setting_names import KEYS as SETTINGS
 from setting_names import SECTIONS
 

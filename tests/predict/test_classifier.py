@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from cxrtool import FINDINGS, Classifier
+from cxrtool import Classifier
 from cxrtool.data.images import read
 from cxrtool.data.preprocessing import Preprocessing, preprocess
 from cxrtool.errors import ImageError, ModelError
+from cxrtool.findings import FINDINGS
 from tests_support import EXACT
 
 
@@ -81,7 +82,7 @@ def test_an_endless_list_is_read_as_it_is_needed(classifier: Classifier, images:
 
 
 def test_thresholds_may_be_given(run_folder: Path, images: list[Path]) -> None:
-    everything = Classifier.load(run_folder, dict.fromkeys(FINDINGS, 0.0)).predict(images[0])
+    everything = Classifier.load(run_folder, thresholds=dict.fromkeys(FINDINGS, 0.0)).predict(images[0])
     assert everything.positives == FINDINGS
     with pytest.raises(ModelError):
         Classifier.load(run_folder / "gone")

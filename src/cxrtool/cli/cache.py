@@ -71,7 +71,7 @@ def cache(
 
 def _with_data_folder(resolved: ResolvedSettings, data: Path) -> Settings:
     values = {key: value for key, value, _ in resolved.rows()}
-    return load_settings(values | {"data.root": data}, environ={}).settings
+    return load_settings(values | {"data.root": data}, environ={}, origin="command line").settings
 
 
 def _prepare(settings: Settings, splits: list[str] | None) -> dict[str, "CacheResult"]:

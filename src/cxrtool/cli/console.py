@@ -3,35 +3,19 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as RichProgress
 from rich.table import Table
-from rich.text import Text
 
 from cxrtool.cells import cell
 from cxrtool.errors import CxrError
 from cxrtool.files import to_json
-from cxrtool.progress import Progress, ProgressCallback
-
-
-def printable(text: str) -> str:
-    """Return `text` with control characters escaped, because a file name may hold codes that a terminal would obey."""
-    clean = text.encode("utf-8", errors="backslashreplace").decode("utf-8")
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in clean)
+from cxrtool.progress import ProgressCallback
+from cxrtool.progress_bar import drawn_progress
+from cxrtool.text import printable
 
 
 def safe(text: object) -> str:
@@ -127,43 +111,6 @@ def show_logs(debug: bool) -> None:
     logger.propagate = False
 
 
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f}/s" if speed else "", style="dim")
-
-
-@contextmanager
-def progress_bar() -> Iterator[ProgressCallback]:
-    """Yield a callback that shows progress on stderr: a bar per phase in a terminal, a line per phase elsewhere."""
-    console = err()
-    if not console.is_terminal:
-        yield _line_per_phase()
-        return
-    bar = RichProgress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[detail]}"),
-        console=console,
-    )
-    tasks: dict[str, TaskID] = {}
-    with bar:
-
-        def update(step: Progress) -> None:
-            if step.phase not in tasks:
-                tasks[step.phase] = bar.add_task(safe(step.phase), total=step.total, detail="")
-            bar.update(tasks[step.phase], completed=step.done, total=step.total, detail=safe(step.detail))
-
-        yield update
-
-
-def _line_per_phase() -> ProgressCallback:
-    def update(step: Progress) -> None:
-        if step.done == step.total:
-            hint(f"{step.phase}: {step.done}/{step.total} {step.detail}".rstrip())
-
-    return update
+def progress_bar() -> AbstractContextManager[ProgressCallback]:
+    """Return a callback that shows progress on stderr: a bar per phase in a terminal, a line per phase elsewhere."""
+    return drawn_progress(err())

@@ -14,6 +14,7 @@ from cxrtool.errors import CxrError, RequestError
 from cxrtool.findings import find_finding
 from cxrtool.progress import Progress
 from cxrtool.settings import ResolvedSettings
+from cxrtool.text import printable
 
 if TYPE_CHECKING:
     from cxrtool.explain.explanation import Explanation
@@ -78,8 +79,9 @@ def explain(
     def save(named: "tuple[str, tuple[Path, tuple[Explanation, ...] | CxrError]]") -> dict[str, Any]:
         name, (path, result) = named
         if isinstance(result, CxrError):
-            return {"path": str(path), "error": str(result), "warnings": [], "explanations": []}
-        return {"path": str(path), "error": None} | _saved(result, out, name, options, panel)
+            why = {"error": str(result), "error_code": result.code}
+            return {"path": str(path), **why, "warnings": [], "explanations": []}
+        return {"path": str(path), "error": None, "error_code": None} | _saved(result, out, name, options, panel)
 
     # Threads draw and compress the pictures. Few work ahead, because more would compete with the network's.
     workers = max(2, resolved.settings.runtime.reading_threads)
@@ -154,9 +156,9 @@ def _show(rows: list[dict[str, Any]], out: Path, json_output: bool) -> None:
         return
     for row in rows:
         if row["error"]:
-            console.say(console.printable(f"{row['path']}: error: {row['error']}"))
+            console.say(printable(f"{row['path']}: error: {row['error']}"))
         for warning in row["warnings"]:
-            console.say(console.printable(f"{row['path']}: warning, {warning['code']}: {warning['message']}"))
+            console.say(printable(f"{row['path']}: warning, {warning['code']}: {warning['message']}"))
         for item in row["explanations"]:
             mark = "positive" if item["positive"] else "negative"
             console.say(

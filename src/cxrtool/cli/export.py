@@ -36,7 +36,7 @@ def export(
     """
     from cxrtool.engines.export import ExportSettings, export_model
 
-    resolved = load_settings({"model": model})
+    resolved = load_settings({"model": model}, origin="command line")
     bundle = opened_model(resolved)
     runtime = resolved.settings.runtime
     limits = runtime.limits

@@ -36,7 +36,7 @@ def info(
         return
     from cxrtool.model.bundle import read_header
 
-    path = chosen_model(load_settings({"model": model}))
+    path = chosen_model(load_settings({"model": model}, origin="command line"))
     header = read_header(path)
     content = header.model_dump(mode="json")
     if json_output:

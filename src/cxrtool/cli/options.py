@@ -41,7 +41,7 @@ def settings_options(*keys: str) -> Callable[[Callable[..., None]], Callable[...
         def run(**arguments: Any) -> None:
             given = {key: arguments.pop(name) for name, key in options.items()}
             config = arguments.pop("config")
-            command(load_settings(given, config), **arguments)
+            command(load_settings(given, config, origin="command line"), **arguments)
 
         own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
         everything = [*own, *added]

@@ -20,9 +20,11 @@ from cxrtool.files import to_json
 from cxrtool.findings import FINDINGS
 from cxrtool.progress import Progress
 from cxrtool.settings import ResolvedSettings
+from cxrtool.text import printable
 
 if TYPE_CHECKING:
-    from cxrtool.predict.classifier import Classifier, Prediction
+    from cxrtool.predict.classifier import Classifier
+    from cxrtool.predict.prediction import Prediction
 
 Sink = Callable[["Prediction"], None]
 
@@ -123,7 +125,7 @@ def _with_first_ready(paths: Iterator[Path]) -> Iterator[Path]:
 
 def printable_path(path: Path) -> str:
     """Return the path as text with control characters escaped, so that it fits on one line."""
-    return console.printable(str(path))
+    return printable(str(path))
 
 
 def path_digest(path: Path) -> str:
@@ -135,9 +137,7 @@ def without_path(prediction: "Prediction", name_of: Callable[[Path], str]) -> "P
     """Return the prediction with the path in its error replaced by `name_of` the path."""
     if prediction.error is None:
         return prediction
-    from cxrtool.data.images import shown
-
-    return replace(prediction, error=prediction.error.replace(shown(prediction.path), name_of(prediction.path)))
+    return replace(prediction, error=prediction.error.replace(prediction.name, name_of(prediction.file)))
 
 
 @contextmanager
@@ -146,6 +146,7 @@ def _json_sink(classifier: "Classifier", name_of: Callable[[Path], str]) -> Iter
     model = {
         "path": str(classifier.path),
         "sha256": classifier.sha256,
+        "weights_sha256": classifier.header.weights_sha256,
         "policy": classifier.header.policy,
         "image_size": classifier.header.image_preprocessing.image_size,
         **classifier.engine.how.to_dict(),
@@ -156,7 +157,8 @@ def _json_sink(classifier: "Classifier", name_of: Callable[[Path], str]) -> Iter
 
     def write(prediction: "Prediction") -> None:
         nonlocal separator
-        sys.stdout.write(separator + to_json(prediction.to_dict() | {"path": name_of(prediction.path)}).strip())
+        row = prediction.to_dict(model=False) | {"path": name_of(prediction.file)}
+        sys.stdout.write(separator + to_json(row).strip())
         separator = ",\n"
 
     yield write
@@ -170,10 +172,10 @@ def _text_sink(classifier: "Classifier", name_of: Callable[[Path], str]) -> Iter
     console.say(f"{'image':<{width}}" + "".join(f"{_short(finding):>15}" for finding in FINDINGS))
 
     def write(prediction: "Prediction") -> None:
-        name = name_of(prediction.path)
+        name = name_of(prediction.file)
         shown = name if len(name) < width else "…" + name[-(width - 2) :]
         if prediction.error is not None:
-            console.say(f"{shown:<{width}}  error: {console.printable(prediction.error)}")
+            console.say(f"{shown:<{width}}  error: {printable(prediction.error)}")
             return
         cells = [f"{r.probability:.3f}{'*' if r.positive else ' '}" for r in prediction.findings]
         console.say(f"{shown:<{width}}" + "".join(f"{cell:>15}" for cell in cells))

@@ -89,7 +89,7 @@ def _settings_of_run(run: Path, resolved: ResolvedSettings) -> ResolvedSettings:
     from cxrtool.training.folder import SETTINGS_NAME, settings_of_run
 
     settings_of_run(run)  # raises if the folder holds no run
-    return load_settings(given_on_command_line(resolved), run / SETTINGS_NAME, environ={})
+    return load_settings(given_on_command_line(resolved), run / SETTINGS_NAME, environ={}, origin="command line")
 
 
 def _show(result: "TrainResult", json_output: bool) -> None:

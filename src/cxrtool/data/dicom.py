@@ -33,11 +33,12 @@ class DicomError(Exception):
     Args:
         reason: what is wrong.
         advice: what to do.
+        code: one of `cxrtool.errors.CODES`.
     """
 
-    def __init__(self, reason: str, advice: str = "Check the file.") -> None:
+    def __init__(self, reason: str, advice: str = "Check the file.", code: str = "image-unreadable") -> None:
         super().__init__(reason)
-        self.reason, self.advice = reason, advice
+        self.reason, self.advice, self.code = reason, advice, code
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,25 @@ def decode_dicom(content: bytes, most_pixels: int, window: Window | None = None)
     """
     from pydicom import dcmread
 
-    # Its warnings quote what stands in tags, and those may be about a person.
-    warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
+    _silence_warnings()
     # Before dcmread, which inflates that whole syntax even when only tags are asked for.
     if _DEFLATED in _transfer_syntaxes(content):
-        raise DicomError(
-            "is a deflated DICOM, which may unpack to any size", "Save it uncompressed, e.g. with dcmconv."
-        )
-    dataset = dcmread(io.BytesIO(content))
+        raise _deflated()
+    return decode_dataset(dcmread(io.BytesIO(content)), most_pixels, window)
+
+
+def decode_dataset(dataset: "Dataset", most_pixels: int, window: Window | None = None) -> Decoded:
+    """The radiograph in a DICOM data set, read or made in memory.
+
+    Args:
+        dataset: with its file meta, whose transfer syntax says how the pixel data are to be read; stays as it is.
+        most_pixels: as in `decode_dicom`.
+        window: likewise.
+
+    Raises:
+        DicomError: as `decode_dicom`.
+    """
+    _silence_warnings()
     _check_shape(dataset, most_pixels)
     told = _tag_warnings(dataset)
     values = _stored_values(dataset)
@@ -110,6 +122,15 @@ def decode_dicom(content: bytes, most_pixels: int, window: Window | None = None)
         grey = 255 - grey
     height, width = grey.shape
     return Decoded(np.round(grey).astype(np.uint8), (height, width), tuple(told))
+
+
+def _silence_warnings() -> None:
+    """pydicom's warnings quote what stands in tags, and those may be about a person."""
+    warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
+
+
+def _deflated() -> DicomError:
+    return DicomError("is a deflated DICOM, which may unpack to any size", "Save it uncompressed, e.g. with dcmconv.")
 
 
 def _transfer_syntaxes(content: bytes) -> set[str]:
@@ -129,15 +150,18 @@ def _check_shape(dataset: "Dataset", most_pixels: int) -> None:
     if "PixelData" not in dataset:
         raise DicomError("has no pixel data", "It may be a report or a structured document.")
     if int(dataset.get("NumberOfFrames", 1) or 1) != 1:
-        raise DicomError("has several frames (multi-frame)", "Save the radiograph alone.")
+        raise DicomError("has several frames (multi-frame)", "Save the radiograph alone.", "image-wrong-shape")
     height, width = int(dataset.get("Rows", 0)), int(dataset.get("Columns", 0))
     if height < 1 or width < 1:
         raise DicomError("says no number of rows or columns")
     if height * width > most_pixels:
-        raise DicomError(f"has {width} x {height} pixels; at most {most_pixels:,} are read")
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
+        raise DicomError(f"has {width} x {height} pixels; at most {most_pixels:,} are read", code="image-too-large")
+    meta = getattr(dataset, "file_meta", None)  # a data set made in memory may lack it
+    syntax = None if meta is None else meta.get("TransferSyntaxUID")
     if syntax is None:
         raise DicomError("names no transfer syntax")
+    if syntax == _DEFLATED:
+        raise _deflated()
     if syntax.is_compressed:
         _codec(dataset)
         _check_frame(dataset, height, width)

@@ -1,63 +1,26 @@
-"""Any radiograph file as grey pixels, and the one preprocessing: everything that sees an image calls these two.
+"""A radiograph's file as grey pixels, and the files of a folder: everything that reads an image file calls `read`."""
 
-Pillow is the one decoder. Where it would give wrong or missing pixels in silence (a cut JPEG, a bad PNG checksum), the
-file is refused instead.
-"""
-
-import io
 import os
 import stat
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps, features
 from PIL import __version__ as PIL_VERSION
+from PIL import features
 
-from cxrtool.data.decoded import Decoded, ImageWarning
+from cxrtool.data.decoded import Decoded
+from cxrtool.data.decoding import RAISE_MIB, ImageFacts, decode_bytes, facts_of_bytes, refusal
 from cxrtool.data.dicom import is_dicom
-from cxrtool.data.screening import COLOUR_SPREAD
 from cxrtool.errors import ImageError
 from cxrtool.settings import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from cxrtool.data.dicom import Window
 
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".dcm", ".dicom"})
 PIXELS_VERSION = 1
 """Raised whenever `read` or `preprocess` gives other pixels than before, so that no cache of the old ones is used."""
-SMALLEST_SIDE = 32
-LARGEST_ASPECT = 4.0
-
-_RAISE_PIXELS = "Save it smaller, or raise runtime.max_megapixels."
-_RAISE_MIB = "Save it smaller, or raise runtime.max_file_mib."
-_JPEG_END = b"\xff\xd9"
-_TRANSPARENT = ("LA", "PA", "RGBA", "La", "RGBa")
-_MODES = {"CMYK": "in printing colours (CMYK)", "P": "in palette colours", "PA": "in palette colours"}
-_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
-
-
-# On stderr, of bad tags and of what lies between its own limit and twice that: what counts is refused here.
-warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """What an image's header says.
-
-    Attributes:
-        size: (height, width).
-        mode: Pillow's, or ``DICOM``.
-    """
-
-    size: tuple[int, int]
-    mode: str
 
 
 def read(
@@ -86,11 +49,7 @@ def read(
         ImageError: it is missing, not a regular file, not an image of an allowed format, cut, damaged, too large, too
             small or too narrow, or has several pages.
     """
-    content = _read_bytes(path, root, limits)
-    with _as_image_error(path):
-        if is_dicom(content[:132]):
-            return _decode_dicom(path, content, window, limits)
-        return _decode(path, content, enough, limits)
+    return decode_bytes(shown(path), read_bytes(path, root, limits), enough, window, limits)
 
 
 def read_facts(path: Path, root: Path | None = None, limits: Limits = DEFAULT_LIMITS) -> ImageFacts:
@@ -99,25 +58,7 @@ def read_facts(path: Path, root: Path | None = None, limits: Limits = DEFAULT_LI
     Raises:
         ImageError: as `read`, for all that a header shows.
     """
-    content = _read_bytes(path, root, limits)
-    with _as_image_error(path):
-        if is_dicom(content[:132]):
-            return ImageFacts(_decode_dicom(path, content, None, limits).size, "DICOM")
-        with _open(path, content, limits) as image:
-            _check_header(path, image, limits)
-            return ImageFacts((image.height, image.width), image.mode)
-
-
-@contextmanager
-def _as_image_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except ImageError:
-        raise
-    except MemoryError:
-        raise _refuse(path, "does not fit into the memory") from None
-    except Exception as error:  # noqa: BLE001 - Pillow's plugins raise anything (SyntaxError, struct.error) on bad bytes
-        raise _refuse(path, f"cannot be decoded ({type(error).__name__}: {error})") from None
+    return facts_of_bytes(shown(path), read_bytes(path, root, limits), limits)
 
 
 def reader() -> str:
@@ -167,9 +108,14 @@ def starts_as_dicom(path: Path) -> bool:
         return is_dicom(file.read(132))
 
 
-def _read_bytes(path: Path, root: Path | None, limits: Limits) -> bytes:
+def read_bytes(path: Path, root: Path | None, limits: Limits) -> bytes:
+    """A file's whole content; the arguments are those of `read`.
+
+    Raises:
+        ImageError: it is missing, empty, too large, not a regular file, not inside `root`, or cannot be read.
+    """
     if root is not None and not _is_inside(path, root):
-        raise _refuse(path, f"leads out of {root}", "Put the file itself into the data folder.")
+        raise _refuse(path, f"leads out of {root}", "Put the file itself into the data folder.", "image-outside")
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -180,10 +126,11 @@ def _read_bytes(path: Path, root: Path | None, limits: Limits) -> bytes:
         if status.st_size == 0:
             raise _refuse(path, "is empty (0 bytes)", "Copy it again.")
         if status.st_size > limits.file_bytes:
-            raise _refuse(path, f"has {status.st_size:,} bytes; at most {limits.file_bytes:,} are read", _RAISE_MIB)
+            reason = f"has {status.st_size:,} bytes; at most {limits.file_bytes:,} are read"
+            raise _refuse(path, reason, RAISE_MIB, "image-too-large")
         return path.read_bytes()
     except FileNotFoundError:
-        raise _refuse(path, "no such file", "Check the path.") from None
+        raise _refuse(path, "no such file", "Check the path.", "image-missing") from None
     except PermissionError:
         raise _refuse(path, "permission denied", "Check the file's rights.") from None
     except (OSError, ValueError) as error:
@@ -195,112 +142,8 @@ def _is_inside(path: Path, root: Path) -> bool:
     return os.path.realpath(path).startswith(real_root.rstrip(os.sep) + os.sep)
 
 
-def _decode_dicom(path: Path, content: bytes, window: "Window | None", limits: Limits) -> Decoded:
-    from cxrtool.data.dicom import DicomError, decode_dicom
-
-    try:
-        decoded = decode_dicom(content, limits.pixels, window)
-    except DicomError as error:
-        raise _refuse(path, error.reason, error.advice) from None
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001 - pydicom and its decoders raise anything, and quote tags
-        raise _refuse(path, f"is a DICOM that cannot be decoded ({type(error).__name__})") from None
-    height, width = decoded.size
-    if _is_out_of_shape(width, height):
-        raise _refuse(path, f"is {width} x {height} pixels, too small or too narrow for a radiograph")
-    return decoded
-
-
-def _open(path: Path, content: bytes, limits: Limits) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(content), formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise _refuse(path, f"has more than {limits.pixels:,} pixels", _RAISE_PIXELS) from None
-    except OSError:
-        raise _refuse(path, "is not an image", f"Readable are {', '.join(FORMATS)} and DICOM.") from None
-
-
-def _decode(path: Path, content: bytes, enough: int, limits: Limits) -> Decoded:
-    with _open(path, content, limits) as image:
-        _check_header(path, image, limits)
-        if image.format == "JPEG" and _JPEG_END not in content[-4096:]:
-            # Pillow fills what is missing in some files without a word.
-            raise _refuse(path, "is cut: the JPEG has no end marker", "Copy it again.")
-        if image.format == "PNG":
-            with Image.open(io.BytesIO(content), formats=FORMATS) as twin:
-                twin.verify()  # load() ignores checksums; verify() leaves the image unusable, hence a twin
-        size, found = (image.height, image.width), _file_warnings(image, content)
-        if image.format == "JPEG":
-            # A colour JPEG holds its luma as it is; decoding that alone takes half the time.
-            image.draft("L", (2 * enough, 2 * enough) if enough else image.size)
-        image.load()
-        grey, deep = _to_grey(image)
-        return Decoded(grey, size, (*found, *deep))
-
-
-def _file_warnings(image: Image.Image, content: bytes) -> list[ImageWarning]:
-    """By the header and, where there are colours, a small copy."""
-    found = []
-    if image.mode in _TRANSPARENT or "transparency" in image.info:
-        found.append(ImageWarning("alpha", "has transparency, which was laid on black"))
-    if image.mode in ("CMYK", "P", "PA"):
-        found.append(ImageWarning("converted", f"is {_MODES[image.mode]}; its luma was taken"))
-    if image.mode in ("RGB", "RGBA", "CMYK", "P", "PA", "YCbCr", "LAB", "HSV") and _is_coloured(content):
-        found.append(ImageWarning("colour", "is a colour picture; its luma was taken"))
-    return found
-
-
-def _is_coloured(content: bytes) -> bool:
-    with Image.open(io.BytesIO(content), formats=FORMATS) as twin:
-        twin.draft("RGB", (64, 64))  # a JPEG at an eighth
-        small = np.asarray(twin.convert("RGB").resize((64, 64), Image.Resampling.BOX)).astype(np.int16)
-    return float((small.max(axis=2) - small.min(axis=2)).mean()) > COLOUR_SPREAD
-
-
-def _check_header(path: Path, image: Image.Image, limits: Limits) -> None:
-    width, height = image.size
-    if width * height > limits.pixels:
-        raise _refuse(path, f"has {width} x {height} pixels; at most {limits.pixels:,} are read", _RAISE_PIXELS)
-    if _is_out_of_shape(width, height):
-        raise _refuse(path, f"is {width} x {height} pixels, too small or too narrow for a radiograph")
-    # Not n_frames: a TIFF's is found by walking its whole chain of pages, however long.
-    if getattr(image, "is_animated", False):
-        raise _refuse(path, "has several pages or frames", "Save the radiograph alone.")
-
-
-def _is_out_of_shape(width: int, height: int) -> bool:
-    return min(width, height) < SMALLEST_SIDE or max(width, height) > LARGEST_ASPECT * min(width, height)
-
-
-def _to_grey(image: Image.Image) -> tuple[NDArray[np.uint8], tuple[ImageWarning, ...]]:
-    if image.mode != "L" or image.getexif():
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode in _SIXTEEN_BIT:
-            values = np.asarray(upright)
-            shallow = upright.mode.startswith("I;16") and int(values.max()) < 4096
-            told = ImageWarning("shallow", "has 12 bits or fewer in a file of 16; scaled by the range found")
-            return _scale_by_range(values), (told,) if shallow else ()
-        if upright.mode in _TRANSPARENT or "transparency" in upright.info:
-            coloured = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", coloured.size, (0, 0, 0, 255)), coloured)
-        image = upright if upright.mode == "L" else upright.convert("RGB").convert("L")
-    return np.array(image, dtype=np.uint8), ()
-
-
-def _scale_by_range(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """More than 8 bits to 8: the range found becomes 0 to 255 (Pillow's own conversion cuts at 255)."""
-    values = pixels.astype(np.float32)
-    low, high = float(values.min()), float(values.max())
-    if not np.isfinite(low) or not np.isfinite(high):
-        raise ValueError("pixels are not finite")
-    if high <= low:
-        return np.zeros(values.shape, dtype=np.uint8)
-    return np.round((values - low) * (255.0 / (high - low))).astype(np.uint8)
-
-
-def _refuse(path: Path, reason: str, advice: str = "Check the file.") -> ImageError:
-    return ImageError(f"{shown(path)}: {' '.join(reason.split())}", advice)
+def _refuse(path: Path, reason: str, advice: str = "Check the file.", code: str | None = None) -> ImageError:
+    return refusal(shown(path), reason, advice, code)
 
 
 def shown(path: Path) -> str:

@@ -4,19 +4,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.data.decoded import ImageWarning
 from cxrtool.data.dicom import Window
-from cxrtool.data.images import read, shown
+from cxrtool.data.images import read
 from cxrtool.data.preprocessing import Preprocessing, preprocess
 from cxrtool.data.read_ahead import read_ahead
 from cxrtool.data.screening import screen
+from cxrtool.data.sources import Source, name_of, open_source
 from cxrtool.errors import CxrError, ImageError
 from cxrtool.settings import DEFAULT_LIMITS, Limits, RuntimeSettings
+
+Given = TypeVar("Given", bound=Source)
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,15 @@ class Radiograph:
     """One decoded radiograph.
 
     Attributes:
-        path: its file.
+        name: what messages call it: its path, or for example ``array 512 x 640``.
+        path: its file; None where it came in another way.
         image: [H, W] uint8 as `read` gives it, at its own size where that was asked for.
         pixels: [S, S] uint8 as `preprocess` gives it.
         warnings: what to beware of, see `cxrtool.data.screening`.
     """
 
-    path: Path
+    name: str
+    path: Path | None
     image: NDArray[np.uint8]
     pixels: NDArray[np.uint8]
     warnings: tuple[ImageWarning, ...] = ()
@@ -72,27 +77,30 @@ class Reading:
         )
 
 
-def read_radiograph(path: Path, reading: Reading, root: Path | None = None) -> Radiograph:
-    """Read, preprocess and screen one file.
+def read_radiograph(source: Source, reading: Reading, root: Path | None = None) -> Radiograph:
+    """Read, preprocess and screen one radiograph.
 
     Args:
-        path: the file.
+        source: a path, or any other input that `open_source` takes.
         reading: preprocessing, and whether to keep the image at its own size (the pixels are the same), to refuse
             what is warned of, and which window of a DICOM to take.
         root: when given, a path or link that leads out of this folder is refused.
 
     Raises:
         ImageError: it cannot be read, a link leads out of `root`, or it is warned of and `reading` is strict.
+        RequestError: `source` is of a kind that nothing here reads.
     """
-    decoded = read(path, root, reading.preprocessing.image_size, reading.window, reading.limits)
+    opened = open_source(source, reading.window, reading.limits, root)
+    decoded = opened.decode(reading.preprocessing.image_size)
     pixels = preprocess(decoded.pixels, reading.preprocessing)
-    warnings = screen(path, decoded, pixels)
+    warnings = screen(opened.name, decoded, pixels)
     if reading.strict and warnings:
         told = "; ".join(f"{warning.code}: {warning.message}" for warning in warnings)
-        raise ImageError(f"{shown(path)}: {told}", "Without --strict it is read, with the warning beside it.")
+        advice = "Without --strict it is read, with the warning beside it."
+        raise ImageError(f"{opened.name}: {told}", advice, code="image-warned")
     at_its_size = len(decoded.pixels) == decoded.size[0] or not reading.whole
-    image = decoded.pixels if at_its_size else read(path, root, 0, reading.window, reading.limits).pixels
-    return Radiograph(path, image, pixels, warnings)
+    image = decoded.pixels if at_its_size else opened.decode(0).pixels
+    return Radiograph(opened.name, opened.path, image, pixels, warnings)
 
 
 def read_pixels(
@@ -106,16 +114,18 @@ def read_pixels(
     return preprocess(read(path, root, preprocessing.image_size, limits=limits).pixels, preprocessing)
 
 
-def radiograph_batches(paths: Iterable[Path], reading: Reading) -> Iterator[list[tuple[Path, Radiograph | CxrError]]]:
-    """Lists of up to `batch_size` files in order, each read or with the error that it met.
+def radiograph_batches(
+    sources: Iterable[Given], reading: Reading
+) -> Iterator[list[tuple[Given, Radiograph | CxrError]]]:
+    """Lists of up to `batch_size` inputs in order, each read or with the error that it met.
 
-    At most a few batches are in memory, however many paths there are.
+    At most a few batches are in memory, however many inputs there are.
     """
     load = partial(read_radiograph, reading=reading)
-    waiting: list[tuple[Path, Radiograph | CxrError]] = []
+    waiting: list[tuple[Given, Radiograph | CxrError]] = []
     ahead = max(2 * reading.batch_size, 2 * reading.workers)
-    for path, result in read_ahead(paths, load, reading.workers, ahead, reading.timeout, shown):
-        waiting.append((path, result))
+    for source, result in read_ahead(sources, load, reading.workers, ahead, reading.timeout, name_of):
+        waiting.append((source, result))
         if len(waiting) == reading.batch_size:
             yield waiting
             waiting = []

@@ -3,7 +3,7 @@
 Misses and false alarms were measured; see docs/measurements/warnings.md.
 """
 
-from pathlib import Path
+from pathlib import PurePath
 
 import cv2
 import numpy as np
@@ -19,17 +19,17 @@ WIDEST_ASPECT = 1.8
 _SIDE = 64
 
 
-def screen(path: Path, decoded: Decoded, pixels: NDArray[np.uint8]) -> tuple[ImageWarning, ...]:
+def screen(name: str, decoded: Decoded, pixels: NDArray[np.uint8]) -> tuple[ImageWarning, ...]:
     """Return all warnings about one image, those of its decoder first.
 
     Args:
-        path: path of the file, whose name may contain ``lateral`` as in CheXpert.
-        decoded: the decoded file.
+        name: path or other name of the image; its last part may contain ``lateral`` as in CheXpert.
+        decoded: the decoded image.
         pixels: [S, S] uint8, input of the network.
     """
     found = list(decoded.warnings)
     codes = {warning.code for warning in found}
-    if "lateral" in path.name.lower() and "lateral" not in codes:
+    if "lateral" in PurePath(name).name.lower() and "lateral" not in codes:
         found.append(ImageWarning("lateral", "the name says lateral, but the model is for frontal views"))
     height, width = decoded.size
     if min(height, width) < pixels.shape[0] / 2:

@@ -1,38 +1,46 @@
 """What a method found in one radiograph, and its pictures."""
 
+from base64 import b64encode
 from dataclasses import dataclass
-from pathlib import Path
+from html import escape
+from pathlib import Path, PurePath
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.data.decoded import ImageWarning
-from cxrtool.explain.pictures import Panel, draw_figure, draw_heatmap, draw_overlay, write_png
+from cxrtool.data.images import shown
+from cxrtool.explain.pictures import Panel, draw_figure, draw_heatmap, draw_overlay, encode_png, shrunk, write_png
+from cxrtool.text import shortened
+
+_IN_A_NOTEBOOK = 512
+"""Pixels of the longer side of a picture."""
 
 USE_NOTE = "Supporting evidence for research; it does not replace clinical interpretation."
 _NOT_KNOWN = "How often such maps point at the finding is not known for this model (see cxr localize)."
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """Where the network looked for one finding in one radiograph.
 
     Attributes:
-        path: the radiograph's file.
+        path: the radiograph's file; None where it came as bytes, an array or in another way.
         label: the finding.
         probability: in [0, 1].
         threshold: positive at or above it.
-        image: [H, W] uint8, the radiograph as read.
-        heatmap: [H, W] float32 in [0, 1]. Its peak is the probability, so that a faint score has a faint map; 1 where
-            it was stretched; 0 everywhere where the method found nothing.
+        image: [H, W] uint8, 0 black, the radiograph as read.
+        heatmap: [H, W] float32 in [0, 1], of the image's size. Its peak is the probability, so that a faint score has a
+            faint map; 1 where it was stretched; 0 everywhere where the method found nothing.
         method: how the map was made, as people know it.
         stretched: the peak was raised to 1.
         known: what is known of such maps of this model and finding, a sentence; empty where nothing is.
         warnings: what to beware of in the image.
+        name: what messages call the radiograph: its path, or for example ``array 512 x 640``.
     """
 
-    path: Path
+    path: Path | None
     label: str
     probability: float
     threshold: float
@@ -42,6 +50,11 @@ class Explanation:
     stretched: bool = False
     known: str = ""
     warnings: tuple[ImageWarning, ...] = ()
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name and self.path is not None:
+            object.__setattr__(self, "name", shown(self.path))
 
     @property
     def positive(self) -> bool:
@@ -85,6 +98,20 @@ class Explanation:
         """
         return draw_overlay(self.image, self.heatmap, alpha, contour)
 
+    def overlay_png(self, max_side: int | None = None, alpha: float = 0.45, contour: bool = False) -> bytes:
+        """`overlay` as a PNG file's bytes, with nothing of the radiograph's file but its pixels.
+
+        Args:
+            max_side: pixels of the longer side at most; smaller pictures stay as they are. None keeps the size.
+            alpha: as in `overlay`.
+            contour: likewise.
+
+        Raises:
+            RequestError: `max_side` is below 1.
+        """
+        picture = self.overlay(alpha, contour)
+        return encode_png(picture if max_side is None else shrunk(picture, max_side))
+
     @property
     def caption(self) -> str:
         """Finding, probability, threshold and decision in a line."""
@@ -124,20 +151,47 @@ class Explanation:
         return draw_figure(panels, self.caption, (f"{self.method}.", *self.notes))
 
     def save(
-        self, folder: Path, name: str | None = None, alpha: float = 0.45, contour: bool = False
+        self, folder: str | Path, name: str | None = None, alpha: float = 0.45, contour: bool = False
     ) -> dict[str, Path]:
         """Write heatmap, overlay and figure as PNG into `folder`; give back their paths by kind.
+
+        Args:
+            folder: made where it is not there.
+            name: what the files' names begin with; the radiograph's name unless given. Whatever stands in it or in
+                the label, no file is written outside `folder`: what a file's name cannot hold becomes ``_``.
+            alpha: as in `overlay`.
+            contour: likewise.
 
         Raises:
             CxrError: the folder cannot be written.
         """
-        stem = f"{name or self.path.stem}_{self.label.replace(' ', '_')}"
+        folder = Path(folder)
+        stem = _file_name(f"{name or PurePath(self.name).stem or 'radiograph'}_{self.label}")
         heatmap, overlay = draw_heatmap(self.heatmap), self.overlay(alpha, contour)
         pictures = {"heatmap": heatmap, "overlay": overlay, "figure": self._figure(heatmap, overlay, contour)}
         paths = {kind: folder / f"{stem}_{kind}.png" for kind in pictures}
         for kind, picture in pictures.items():
             write_png(paths[kind], picture)
         return paths
+
+    def __repr__(self) -> str:
+        height, width = self.heatmap.shape
+        decision = "positive" if self.positive else "negative"
+        name, label = shortened(self.name, 28), shortened(self.label, 24)
+        return f"Explanation({name!r}, {label} {self.probability:.3f} {decision}, heatmap {height} x {width})"
+
+    def _repr_html_(self) -> str:
+        """The caption and the overlay, as a notebook shows them."""
+        picture = b64encode(self.overlay_png(_IN_A_NOTEBOOK)).decode("ascii")
+        title = escape(f"{shortened(self.name, 80)}: {self.caption}")
+        notes = "".join(f"<tr><td>{escape(note)}</td></tr>" for note in self.notes)
+        image = f'<img alt="{title}" src="data:image/png;base64,{picture}">'
+        return f"<table><caption>{title}</caption><tr><td>{image}</td></tr>{notes}</table>"
+
+
+def _file_name(text: str) -> str:
+    """`text` as the beginning of a file's name in any folder: no separator, no control character, no blank."""
+    return "".join("_" if char in '/\\:*?"<>|' or char == " " or not char.isprintable() else char for char in text)
 
 
 def panel_of_findings(
@@ -151,7 +205,7 @@ def panel_of_findings(
     ]
     known = [one.known for one in explanations if one.known] or [first.known_note]
     notes = (*first.beware, "* at or above its threshold.", first.scale_note, *known, USE_NOTE)
-    return draw_figure(panels, f"{first.path.name}: {first.method}", notes, panel=256)
+    return draw_figure(panels, f"{PurePath(first.name).name}: {first.method}", notes, panel=256)
 
 
 def heatmap_of(

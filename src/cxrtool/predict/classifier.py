@@ -1,20 +1,22 @@
 """What another program calls: load a model once, then predict and explain from any thread."""
 
 import difflib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.choices import Method
-from cxrtool.data.decoded import ImageWarning
 from cxrtool.data.dicom import Window
-from cxrtool.data.preprocessing import preprocess
-from cxrtool.data.radiograph import Radiograph, Reading, radiograph_batches, read_radiograph
+from cxrtool.data.radiograph import Given, Radiograph, Reading, radiograph_batches, read_radiograph
+from cxrtool.data.sources import Source, name_of, path_of
 from cxrtool.engines.device import Runtime, choose_runtime, sigmoid
 from cxrtool.engines.engine import Engine, TorchEngine
 from cxrtool.engines.open import open_engine
@@ -26,77 +28,12 @@ from cxrtool.findings import FINDINGS, find_finding
 from cxrtool.model.bundle import BundleHeader
 from cxrtool.model.densenet import ChestNet
 from cxrtool.model.resolve import Model, open_model
-from cxrtool.settings import RuntimeSettings
+from cxrtool.predict.prediction import FindingResult, ModelIdentity, Prediction
+from cxrtool.settings import AnySettings, RuntimeSettings, resolved
+from cxrtool.text import shortened
 
 
-@dataclass(frozen=True)
-class FindingResult:
-    """One finding of one radiograph.
-
-    Attributes:
-        label: the finding's name.
-        probability: in [0, 1], calibrated where the model is and raw ones were not asked for.
-        threshold: positive at or above it; on the same scale.
-        raw_probability: the network's own.
-    """
-
-    label: str
-    probability: float
-    threshold: float
-    raw_probability: float
-
-    @property
-    def positive(self) -> bool:
-        """Whether the probability reaches the threshold."""
-        return self.probability >= self.threshold
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model reads in one radiograph.
-
-    Attributes:
-        path: its file.
-        findings: five results in the order of `FINDINGS`; none when the file could not be read.
-        error: why it could not be read, else None.
-        warnings: what to beware of in the file, as that it looks inverted.
-    """
-
-    path: Path
-    findings: tuple[FindingResult, ...]
-    error: str | None = None
-    warnings: tuple[ImageWarning, ...] = ()
-
-    @property
-    def probabilities(self) -> dict[str, float]:
-        """Probability by finding."""
-        return {result.label: result.probability for result in self.findings}
-
-    @property
-    def positives(self) -> tuple[str, ...]:
-        """The findings at or above their threshold."""
-        return tuple(result.label for result in self.findings if result.positive)
-
-    def to_dict(self) -> dict[str, object]:
-        """As ``cxr predict --json`` prints it."""
-        return {
-            "path": str(self.path),
-            "error": self.error,
-            "warnings": [{"code": warning.code, "message": warning.message} for warning in self.warnings],
-            "findings": [
-                {
-                    "label": result.label,
-                    "probability": result.probability,
-                    "threshold": result.threshold,
-                    "positive": result.positive,
-                    "raw_probability": result.raw_probability,
-                }
-                for result in self.findings
-            ],
-        }
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Classifier:
     """A trained model, ready to read radiographs.
 
@@ -106,7 +43,7 @@ class Classifier:
         path: the bundle's file.
         sha256: of that file.
         header: what the bundle says of itself.
-        thresholds: by finding, on the scale of the probabilities; the bundle's unless others were given.
+        thresholds: by finding, on the scale of the probabilities; the bundle's unless others were given. Read-only.
         scalings: the bundle's calibration, None where it has none or raw probabilities were asked for.
         network: with torch, for maps.
         runtime: where maps are made.
@@ -128,23 +65,26 @@ class Classifier:
     def load(
         cls,
         model: Model,
+        settings: RuntimeSettings | AnySettings | None = None,
+        *,
         thresholds: Mapping[str, float] | None = None,
-        settings: RuntimeSettings | None = None,
         raw: bool = False,
     ) -> Self:
         """Read a model.
 
         Args:
             model: a run folder, a bundle file or an opened bundle.
-            thresholds: by finding, instead of the bundle's; each in [0, 1], on the scale of the probabilities.
-            settings: backend, device, precision, threads and batch size.
+            settings: backend, device, precision, threads and batch size; of all settings the runtime's count.
+            thresholds: by finding (whatever its case), instead of the bundle's; each in [0, 1], on the scale of the
+                probabilities.
             raw: give the network's own probabilities though the bundle holds a calibration.
 
         Raises:
             ModelError: it is missing, damaged, or no bundle of these five findings.
-            RequestError: the backend or the device is not here.
+            RequestError: the backend or the device is not here, or a threshold is not a finding's or not in [0, 1].
         """
-        settings = settings or RuntimeSettings()
+        settings = _runtime_of(settings)
+        given = _checked_thresholds(thresholds or {})
         bundle = open_model(model)
         header = bundle.header
         engine = open_engine(bundle, settings, reported=False)
@@ -158,7 +98,7 @@ class Classifier:
             path=bundle.path,
             sha256=bundle.sha256,
             header=header,
-            thresholds=own | dict(thresholds or {}),
+            thresholds=MappingProxyType(own | given),
             scalings=scalings,
             network=runtime.place(bundle.network if runtime.device.type == "cpu" else deepcopy(bundle.network)),
             runtime=runtime,
@@ -170,35 +110,69 @@ class Classifier:
             ),
         )
 
-    def predict(self, path: str | Path) -> Prediction:
+    @property
+    def identity(self) -> ModelIdentity:
+        """What its probabilities depend on besides the image."""
+        how = self.engine.how
+        size = self.header.image_preprocessing.image_size
+        return ModelIdentity(self.header.weights_sha256, how.backend, how.precision, size)
+
+    def __repr__(self) -> str:
+        size, digest = self.header.image_preprocessing.image_size, self.header.weights_sha256[:8]
+        return f"Classifier({shortened(str(self.path), 50)!r}, {size} px, {self.engine.how}, weights {digest})"
+
+    def predict(self, radiograph: Source) -> Prediction:
         """Read one radiograph's findings.
+
+        Args:
+            radiograph: a path; a file's content as bytes; a binary file object; a PIL image; a pydicom data set; or a
+                numpy array, [H, W] grey or [H, W, 3] RGB, of uint8 from 0 (black) to 255 (white), of uint16, whose
+                range found becomes black to white, or of floats from 0 (black) to 1 (white).
 
         Raises:
             ImageError: it cannot be read.
+            RequestError: it is none of these.
         """
-        return self._predictions([read_radiograph(Path(path), self.reading)])[0]
+        return self._predictions([read_radiograph(radiograph, self.reading)])[0]
 
-    def predict_image(self, image: NDArray[np.uint8], path: str | Path = "") -> Prediction:
-        """The findings of an image that is decoded already: [H, W] uint8 grey; `path` only names it."""
-        pixels = preprocess(image, self.header.image_preprocessing)
-        return self._predictions([Radiograph(Path(path), image, pixels)])[0]
+    def predict_many(self, radiographs: Iterable[Source]) -> Iterator[Prediction]:
+        """Predictions in the order of `radiographs`, read ahead and in batches; what cannot be read has its error.
 
-    def predict_many(self, paths: Iterable[str | Path]) -> Iterator[Prediction]:
-        """Predictions in the order of `paths`, read ahead and in batches; a file that cannot be read has its error.
+        Memory does not grow with the number of radiographs. An array must stay as it is until its prediction came.
 
-        Memory does not grow with the number of paths.
+        Args:
+            radiographs: of any kinds that `predict` takes, mixed as they come; may be endless.
+
+        Raises:
+            RequestError: `radiographs` is a single path or a single file's content.
         """
-        for batch in radiograph_batches((Path(path) for path in paths), self.reading):
+        _refuse_a_single_one(radiographs)
+        return self._predict_many(radiographs)
+
+    def _predict_many(self, radiographs: Iterable[Source]) -> Iterator[Prediction]:
+        identity = self.identity
+        for batch in radiograph_batches(radiographs, self.reading):
             good = [result for _, result in batch if isinstance(result, Radiograph)]
             predictions = iter(self._predictions(good) if good else ())
-            for path, result in batch:
-                yield Prediction(path, (), str(result)) if isinstance(result, CxrError) else next(predictions)
+            for source, result in batch:
+                if isinstance(result, CxrError):
+                    name, code = name_of(source), result.code
+                    yield Prediction(path_of(source), (), str(result), (), code, name, identity)
+                else:
+                    yield next(predictions)
 
     def _predictions(self, radiographs: Sequence[Radiograph]) -> list[Prediction]:
         pixels = np.stack([radiograph.pixels for radiograph in radiographs])[:, None]
         probabilities = sigmoid(self.engine.logits(pixels))
+        identity = self.identity
         return [
-            Prediction(radiograph.path, self._results(row), warnings=radiograph.warnings)
+            Prediction(
+                radiograph.path,
+                self._results(row),
+                warnings=radiograph.warnings,
+                name=radiograph.name,
+                model=identity,
+            )
             for radiograph, row in zip(radiographs, probabilities, strict=True)
         ]
 
@@ -211,55 +185,60 @@ class Classifier:
         )
 
     def explain(
-        self, path: str | Path, label: str, method: Method | str | None = None, stretch: bool = False
+        self, radiograph: Source, label: str, method: Method | str | None = None, stretch: bool = False
     ) -> Explanation:
         """Where the model looked for one finding.
 
         Args:
-            path: the radiograph.
+            radiograph: whatever `predict` takes.
             label: the finding, whatever its case.
             method: ``grad-cam``, ``layer-cam``, ... (`Method`); the default one unless given.
             stretch: raise the map's peak to 1 instead of the probability.
 
         Raises:
-            ImageError: the file cannot be read.
+            ImageError: the radiograph cannot be read.
             RequestError: the finding or the method is unknown; the advice suggests the nearest.
         """
         finding = find_finding(label)
         settings = self._own_maps if method is None else replace(self._own_maps, method=find_method(method))
-        radiograph = read_radiograph(Path(path), replace(self.reading, whole=True))
-        return self._explained([radiograph], finding, settings, stretch)[0][0]
+        read = read_radiograph(radiograph, replace(self.reading, whole=True))
+        return self._explained([read], finding, settings, stretch)[0][0]
 
     def explain_many(
         self,
-        paths: Iterable[str | Path],
+        radiographs: Iterable[Given],
         label: str | None = None,
         settings: MapSettings | None = None,
         every: bool = False,
         stretch: bool = False,
-    ) -> Iterator[tuple[Path, tuple[Explanation, ...] | CxrError]]:
-        """Explanations per file, in order: of `label`, else of every positive finding, else of the most probable.
+    ) -> Iterator[tuple[Given, tuple[Explanation, ...] | CxrError]]:
+        """Explanations per radiograph, in order: of `label`, else of every positive finding, else the most probable.
 
         Args:
-            paths: radiographs; read ahead, in batches, with flat memory.
+            radiographs: as `predict_many` takes them; read ahead, in batches, with flat memory.
             label: one finding.
             settings: method, layer and averaging.
             every: all five findings, positive or not.
             stretch: see `explain`.
 
         Yields:
-            The file, with its explanations or the error that it met.
+            The input as it was given, with its explanations or the error that it met.
 
         Raises:
-            RequestError: the finding is unknown.
+            RequestError: the finding is unknown, or `radiographs` is a single path or a single file's content.
         """
+        _refuse_a_single_one(radiographs)
         finding = None if label is None else find_finding(label)
-        reading = replace(self.reading, whole=True)
-        for batch in radiograph_batches((Path(path) for path in paths), reading):
+        return self._explain_many(radiographs, finding, settings or self._own_maps, every, stretch)
+
+    def _explain_many(
+        self, radiographs: Iterable[Given], finding: str | None, settings: MapSettings, every: bool, stretch: bool
+    ) -> Iterator[tuple[Given, tuple[Explanation, ...] | CxrError]]:
+        for batch in radiograph_batches(radiographs, replace(self.reading, whole=True)):
             good = [result for _, result in batch if isinstance(result, Radiograph)]
-            groups = iter(self._explained(good, finding, settings or self._own_maps, stretch, every) if good else ())
-            for path, result in batch:
-                yield path, result if isinstance(result, CxrError) else next(groups)
+            groups = iter(self._explained(good, finding, settings, stretch, every) if good else ())
+            for source, result in batch:
+                yield source, result if isinstance(result, CxrError) else next(groups)
 
     @property
     def _own_maps(self) -> MapSettings:
@@ -296,6 +275,7 @@ class Classifier:
                 tuple(
                     Explanation(
                         path=radiograph.path,
+                        name=radiograph.name,
                         label=results[column].label,
                         probability=results[column].probability,
                         threshold=results[column].threshold,
@@ -318,6 +298,32 @@ def _chosen(results: Sequence[FindingResult]) -> NDArray[np.bool_]:
     if not positive.any():
         positive[int(np.argmax([result.probability for result in results]))] = True
     return positive
+
+
+def _runtime_of(settings: RuntimeSettings | AnySettings | None) -> RuntimeSettings:
+    if settings is None:
+        return RuntimeSettings()
+    return settings if isinstance(settings, RuntimeSettings) else resolved(settings).settings.runtime
+
+
+def _checked_thresholds(thresholds: Mapping[str, float]) -> dict[str, float]:
+    checked: dict[str, float] = {}
+    for name, value in thresholds.items():
+        finding = find_finding(name)
+        if finding in checked:
+            raise RequestError(f"{finding} has two thresholds", "Give one each.")
+        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:  # NaN is neither
+            raise RequestError(f"threshold {value!r} of {finding} is no number from 0 to 1", "Give 0.5, say.")
+        checked[finding] = float(value)
+    return checked
+
+
+def _refuse_a_single_one(radiographs: object) -> None:
+    if isinstance(radiographs, str | os.PathLike | bytes | bytearray | memoryview):
+        raise RequestError(
+            f"{name_of(radiographs)} is a single radiograph where many are taken",
+            "Put it into a list, or call predict or explain.",
+        )
 
 
 def find_method(name: str) -> Method:

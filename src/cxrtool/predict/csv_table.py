@@ -22,7 +22,8 @@ from cxrtool.evaluation.table_kind import MARK, TableKind, refuse_resuming
 from cxrtool.files import cannot_write, csv_cell, csv_row, sync_folder, write_json
 from cxrtool.findings import FINDINGS
 from cxrtool.locks import NoLocksError, is_same_file, try_lock
-from cxrtool.predict.classifier import Classifier, Prediction
+from cxrtool.predict.classifier import Classifier
+from cxrtool.predict.prediction import Prediction
 from cxrtool.settings import RuntimeSettings
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ def open_table(
 
             def write(prediction: Prediction) -> None:
                 try:
-                    file.write(csv_row(_cells(prediction, name_of(prediction.path))))
+                    file.write(csv_row(_cells(prediction, name_of(prediction.file))))
                 except OSError as error:
                     raise _full(path, error) from error
 
