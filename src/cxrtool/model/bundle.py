@@ -263,7 +263,9 @@ def _parse_header(path: Path, text: str, digest: str | None) -> BundleHeader:
             "Upgrade: pip install -U cxrtool.",
         )
     if digest != _digest_of_text(text) and not (digest is None and newer == 1):
-        raise ModelError(f"model {path} is damaged: its header does not match its digest", "Copy it again.")
+        raise ModelError(
+            f"model {path} is damaged: its header does not match its digest", "Copy it again.", code="model-damaged"
+        )
     try:
         header = BundleHeader.model_validate(content)
         _ = header.image_preprocessing
@@ -293,7 +295,9 @@ def load_bundle(path: Path) -> tuple[ChestNet, BundleHeader]:
         network = ChestNet(header.image_preprocessing)
     weights = read_weights(path, network)
     if digest_of_weights(weights) != header.weights_sha256:
-        raise ModelError(f"model {path} is damaged: its weights do not match their digest", "Copy it again.")
+        raise ModelError(
+            f"model {path} is damaged: its weights do not match their digest", "Copy it again.", code="model-damaged"
+        )
     refuse_broken(weights, f"model {path}")
     network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(False), header
