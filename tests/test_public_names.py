@@ -120,3 +120,10 @@ def test_a_model_is_trained_tuned_calibrated_evaluated_and_compared_without_a_co
         cxrtool.train()
     with pytest.raises(errors.RequestError, match="exclude"):
         cxrtool.train(settings, tmp_path / "other", resume=result.run)
+
+
+def test_every_code_is_in_the_docs() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
+    assert [f"| `{code}` | {meaning} |" for code, meaning in errors.CODES.items()] == page.splitlines()[
+        -len(errors.CODES) :
+    ]
