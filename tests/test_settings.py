@@ -25,7 +25,7 @@ def test_command_line_over_environment_over_file_over_default(tmp_path: Path) ->
     assert (train.epochs, train.lr, train.seed, train.batch_size) == (4, 0.003, 9, 32)
     assert resolved.settings.model == Path("m")
     sources = {key: source for key, _, source in resolved.rows()}
-    assert sources["train.epochs"] == "command line"
+    assert sources["train.epochs"] == "argument"
     assert sources["train.lr"] == "environment CXR_TRAIN__LR"
     assert sources["train.seed"] == str(config)
     assert sources["train.batch_size"] == "default"
@@ -149,3 +149,10 @@ def test_every_setting_is_read_from_its_variable(key: str) -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="cannot read settings file"):
         load_settings(config=tmp_path / "none.yaml", environ={})
+
+
+def test_where_overrides_come_from_is_said() -> None:
+    with pytest.raises(RequestError, match=r"train.epochs = 0 \(command line\)"):
+        load_settings({"train.epochs": 0}, environ={}, origin="command line")
+    with pytest.raises(RequestError, match=r"train.epochs = 0 \(argument\)"):
+        load_settings({"train.epochs": 0}, environ={})

@@ -30,10 +30,12 @@ def test_the_json_is_the_contracts(call: Call, run_folder: Path, images: list[Pa
     document = call("predict", *images, "--model", run_folder, "--json").json
     assert document["model"]["policy"] == "u-ignore"
     assert document["model"]["image_size"] == 32
-    assert len(document["model"]["sha256"]) == 64
+    assert len(document["model"]["sha256"]) == len(document["model"]["weights_sha256"]) == 64
     assert [row["path"] for row in document["predictions"]] == [str(path) for path in images]
     for row in document["predictions"]:
+        assert list(row) == ["path", "error", "error_code", "warnings", "findings"]
         assert row["error"] is None
+        assert row["error_code"] is None
         assert [finding["label"] for finding in row["findings"]] == list(FINDINGS)
         for finding in row["findings"]:
             assert 0 <= finding["probability"] <= 1
@@ -52,6 +54,9 @@ def test_a_bad_image_gets_its_row_and_the_others_are_done(
     assert done.code == 1
     document = done.json
     assert [row["error"] is None for row in document["predictions"]] == [False, True, *[False] * 4, True]
+    unread, missing = "image-unreadable", "image-missing"
+    codes = [unread, None, missing, unread, unread, unread, None]
+    assert [row["error_code"] for row in document["predictions"]] == codes
     rows = list(csv.DictReader((tmp_path / "out.csv").open()))
     assert list(rows[0]) == ["path", *FINDINGS, "positive", "error", "warnings", "table"]
     assert {row["table"] for row in rows} == {"prediction"}

@@ -27,7 +27,7 @@ class Radiograph:
     """One decoded radiograph.
 
     Attributes:
-        name: what messages call it: its path, or for example ``array 512 x 640``.
+        name: what messages call it: its path, or for example ``array [512, 640] uint8``.
         path: its file; None where it came in another way.
         image: [H, W] uint8 as `read` gives it, at its own size where that was asked for.
         pixels: [S, S] uint8 as `preprocess` gives it.

@@ -50,7 +50,7 @@ class OpenSource:
     """An input whose content is at hand.
 
     Attributes:
-        name: what messages call it: the path, or for example ``array 512 x 640``.
+        name: what messages call it: the path, or for example ``array [512, 640] uint8``.
         path: its file; None where it is none.
         decode: gives its grey pixels for the pixels a side that are needed, see `cxrtool.data.images.read`; may be
             called again.
@@ -107,7 +107,7 @@ def name_of(source: object) -> str:
     if isinstance(source, bytes | bytearray | memoryview):
         return f"bytes ({len(source):,})"
     if isinstance(source, np.ndarray):
-        return f"array {' x '.join(map(str, source.shape))}"
+        return f"array {list(source.shape)} {source.dtype}"
     if isinstance(source, Image.Image):
         return f"PIL image {source.width} x {source.height}"
     if _is_dataset(source):

@@ -37,7 +37,7 @@ class Explanation:
         stretched: the peak was raised to 1.
         known: what is known of such maps of this model and finding, a sentence; empty where nothing is.
         warnings: what to beware of in the image.
-        name: what messages call the radiograph: its path, or for example ``array 512 x 640``.
+        name: what messages call the radiograph: its path, or for example ``array [512, 640] uint8``.
     """
 
     path: Path | None

@@ -242,7 +242,9 @@ def open_bundle(path: Path) -> Bundle:
     _refuse_other_tensors(path, tensors, network)
     weights = _tensors_in(path, content)
     if digest_of_weights(weights) != header.weights_sha256:
-        raise ModelError(f"model {path} is damaged: its weights do not match their digest", "Copy it again.")
+        raise ModelError(
+            f"model {path} is damaged: its weights do not match their digest", "Copy it again.", code="model-damaged"
+        )
     refuse_broken(weights, f"model {path}")
     network.load_state_dict(weights, assign=True)
     return Bundle(
@@ -337,7 +339,9 @@ def _parse_header(path: Path, text: str, digest: str | None) -> BundleHeader:
             "Upgrade: pip install -U cxrtool.",
         )
     if digest != _digest_of_text(text) and not (digest is None and newer == 1):
-        raise ModelError(f"model {path} is damaged: its header does not match its digest", "Copy it again.")
+        raise ModelError(
+            f"model {path} is damaged: its header does not match its digest", "Copy it again.", code="model-damaged"
+        )
     try:
         header = BundleHeader.model_validate(content)
         _ = header.image_preprocessing

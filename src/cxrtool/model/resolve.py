@@ -30,12 +30,16 @@ def resolve_model(model: Path | None, runs: Path) -> Path:
     if model is None:
         found = sorted(runs.glob(f"*/{BUNDLE_NAME}"))
         if not found:
-            raise ModelError(f"no model is given and {runs}/ holds no run", "Give --model, or set CXR_MODEL.")
+            raise ModelError(
+                f"no model is given and {runs}/ holds no run", "Give --model, or set CXR_MODEL.", code="model-missing"
+            )
         return found[0] if len(found) == 1 else max(found, key=lambda path: read_header(path).created)
     if model.is_dir():
         if not (model / BUNDLE_NAME).is_file():
-            raise ModelError(f"folder {model} holds no {BUNDLE_NAME}", "Give a run folder of cxr train.")
+            raise ModelError(
+                f"folder {model} holds no {BUNDLE_NAME}", "Give a run folder of cxr train.", code="model-missing"
+            )
         return model / BUNDLE_NAME
     if not model.exists():
-        raise ModelError(f"model {model} does not exist", "Give a run folder or a bundle file.")
+        raise ModelError(f"model {model} does not exist", "Give a run folder or a bundle file.", code="model-missing")
     return model

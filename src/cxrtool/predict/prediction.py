@@ -62,7 +62,7 @@ class Prediction:
         error: why it could not be read, else None.
         warnings: what to beware of in the image, as that it looks inverted.
         error_code: the same for programs, one of `cxrtool.errors.CODES`, else None.
-        name: what messages call the input: its path, or for example ``array 512 x 640``.
+        name: what messages call the input: its path, or for example ``array [512, 640] uint8``.
         model: what made the probabilities.
     """
 
