@@ -3,8 +3,8 @@
 Lengths are fractions of the image's side, measured from the upper left. The patient's right is on the image's left.
 Brightness is a density from 0 (air) to 1 (bone over soft tissue); densities add up, as X-ray shadows do.
 
-This is the one file of more than 400 lines: anatomy, findings, devices and film share the canvas and the measures
-of one picture, and it is read from top to bottom as the picture is drawn.
+It is longer than other files: anatomy, findings, devices and film share the canvas and the measures of one picture, and
+the file is read from top to bottom as the picture is drawn.
 """
 
 from dataclasses import dataclass
