@@ -54,7 +54,7 @@ def load_classifier(
     given = None if thresholds is None else parse_thresholds(thresholds)
     runtime = resolved.settings.runtime.for_maps if for_maps else resolved.settings.runtime
     with with_export(opened_model(resolved), runtime) as bundle:
-        return Classifier.load(bundle, given, runtime, raw)
+        return Classifier.load(bundle, settings=runtime, thresholds=given, raw=raw)
 
 
 @contextmanager
