@@ -1,4 +1,4 @@
-"""Saved tables compared: the same figures as from the tables themselves, under names that tell them apart."""
+"""Comparison of saved tables: their figures, and the names that distinguish them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ SETTINGS = load_settings({"eval.draws": 20}, environ={}).settings
 
 
 def saved(folder: Path, *names: str) -> list[Path]:
-    """Tables of the same rows with other probabilities, under these names."""
+    """Save a table per name, with the same rows and different probabilities."""
     base = random_table(40)
     paths = []
     for seed, name in enumerate(names):
@@ -36,9 +36,7 @@ def saved(folder: Path, *names: str) -> list[Path]:
         (["x/a/t.csv", "y/a/t.csv", "y/b/t.csv"], ["x/a/t.csv", "y/a/t.csv", "y/b/t.csv"]),
     ],
 )
-def test_tables_go_by_the_shortest_names_that_tell_them_apart(
-    tmp_path: Path, names: list[str], short: list[str]
-) -> None:
+def test_tables_get_the_shortest_names_that_differ(tmp_path: Path, names: list[str], short: list[str]) -> None:
     result = compare_models(saved(tmp_path, *names), SETTINGS)
     assert list(result.figures) == short
     base = random_table(40)
