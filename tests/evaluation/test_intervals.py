@@ -43,11 +43,11 @@ def test_draws_without_a_class_are_counted_and_left_out() -> None:
     targets[:3] = 1
     table = table_of(targets, np.linspace(0, 1, 200))
     draws = bootstrap(table, BootstrapSettings(draws=1000))["Edema"]["auroc"]
-    lacking = int(np.isnan(draws).sum())
+    undefined = int(np.isnan(draws).sum())
     # (1 - 3/200)^200 = 4.9 % of the draws have no positive.
-    assert 25 <= lacking <= 80
+    assert 25 <= undefined <= 80
     interval = percentile_interval(draws)
-    assert interval.undefined_draws == lacking
+    assert interval.undefined_draws == undefined
     assert interval.low is not None
 
 

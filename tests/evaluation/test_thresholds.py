@@ -87,13 +87,13 @@ def test_a_finding_with_one_class_keeps_the_default_threshold_with_a_warning() -
 
 
 def test_thresholds_as_text_and_as_files(tmp_path: Path) -> None:
-    expected = {"Atelectasis": 0.46, "Cardiomegaly": 0.11, "Consolidation": 0.47, "Edema": 0.34, "Pleural Effusion": 0.37}
-    assert parse_thresholds("0.46,0.11,0.47,0.34,0.37") == expected
+    values = {"Atelectasis": 0.46, "Cardiomegaly": 0.11, "Consolidation": 0.47, "Edema": 0.34, "Pleural Effusion": 0.37}
+    assert parse_thresholds("0.46,0.11,0.47,0.34,0.37") == values
     assert parse_thresholds("edema=0.3, Pleural Effusion = 0.2") == {"Edema": 0.3, "Pleural Effusion": 0.2}
-    (tmp_path / "t.json").write_text(json.dumps({"thresholds": expected}))
-    assert parse_thresholds(str(tmp_path / "t.json")) == expected
-    (tmp_path / "t.csv").write_text("finding,threshold\n" + "".join(f"{k},{v}\n" for k, v in expected.items()))
-    assert parse_thresholds(str(tmp_path / "t.csv")) == expected
+    (tmp_path / "t.json").write_text(json.dumps({"thresholds": values}))
+    assert parse_thresholds(str(tmp_path / "t.json")) == values
+    (tmp_path / "t.csv").write_text("finding,threshold\n" + "".join(f"{k},{v}\n" for k, v in values.items()))
+    assert parse_thresholds(str(tmp_path / "t.csv")) == values
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_tables_get_the_shortest_names_that_differ(tmp_path: Path, names: list[s
 
 def test_one_table_and_a_missing_one_are_refused(tmp_path: Path) -> None:
     paths = saved(tmp_path, "a.csv")
-    with pytest.raises(RequestError, match="one model"):
+    with pytest.raises(RequestError, match="at least two models"):
         compare_models(paths, SETTINGS)
     with pytest.raises(RequestError, match=r"gone\.csv does not exist"):
         compare_models([*paths, tmp_path / "gone.csv"], SETTINGS)
