@@ -1,4 +1,4 @@
-"""What chooses and what reports: tune, calibrate, eval, compare, errors, and the refusals between them."""
+"""Commands that choose on valid (tune, calibrate) and those that report (eval, compare, errors)."""
 
 import csv
 import json
@@ -34,15 +34,15 @@ def test_eval_gives_intervals_over_patients(call: Call, phantoms: Path, run: Pat
     assert sheet.loc["mean", "auroc_high"] == document["mean"]["intervals"]["auroc"]["high"]
 
 
-def test_eval_on_the_split_of_the_thresholds_says_so(call: Call, phantoms: Path, run: Path) -> None:
+def test_eval_on_the_split_that_chose_the_thresholds_warns(call: Call, phantoms: Path, run: Path) -> None:
     done = call("eval", "--data", phantoms, "--model", run, "--split", "valid", "--out", run / "v")
-    assert "this very split" in done.stderr
+    assert "this same split" in done.stderr
     assert "nested resampling" in done.stdout
     document = json.loads((run / "v" / "metrics.json").read_text())
     assert document["labels"]["Atelectasis"]["honest"] is not None
     elsewhere = call("eval", "--data", phantoms, "--model", run, "--json")
     assert elsewhere.json["labels"]["Atelectasis"]["honest"] is None
-    assert "this very split" not in elsewhere.stderr
+    assert "this same split" not in elsewhere.stderr
 
 
 def test_subgroups_by_any_column(call: Call, phantoms: Path, run: Path) -> None:
@@ -57,9 +57,7 @@ def test_subgroups_by_any_column(call: Call, phantoms: Path, run: Path) -> None:
     assert "Hospital" in refused.stderr
 
 
-def test_test_chooses_nothing_but_with_i_know_and_then_it_is_recorded(
-    call: Call, phantoms: Path, run: Path, tmp_path: Path
-) -> None:
+def test_choosing_on_test_needs_i_know_and_is_recorded(call: Call, phantoms: Path, run: Path, tmp_path: Path) -> None:
     for command in ("tune", "calibrate"):
         refused = call(command, "--data", phantoms, "--model", run, "--split", "test")
         assert refused.code == 2
@@ -70,8 +68,8 @@ def test_test_chooses_nothing_but_with_i_know_and_then_it_is_recorded(
     tuning = read_header(run / "model.safetensors").tuning
     assert tuning is not None
     assert tuning.split == "test"
-    told = call("eval", "--data", phantoms, "--model", run, "--split", "valid", "--out", tmp_path / "v", "--json")
-    assert any("test split" in text for text in told.json["warnings"])
+    done = call("eval", "--data", phantoms, "--model", run, "--split", "valid", "--out", tmp_path / "v", "--json")
+    assert any("test split" in text for text in done.json["warnings"])
 
 
 def test_a_patient_in_two_splits_is_refused_by_every_command_that_trains_or_reports(
@@ -91,9 +89,7 @@ def test_a_patient_in_two_splits_is_refused_by_every_command_that_trains_or_repo
     assert "too good" in allowed.stderr
 
 
-def test_calibration_changes_probabilities_and_neither_ranks_nor_decisions(
-    call: Call, phantoms: Path, run: Path
-) -> None:
+def test_calibration_changes_probabilities_but_not_ranks_or_decisions(call: Call, phantoms: Path, run: Path) -> None:
     before = call("eval", "--data", phantoms, "--model", run, "--json").json
     raw = call("predict", phantoms / "test", "-r", "--model", run, "--json").json
     assert raw["model"]["calibrated"] is False
@@ -142,12 +138,12 @@ def test_compare_two_tables_and_two_models(call: Call, phantoms: Path, run: Path
     assert "mean AUROC" in document["sentence"]
     rows = list(csv.DictReader((tmp_path / "c" / "differences_test.csv").open()))
     assert {row["finding"] for row in rows} == {*FINDINGS, "mean"}
-    told = call("compare", *tables, "--draws", 100)
-    assert document["sentence"] in told.stdout
+    done = call("compare", *tables, "--draws", 100)
+    assert document["sentence"] in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["compare"], "Name two"),
         (["compare", "RUN"], "Name two"),
@@ -158,18 +154,16 @@ def test_compare_two_tables_and_two_models(call: Call, phantoms: Path, run: Path
     ],
 )
 def test_wrong_comparisons_are_refused(
-    call: Call, phantoms: Path, run: Path, arguments: list[str], told: str, tmp_path: Path
+    call: Call, phantoms: Path, run: Path, arguments: list[str], message: str, tmp_path: Path
 ) -> None:
     names = {"DATA": phantoms, "RUN": run}
     done = call(*(names.get(argument, argument) for argument in arguments))
     assert done.code == 2
-    assert told in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "x").exists()
 
 
-def test_compare_train_trains_what_is_missing_and_prints_the_seeds_table(
-    call: Call, phantoms: Path, tmp_path: Path
-) -> None:
+def test_compare_train_trains_missing_runs_and_prints_the_table(call: Call, phantoms: Path, tmp_path: Path) -> None:
     line = ["compare", "--train", "--policies", "u-ignore,u-ones,Edema=u-zeros", "--data", phantoms, "--out", "p"]
     line += ["--init", "none", "--image-size", 32, "--epochs", 1, "--batch-size", 16, "--device", "cpu", "--draws", 50]
     done = call(*line)
@@ -184,15 +178,15 @@ def test_compare_train_trains_what_is_missing_and_prints_the_seeds_table(
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "p").rglob("last.safetensors")}
     assert len(stamps) == 2
     again = call(*line, "--json")
-    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps, "what is done is not trained again"
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps, "finished runs are not trained again"
     assert again.json["comparisons"] == document["comparisons"]
     wider = call("report", tmp_path / "p" / "u-ignore_seed0", "--draws", 20)
     assert wider.code == 0, wider.stderr
     assert "Uncertainty policies" in (tmp_path / "p" / "u-ignore_seed0" / "report.html").read_text()
 
 
-def test_errors_lists_the_mistakes_and_draws_them(call: Call, phantoms: Path, run: Path) -> None:
-    # Mistakes of both kinds, however the training ended.
+def test_errors_lists_mistakes_and_draws_them(call: Call, phantoms: Path, run: Path) -> None:
+    # These thresholds give mistakes of both kinds, whatever the network has learnt.
     thresholds = {finding: float(place % 2) for place, finding in enumerate(FINDINGS)}
     change_header(open_bundle(run / "model.safetensors"), thresholds=thresholds)
     document = call("errors", "--data", phantoms, "--model", run, "--top", 2, "--json").json

@@ -1,4 +1,4 @@
-"""``cxr check-data``, ``eval`` and ``tune`` against scikit-learn and against hand-made sheets."""
+"""``cxr check-data``, ``eval`` and ``tune``, compared with scikit-learn and with the sheets."""
 
 import csv
 import json
@@ -15,26 +15,26 @@ from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import read_header
 
 
-def agrees_with_scikit_learn(folder: Path) -> None:
-    """Every figure of metrics.json is scikit-learn's on the rows of predictions.csv."""
+def check_against_scikit_learn(folder: Path) -> None:
+    """Check that metrics.json holds the figures that scikit-learn computes from predictions.csv."""
     table = pd.read_csv(folder / "predictions.csv")
     metrics = json.loads((folder / "metrics.json").read_text())
     means: dict[str, list[float]] = {"auroc": [], "auprc": []}
     for finding in FINDINGS:
         rows = table[table[finding].notna()]
         truth, score = rows[finding], rows[f"{finding} probability"]
-        told = metrics["labels"][finding]
-        assert (told["positives"], told["negatives"]) == (int(truth.sum()), int((1 - truth).sum()))
+        reported = metrics["labels"][finding]
+        assert (reported["positives"], reported["negatives"]) == (int(truth.sum()), int((1 - truth).sum()))
         if truth.nunique() < 2:
-            assert told["auroc"] is None
-            assert told["auprc"] is None
+            assert reported["auroc"] is None
+            assert reported["auprc"] is None
             continue
-        assert told["auroc"] == pytest.approx(roc_auc_score(truth, score), abs=1e-12)
-        assert told["auprc"] == pytest.approx(average_precision_score(truth, score), abs=1e-12)
-        if told.get("threshold") is not None:
-            assert told["f1"] == pytest.approx(f1_score(truth, score >= told["threshold"]), abs=1e-12)
+        assert reported["auroc"] == pytest.approx(roc_auc_score(truth, score), abs=1e-12)
+        assert reported["auprc"] == pytest.approx(average_precision_score(truth, score), abs=1e-12)
+        if reported.get("threshold") is not None:
+            assert reported["f1"] == pytest.approx(f1_score(truth, score >= reported["threshold"]), abs=1e-12)
         for name, values in means.items():
-            values.append(told[name])
+            values.append(reported[name])
     for name, values in means.items():
         assert metrics["mean"][name] == pytest.approx(np.mean(values), abs=1e-12)
 
@@ -42,7 +42,7 @@ def agrees_with_scikit_learn(folder: Path) -> None:
 def test_eval_on_phantoms(call: Call, phantoms: Path, run_folder: Path, tmp_path: Path) -> None:
     done = call("eval", "--data", phantoms, "--model", run_folder, "--out", "figures", "--json")
     assert done.code == 0, done.stderr
-    agrees_with_scikit_learn(tmp_path / "figures")
+    check_against_scikit_learn(tmp_path / "figures")
     document = done.json
     assert document["level"] == "study"
     truth = pd.read_csv(phantoms / "truth/test.csv")
@@ -58,7 +58,7 @@ def test_eval_takes_the_largest_probability_of_a_study(
 ) -> None:
     call("eval", "--data", phantoms, "--model", run_folder, "--out", "study")
     call("eval", "--data", phantoms, "--model", run_folder, "--out", "image", "--level", "image")
-    agrees_with_scikit_learn(tmp_path / "image")
+    check_against_scikit_learn(tmp_path / "image")
     image, study = (pd.read_csv(tmp_path / name / "predictions.csv") for name in ("image", "study"))
     assert len(image) > len(study)
     for finding in FINDINGS:
@@ -79,7 +79,7 @@ def test_a_finding_of_one_class_is_null_with_a_warning(
     assert done.json["labels"]["Edema"]["auroc"] is None
     assert done.json["mean"]["auroc"] is not None
     assert "Edema" in done.stderr
-    agrees_with_scikit_learn(tmp_path / "figures")
+    check_against_scikit_learn(tmp_path / "figures")
 
 
 def test_tune_writes_thresholds_into_the_bundle_and_eval_uses_them(
@@ -95,17 +95,17 @@ def test_tune_writes_thresholds_into_the_bundle_and_eval_uses_them(
             assert row["specificity"] >= 0.8
     curves = pd.read_csv(run / "tune_valid" / "curves.csv")
     assert len(curves) == 5 * 91
-    agrees_with_scikit_learn(tmp_path / "v")
+    check_against_scikit_learn(tmp_path / "v")
 
 
-def test_tune_from_a_saved_table_refuses_one_of_test(
+def test_tune_refuses_a_saved_table_of_the_test_split(
     call: Call, phantoms: Path, run_folder: Path, tmp_path: Path
 ) -> None:
-    """Neither the option nor a table of test predictions gets through."""
+    """Renaming the file of test predictions makes no difference."""
     for split in ("valid", "test"):
         call("eval", "--data", phantoms, "--model", run_folder, "--split", split, "--out", split)
-    ours = call("tune", "--predictions", "valid/predictions.csv", "--out", "t", "--min", 0.1, "--step", 0.2, "--json")
-    assert ours.code == 0, ours.stderr
+    tuned = call("tune", "--predictions", "valid/predictions.csv", "--out", "t", "--min", 0.1, "--step", 0.2, "--json")
+    assert tuned.code == 0, tuned.stderr
     assert {row["threshold"] for row in csv.DictReader((tmp_path / "t/curves.csv").open())} == {
         "0.1", "0.3", "0.5", "0.7", "0.9"
     }  # fmt: skip
@@ -117,18 +117,18 @@ def test_tune_from_a_saved_table_refuses_one_of_test(
 
 
 class TestCheckData:
-    def test_counts_are_the_sheets(self, call: Call, phantoms: Path) -> None:
+    def test_counts_are_those_of_the_sheets(self, call: Call, phantoms: Path) -> None:
         document = call("check-data", phantoms, "--full", "--json").json
         for split in ("train", "valid", "test"):
             sheet = pd.read_csv(phantoms / f"{split}.csv")
-            told = document["splits"][split]
-            assert told["rows"] == len(sheet)
-            assert told["frontal"] == (sheet["Frontal/Lateral"] == "Frontal").sum()
+            reported = document["splits"][split]
+            assert reported["rows"] == len(sheet)
+            assert reported["frontal"] == (sheet["Frontal/Lateral"] == "Frontal").sum()
             for finding in FINDINGS:
                 values = sheet[finding]
                 counts = [(values == 1).sum(), (values == 0).sum(), (values == -1).sum(), values.isna().sum()]
-                assert list(told["labels"][finding].values()) == counts
-            assert told["images_read"] == len(sheet)
+                assert list(reported["labels"][finding].values()) == counts
+            assert reported["images_read"] == len(sheet)
         assert document["errors"] == []
 
     def test_a_patient_in_two_splits_is_an_error(self, call: Call, phantoms: Path, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ class TestCheckData:
         assert done.code == 1
         assert "patient00001" in done.stdout
 
-    def test_the_samples_are_drawn(self, call: Call, phantoms: Path, tmp_path: Path) -> None:
+    def test_samples_are_drawn(self, call: Call, phantoms: Path, tmp_path: Path) -> None:
         from PIL import Image
 
         assert call("check-data", phantoms, "--samples", 6, "--image-size", 64).code == 0
@@ -148,13 +148,11 @@ class TestCheckData:
 
 
 class TestRealRadiographs:
-    def test_they_check_and_evaluate_as_scikit_learn_says(
-        self, call: Call, nih: Path, run_folder: Path, tmp_path: Path
-    ) -> None:
+    def test_figures_equal_scikit_learn(self, call: Call, nih: Path, run_folder: Path, tmp_path: Path) -> None:
         document = call("check-data", nih, "--full", "--json").json
         assert sum(split["rows"] for split in document["splits"].values()) == 427
         assert document["errors"] == []
         done = call("eval", "--data", nih, "--model", run_folder, "--out", "figures", "--json")
         assert done.code == 0, done.stderr
-        agrees_with_scikit_learn(tmp_path / "figures")
+        check_against_scikit_learn(tmp_path / "figures")
         assert done.json["images"] == 83

@@ -1,4 +1,4 @@
-"""``cxr localize`` on phantoms, whose truth is known, and what ``cxr explain`` then says."""
+"""``cxr localize`` on phantoms, whose true regions are known, and the figures that ``cxr explain`` then prints."""
 
 import json
 import pickle
@@ -16,8 +16,8 @@ from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import read_header
 
 
-def test_the_figures_are_those_of_the_maps_that_explain_gives(call: Call, phantoms: Path, run: Path) -> None:
-    # One image at once, as below: in a larger batch the sums round otherwise, and a peak can move.
+def test_figures_are_those_of_the_maps_of_explain(call: Call, phantoms: Path, run: Path) -> None:
+    # One image at a time, as below: sums in a larger batch round differently, which can move a peak.
     options = ["--draws", 50, "--methods", "grad-cam", "--batch-size", 1, "--json"]
     done = call("localize", "--data", phantoms, "--model", run, *options)
     assert done.code == 0, done.stderr
@@ -30,12 +30,12 @@ def test_the_figures_are_those_of_the_maps_that_explain_gives(call: Call, phanto
             path = phantoms / "test" / file.parent.relative_to(phantoms / "masks" / "test").with_suffix(".jpg")
             peak = classifier.explain(path, finding).peak
             hits.append(peak is not None and bool(truth[peak[1], peak[0]]))
-        told = method["labels"][finding]
-        assert told["images"] == len(hits)
-        assert told["hit_rate"] == (pytest.approx(np.mean(hits)) if hits else None)
+        reported = method["labels"][finding]
+        assert reported["images"] == len(hits)
+        assert reported["hit_rate"] == (pytest.approx(np.mean(hits)) if hits else None)
 
 
-def test_explain_prints_what_is_known(call: Call, phantoms: Path, run: Path) -> None:
+def test_explain_prints_the_measured_hit_rate(call: Call, phantoms: Path, run: Path) -> None:
     image = next((phantoms / "test").rglob("*frontal.jpg"))
     before = Classifier.load(run).explain(image, "Edema")
     assert "not known" in " ".join(before.notes)
@@ -50,7 +50,7 @@ def test_explain_prints_what_is_known(call: Call, phantoms: Path, run: Path) -> 
     assert f"% of {stored[0].images[finding]} images" in after.known
     assert after.known in after.notes
     call("localize", "--data", phantoms, "--model", run, "--otsu")
-    assert len(read_header(run / "model.safetensors").localization) == 2, "measured anew, not twice"
+    assert len(read_header(run / "model.safetensors").localization) == 2, "new figures replace the old ones"
 
 
 def test_maps_in_chexlocalizes_layout(call: Call, phantoms: Path, run: Path, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_faithfulness_is_reported(call: Call, phantoms: Path, run: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--methods", "grad-cma"], "grad-cam"),
         (["--methods", "grad-cam@denseblock9"], "denseblock3"),
@@ -88,12 +88,12 @@ def test_faithfulness_is_reported(call: Call, phantoms: Path, run: Path) -> None
         (["--boxes", "nowhere.csv"], "nowhere.csv"),
     ],
 )
-def test_a_wrong_request_ends_with_2_and_writes_nothing(
-    call: Call, phantoms: Path, run: Path, options: list[str], told: str
+def test_a_wrong_request_exits_with_2_and_writes_nothing(
+    call: Call, phantoms: Path, run: Path, options: list[str], message: str
 ) -> None:
     done = call("localize", "--data", phantoms, "--model", run, *options)
     assert done.code == 2
-    assert told in done.stderr
+    assert message in done.stderr
     assert not (run / "localize_test").exists()
 
 

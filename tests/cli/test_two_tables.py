@@ -30,7 +30,7 @@ def test_each_says_which_it_is(call: Call, tables: Path) -> None:
     (tables / "neither.csv").write_text("a,b\n1,2\n")
     done = call("info", "neither.csv")
     assert done.code == 2
-    assert "no table of cxr eval or cxr predict" in done.stderr
+    assert "is not a table of cxr eval or cxr predict" in done.stderr
 
 
 def test_predicts_table_is_refused_where_labels_are_needed(call: Call, tables: Path, run: Path) -> None:

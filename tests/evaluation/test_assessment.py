@@ -15,16 +15,16 @@ def origin(split: str, sheet: str) -> ThresholdOrigin:
     return ThresholdOrigin(split, sheet, Criterion.F1, None, threshold_grid())
 
 
-def test_thresholds_of_this_very_split_are_said_loudly_with_the_honest_figure() -> None:
+def test_thresholds_chosen_on_the_same_split_give_a_warning_and_corrected_rates() -> None:
     table = replace(random_table(80), sheet_sha256="abc")
-    told = assess(table, SETTINGS, HALF, origin("valid", "abc"))
-    assert told.honest is not None
-    assert "this very split" in told.warnings[0]
+    result = assess(table, SETTINGS, HALF, origin("valid", "abc"))
+    assert result.honest is not None
+    assert "this same split" in result.warnings[0]
     elsewhere = assess(table, SETTINGS, HALF, origin("valid", "another"))
     assert elsewhere.honest is None
     assert not [text for text in elsewhere.warnings if "split" in text]
 
 
-def test_thresholds_of_test_are_said() -> None:
-    told = assess(replace(random_table(80), sheet_sha256="abc"), SETTINGS, HALF, origin("test", "another"))
-    assert any("test split" in text for text in told.warnings)
+def test_thresholds_chosen_on_test_give_a_warning() -> None:
+    result = assess(replace(random_table(80), sheet_sha256="abc"), SETTINGS, HALF, origin("test", "another"))
+    assert any("test split" in text for text in result.warnings)

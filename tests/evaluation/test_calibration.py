@@ -27,7 +27,7 @@ def sigmoid(values: np.ndarray) -> np.ndarray:
 
 
 def sample(count: int = 40_000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Outcomes that follow their probabilities."""
+    """Draw outcomes with their probabilities."""
     rng = np.random.default_rng(seed)
     true = sigmoid(rng.normal(-0.5, 1.5, count))
     return (rng.random(count) < true).astype(float), true
@@ -69,7 +69,7 @@ def test_no_other_scaling_has_a_larger_likelihood(method: CalibrationMethod) -> 
     st.floats(-4, 4),
     st.lists(st.integers(1, 999), min_size=4, max_size=60, unique=True),
 )
-def test_order_and_so_every_rank_figure_stays(slope: float, intercept: float, thousandths: list[int]) -> None:
+def test_calibration_keeps_the_order(slope: float, intercept: float, thousandths: list[int]) -> None:
     raw = np.array(thousandths) / 1000
     calibrated = Scaling(slope, intercept).apply(raw)
     assert ((calibrated >= 0) & (calibrated <= 1)).all()
@@ -84,7 +84,7 @@ def test_a_perfectly_separated_split_gives_a_finite_slope() -> None:
     assert scaling.slope > 0
 
 
-def test_scores_the_wrong_way_round_and_one_class_stay_as_they_are() -> None:
+def test_reversed_scores_and_a_single_class_are_not_calibrated() -> None:
     table = table_of(np.arange(40) < 20, np.linspace(0, 1, 40))
     fitted = fit_calibration(table, CalibrationMethod.PLATT)
     assert fitted.scalings["Edema"] == UNSCALED
@@ -102,7 +102,7 @@ def test_test_is_refused() -> None:
     assert fit_calibration(table, CalibrationMethod.PLATT, test_allowed=True).split == "test"
 
 
-def test_brier_is_scikit_learns() -> None:
+def test_brier_equals_scikit_learn() -> None:
     targets, true = sample(500)
     assert brier(targets, true) == pytest.approx(brier_score_loss(targets, true), abs=1e-12)
 
@@ -117,7 +117,7 @@ def test_reliability_and_ece_by_hand() -> None:
     assert expected_calibration_error(targets, values) == pytest.approx(0.5 * 0.45 + 0.5 * 0.025)
 
 
-def test_a_calibrated_sample_has_a_small_error_and_no_rows_have_none() -> None:
+def test_a_calibrated_sample_has_a_small_error_and_no_rows_give_nan() -> None:
     targets, true = sample()
     assert expected_calibration_error(targets, true) < 0.02
     empty = table_of(np.zeros(0), np.zeros(0))

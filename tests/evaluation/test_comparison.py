@@ -15,19 +15,19 @@ from tests_support import random_table, table_of
 DRAWS = BootstrapSettings(300)
 
 
-def test_holm_on_the_worked_example_of_its_textbook() -> None:
+def test_holm_on_a_worked_example() -> None:
     # Four p-values, multiplied by 4, 3, 2, 1 in rising order, never falling.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_holm_is_between_the_raw_and_bonferronis(p_values: list[float]) -> None:
+def test_holm_is_between_raw_and_bonferroni(p_values: list[float]) -> None:
     for raw, corrected in zip(p_values, holm(p_values), strict=True):
         assert raw - 1e-12 <= corrected <= min(1.0, raw * len(p_values)) + 1e-12
 
 
-def test_p_values_at_their_ends() -> None:
+def test_smallest_and_largest_p_values() -> None:
     assert p_value(np.zeros(99)) == 1
     assert p_value(np.ones(99)) == pytest.approx(2 / 100)
     assert np.isnan(p_value(np.array([np.nan])))
@@ -56,7 +56,7 @@ def test_a_better_model_is_found_and_pairing_narrows_its_interval() -> None:
     assert (mean.interval.high or 0) - (mean.interval.low or 0) < 0.6 * unpaired
 
 
-def test_the_error_rate_without_a_difference_is_the_stated_one() -> None:
+def test_the_error_rate_without_a_difference_is_near_5_percent() -> None:
     rng = np.random.default_rng(3)
     false_alarms = 0
     for run in range(120):
@@ -68,7 +68,7 @@ def test_the_error_rate_without_a_difference_is_the_stated_one() -> None:
     assert false_alarms <= 14  # 5 % of 120 is 6; 14 or more would come by chance once in 300
 
 
-def test_rows_in_another_order_are_joined_by_key() -> None:
+def test_rows_in_another_order_are_matched_by_name() -> None:
     table = random_table(40)
     shuffled = table.select(np.random.default_rng(0).permutation(40))
     result = compare([Candidate("a", (table,)), Candidate("b", (shuffled,))], DRAWS)
@@ -76,7 +76,7 @@ def test_rows_in_another_order_are_joined_by_key() -> None:
 
 
 @pytest.mark.parametrize("change", ["rows", "label", "split"])
-def test_tables_that_do_not_fit_are_refused(change: str) -> None:
+def test_tables_with_different_rows_or_labels_are_refused(change: str) -> None:
     table = random_table(20)
     other = {
         "rows": table.select(np.arange(19)),
@@ -87,7 +87,7 @@ def test_tables_that_do_not_fit_are_refused(change: str) -> None:
         align(other, table, "b")
 
 
-def test_seeds_are_averaged_and_their_spread_given() -> None:
+def test_seeds_are_averaged_and_their_deviation_is_reported() -> None:
     table = random_table(60, seed=1)
     tables = (table, replace(table, probabilities=random_table(60, seed=2).probabilities))
     areas = [

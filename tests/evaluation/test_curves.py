@@ -12,7 +12,7 @@ from tests_support import random_table
 
 
 @given(st.integers(0, 2**31))
-def test_curves_are_scikit_learns(seed: int) -> None:
+def test_curves_equal_scikit_learn(seed: int) -> None:
     rng = np.random.default_rng(seed)
     targets = np.concatenate(([0, 1], rng.integers(0, 2, 30)))
     scores = rng.integers(0, 12, 32) / 12
@@ -26,7 +26,7 @@ def test_curves_are_scikit_learns(seed: int) -> None:
     np.testing.assert_allclose(precision, expected_precision[-2::-1])
 
 
-def test_bands_hold_their_curve() -> None:
+def test_bands_contain_their_curve() -> None:
     table = random_table(120, seed=2)
     for band in curve_bands(table, 0, BootstrapSettings(200)):
         assert ((band.low <= band.high) & (band.low >= 0) & (band.high <= 1)).all()

@@ -23,9 +23,7 @@ OVARIAN = """
     ("column", "area", "error", "low", "high"),
     [(0, 0.7366, 0.0927, 0.5549, 0.9182), (1, 0.6478, 0.1000, 0.4518, 0.8439), (2, 0.7258, 0.1028, 0.5243, 0.9273)],
 )
-def test_delong_gives_the_figures_of_their_paper(
-    column: int, area: float, error: float, low: float, high: float
-) -> None:
+def test_delong_matches_the_paper(column: int, area: float, error: float, low: float, high: float) -> None:
     data = np.array(OVARIAN.split(), dtype=float).reshape(-1, 4)
     scores = 10 - data[:, 2] if column == 2 else data[:, column]
     found = delong(data[:, 3], scores)
@@ -36,7 +34,7 @@ def test_delong_gives_the_figures_of_their_paper(
 
 
 @given(st.integers(0, 2**31))
-def test_delongs_components_average_to_the_auroc(seed: int) -> None:
+def test_components_average_to_the_auroc(seed: int) -> None:
     rng = np.random.default_rng(seed)
     targets = np.concatenate(([0, 1], rng.integers(0, 2, 40)))
     scores = rng.integers(0, 8, 42)

@@ -13,8 +13,8 @@ from cxrtool.findings import FINDINGS
 from tests_support import random_table, table_of
 
 
-def test_every_draw_is_scikit_learns_on_the_drawn_rows() -> None:
-    """The weighted figures against rows really repeated, with ties and masked cells."""
+def test_every_draw_equals_scikit_learn_on_the_drawn_rows() -> None:
+    """Compare weighted figures with those of repeated rows, with ties and masked cells."""
     table = replace(random_table(60, seed=4), patients=tuple(f"p{n // 3}" for n in range(60)))
     settings = BootstrapSettings(draws=40, seed=9)
     threshold = 0.37
@@ -38,20 +38,20 @@ def test_every_draw_is_scikit_learns_on_the_drawn_rows() -> None:
     np.testing.assert_allclose(found["mean"]["auroc"], means)
 
 
-def test_draws_that_lack_a_class_are_counted_and_left_out() -> None:
+def test_draws_without_a_class_are_counted_and_left_out() -> None:
     targets = np.zeros(200)
     targets[:3] = 1
     table = table_of(targets, np.linspace(0, 1, 200))
     draws = bootstrap(table, BootstrapSettings(draws=1000))["Edema"]["auroc"]
-    lacking = int(np.isnan(draws).sum())
+    undefined = int(np.isnan(draws).sum())
     # (1 - 3/200)^200 = 4.9 % of the draws have no positive.
-    assert 25 <= lacking <= 80
+    assert 25 <= undefined <= 80
     interval = percentile_interval(draws)
-    assert interval.undefined_draws == lacking
+    assert interval.undefined_draws == undefined
     assert interval.low is not None
 
 
-def test_one_study_has_no_interval() -> None:
+def test_a_single_study_has_no_interval() -> None:
     table = random_table(1)
     draws = bootstrap(table, BootstrapSettings(draws=10), dict.fromkeys(FINDINGS, 0.5))
     assert percentile_interval(draws["Edema"]["auroc"]).low is None
@@ -66,7 +66,7 @@ def test_the_seed_decides_the_draws() -> None:
 
 
 def test_an_interval_covers_as_often_as_it_says() -> None:
-    """400 samples of 100 patients with two alike studies each; a true AUROC of 0.76 (d' = 1)."""
+    """Use 400 samples of 100 patients with two similar studies each; the true AUROC is 0.76 (d' = 1)."""
     rng = np.random.default_rng(7)
     truth = 0.7602499  # Phi(1 / sqrt(2))
     covered_by_patient = covered_by_study = 0

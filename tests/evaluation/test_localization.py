@@ -38,7 +38,7 @@ def test_hits_and_overlaps_by_hand() -> None:
     assert found[np.flatnonzero(MAP_THRESHOLDS == 0.7)[0]] == pytest.approx(1 / 100)
 
 
-def test_otsus_threshold_parts_two_hills() -> None:
+def test_otsus_threshold_separates_two_peaks() -> None:
     rng = np.random.default_rng(0)
     heat = np.clip(np.concatenate((rng.normal(0.2, 0.03, 3000), rng.normal(0.8, 0.03, 1000))), 0, 1)
     cut = otsu_threshold(heat.reshape(40, 100).astype(np.float32))

@@ -23,7 +23,7 @@ def labels_for(scores: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
 
 
 @given(SCORES, st.integers(0, 10**6))
-def test_auroc_and_average_precision_are_scikit_learns(scores: NDArray[np.float64], seed: int) -> None:
+def test_auroc_and_average_precision_equal_scikit_learn(scores: NDArray[np.float64], seed: int) -> None:
     labels = labels_for(scores, seed)
     assume(0 < labels.sum() < len(labels))
     assert auroc(labels, scores) == pytest.approx(sk.roc_auc_score(labels, scores), abs=1e-12)
@@ -31,14 +31,14 @@ def test_auroc_and_average_precision_are_scikit_learns(scores: NDArray[np.float6
 
 
 @given(SCORES, st.integers(0, 10**6))
-def test_auroc_of_turned_scores_is_the_rest(scores: NDArray[np.float64], seed: int) -> None:
+def test_auroc_of_negated_scores_is_one_minus_auroc(scores: NDArray[np.float64], seed: int) -> None:
     labels = labels_for(scores, seed)
     assume(0 < labels.sum() < len(labels))
     assert auroc(labels, -scores) == pytest.approx(1 - auroc(labels, scores), abs=1e-12)
 
 
 @given(SCORES, st.integers(0, 10**6))
-def test_neither_moves_under_monotone_maps_or_another_order(scores: NDArray[np.float64], seed: int) -> None:
+def test_areas_do_not_depend_on_scale_or_order(scores: NDArray[np.float64], seed: int) -> None:
     labels = labels_for(scores, seed)
     assume(0 < labels.sum() < len(labels))
     order = np.random.default_rng(seed).permutation(len(scores))
@@ -61,7 +61,7 @@ def test_one_class_is_undefined_and_nan_is_refused() -> None:
 
 
 @given(SCORES, st.integers(0, 10**6), st.integers(0, 12).map(lambda n: n / 12))
-def test_figures_at_a_threshold_are_scikit_learns(scores: NDArray[np.float64], seed: int, threshold: float) -> None:
+def test_figures_at_a_threshold_equal_scikit_learn(scores: NDArray[np.float64], seed: int, threshold: float) -> None:
     labels = labels_for(scores, seed)
     called = scores >= threshold
     counts = confusion(labels, scores, threshold)
@@ -121,7 +121,7 @@ def test_a_finding_with_one_class_is_null_and_left_out_of_the_mean() -> None:
     assert content["studies"] == 40
 
 
-def test_one_study_has_null_everywhere() -> None:
+def test_a_single_study_gives_null_everywhere() -> None:
     evaluation = evaluate(table_of(np.ones((1, 5), np.float32), np.full((1, 5), 0.5, np.float32)))
     assert evaluation.mean_auroc is None
     assert len(evaluation.warnings) == 5

@@ -14,7 +14,7 @@ from tests_support import random_table
 HALF = dict.fromkeys(FINDINGS, 0.5)
 
 
-def test_mistakes_are_the_wrong_ones_the_surest_first() -> None:
+def test_mistakes_are_wrong_decisions_the_most_confident_first() -> None:
     table = replace(random_table(60, seed=8), level=Level.IMAGE)
     found = find_mistakes(table, HALF)
     for column, finding in enumerate(FINDINGS):
@@ -39,7 +39,7 @@ def test_mistakes_are_the_wrong_ones_the_surest_first() -> None:
         find_mistakes(random_table(5), HALF)
 
 
-def test_a_studys_mistake_leads_to_its_surest_image() -> None:
+def test_a_mistake_names_the_most_probable_image_of_its_study() -> None:
     table = random_table(2)
     probabilities = np.array([[0.6] * 5, [0.9] * 5], dtype=np.float32)
     table = replace(

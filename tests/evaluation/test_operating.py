@@ -58,7 +58,7 @@ def test_a_decision_curve_by_hand() -> None:
     np.testing.assert_allclose(curve.everyone, [0.5 - 0.5 * 0.25, 0.0])
 
 
-def test_a_threshold_is_stable_where_there_is_much_data_and_not_where_there_is_little() -> None:
+def test_a_threshold_is_stable_with_much_data_and_not_with_little() -> None:
     rng = np.random.default_rng(0)
 
     def spread(count: int) -> float:
@@ -70,7 +70,7 @@ def test_a_threshold_is_stable_where_there_is_much_data_and_not_where_there_is_l
     assert spread(4000) < 0.6 * spread(60)
 
 
-def test_each_draws_threshold_is_the_tuned_one_of_the_drawn_rows() -> None:
+def test_the_threshold_of_each_draw_is_the_one_tuned_on_its_rows() -> None:
     from cxrtool.evaluation.intervals import PatientDraws, percentile_interval
 
     table = random_table(40)
@@ -86,15 +86,15 @@ def test_each_draws_threshold_is_the_tuned_one_of_the_drawn_rows() -> None:
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
 
 
-def test_thresholds_chosen_on_noise_look_good_and_honest_ones_do_not() -> None:
-    """Scores without any information: Youden's J at its own best threshold is above zero, honestly it is not."""
+def test_resampling_removes_the_optimism_of_thresholds_chosen_on_noise() -> None:
+    """For scores without information, Youden's J is above zero at its best threshold, but not on other rows."""
     rng = np.random.default_rng(1)
-    best, honest = [], []
+    best, resampled = [], []
     for _ in range(12):
         table = table_of(rng.integers(0, 2, 80), rng.random(80))
         tuned = tune_thresholds(table, Criterion.YOUDEN, threshold_grid())
         best.append(tuned.values["Edema"])
         rates = honest_rates(table, Criterion.YOUDEN, threshold_grid(), None, repeats=4)["Edema"]
-        honest.append((rates.recall or 0) + (rates.specificity or 0) - 1)
+        resampled.append((rates.recall or 0) + (rates.specificity or 0) - 1)
     assert np.mean(np.array(best, dtype=float)) > 0.08
-    assert abs(np.mean(honest)) < 0.06
+    assert abs(np.mean(resampled)) < 0.06

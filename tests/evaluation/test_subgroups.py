@@ -11,7 +11,7 @@ from cxrtool.evaluation.subgroups import age_band, subgroup_figures
 from tests_support import random_table
 
 
-def test_subgroups_are_the_figures_of_their_rows() -> None:
+def test_subgroup_figures_are_those_of_their_rows() -> None:
     table = random_table(90, seed=3)
     sexes = tuple("Female" if n % 3 else "Male" for n in range(90))
     ages = tuple(str(20 + n) if n % 10 else "" for n in range(90))

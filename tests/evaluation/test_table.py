@@ -40,7 +40,9 @@ def same(a: PredictionTable, b: PredictionTable) -> None:
 
 
 @given(st.lists(st.sampled_from(["p1/s1", "p1/s2", "p2/s1", "p3/s1"]), min_size=1, max_size=12), st.integers(0, 99))
-def test_a_table_reads_back_to_the_bit(tmp_path_factory: pytest.TempPathFactory, studies: list[str], seed: int) -> None:
+def test_a_written_table_reads_back_exactly(
+    tmp_path_factory: pytest.TempPathFactory, studies: list[str], seed: int
+) -> None:
     path = tmp_path_factory.getbasetemp() / "table.csv"
     for table in (make_table(studies, seed), to_study_level(make_table(studies, seed))):
         write_predictions(path, table)
@@ -61,7 +63,7 @@ def test_a_study_has_the_maximum_over_its_images_by_hand() -> None:
     assert to_study_level(study) is study
 
 
-def test_columns_go_by_name(tmp_path: Path) -> None:
+def test_columns_are_found_by_name(tmp_path: Path) -> None:
     table = to_study_level(make_table(["p1/s1", "p2/s1"]))
     write_predictions(tmp_path / "t.csv", table)
     lines = [line.split(",")[::-1] for line in (tmp_path / "t.csv").read_text().splitlines()]
@@ -69,7 +71,7 @@ def test_columns_go_by_name(tmp_path: Path) -> None:
     same(read_predictions(tmp_path / "t.csv"), table)
 
 
-def test_what_is_no_probability_is_refused_by_row() -> None:
+def test_a_value_that_is_not_a_probability_is_refused_with_its_row() -> None:
     table = make_table(["p1/s1", "p2/s1"])
     for wrong in (np.nan, 1.2, -0.1):
         probabilities = table.probabilities.copy()
@@ -89,7 +91,7 @@ def test_what_is_no_probability_is_refused_by_row() -> None:
         (lambda text: text.replace("p1/s1,", "p1/s1,2", 1), "not 1, 0 or empty"),
     ],
 )
-def test_a_table_that_is_none_is_refused(tmp_path: Path, change: object, word: str) -> None:
+def test_an_invalid_table_is_refused(tmp_path: Path, change: object, word: str) -> None:
     path = tmp_path / "t.csv"
     table = to_study_level(make_table(["p1/s1", "p2/s1"]))
     write_predictions(path, replace(table, mask=np.zeros((2, 5), dtype=bool)))

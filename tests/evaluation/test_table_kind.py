@@ -19,7 +19,7 @@ def evaluation(path: Path) -> Path:
 
 
 def prediction(path: Path) -> Path:
-    """As ``cxr predict --csv`` of the first version wrote it."""
+    """Write a table like those of the first version of ``cxr predict --csv``."""
     rows = [[f"{number}.jpg", 0.1, 0.2, 0.3, 0.4, 0.5, "Edema", None] for number in range(3)]
     write_csv(path, ["path", *FINDINGS, "positive", "error"], rows)
     return path
@@ -37,7 +37,7 @@ def unmarked(path: Path) -> Path:
     return path
 
 
-def test_the_mark_is_the_last_column_of_each_row_and_no_attribute(tmp_path: Path) -> None:
+def test_the_mark_is_the_last_column_and_not_an_attribute(tmp_path: Path) -> None:
     path = evaluation(tmp_path / "t.csv")
     rows = list(csv.reader(path.open(newline="")))
     assert rows[0][-1] == MARK
@@ -55,21 +55,21 @@ def test_the_mark_is_the_last_column_of_each_row_and_no_attribute(tmp_path: Path
         (lambda path: marked(prediction(path), "prediction"), TableKind.PREDICTION),
     ],
 )
-def test_which_table_a_file_is(tmp_path: Path, make: Callable[[Path], Path], kind: TableKind) -> None:
+def test_the_kind_of_a_table_is_recognised(tmp_path: Path, make: Callable[[Path], Path], kind: TableKind) -> None:
     path = make(tmp_path / "t.csv")
     found = describe_table(path)
     assert (found.kind, found.rows) == (kind, len(pd.read_csv(path)))
     assert list(found.columns) == list(pd.read_csv(path).columns)
 
 
-def test_a_table_of_predict_is_refused_by_name_where_labels_are_needed(tmp_path: Path) -> None:
+def test_a_table_of_predict_is_refused_if_labels_are_needed(tmp_path: Path) -> None:
     for path in (prediction(tmp_path / "before.csv"), marked(prediction(tmp_path / "now.csv"), "prediction")):
         with pytest.raises(RequestError, match="is a table of cxr predict") as caught:
             read_predictions(path)
         assert "cxr eval" in caught.value.advice
 
 
-def test_the_mark_counts_more_than_the_columns(tmp_path: Path) -> None:
+def test_the_mark_overrides_the_columns(tmp_path: Path) -> None:
     path = marked(evaluation(tmp_path / "t.csv"), "prediction")
     with pytest.raises(RequestError, match="is a table of cxr predict"):
         read_predictions(path)
@@ -81,7 +81,7 @@ def test_a_table_without_the_mark_reads_as_before(tmp_path: Path) -> None:
     assert (read_predictions(with_mark).probabilities == read_predictions(without).probabilities).all()
 
 
-def test_rows_of_both_and_of_neither_are_refused(tmp_path: Path) -> None:
+def test_mixed_and_unknown_tables_are_refused(tmp_path: Path) -> None:
     one, other = evaluation(tmp_path / "a.csv"), marked(evaluation(tmp_path / "b.csv"), "prediction")
     both = tmp_path / "both.csv"
     pd.concat([pd.read_csv(one), pd.read_csv(other)]).to_csv(both, index=False)
@@ -89,8 +89,8 @@ def test_rows_of_both_and_of_neither_are_refused(tmp_path: Path) -> None:
         read_predictions(both)
     with pytest.raises(RequestError, match="mixes rows"):
         describe_table(both)
-    with pytest.raises(RequestError, match="says 'weather' under 'table'"):
+    with pytest.raises(RequestError, match="'weather' in column 'table'"):
         read_predictions(marked(evaluation(tmp_path / "c.csv"), "weather"))
     write_csv(tmp_path / "d.csv", ["a", "b"], [[1, 2]])
-    with pytest.raises(RequestError, match="is no table of cxr eval or cxr predict"):
+    with pytest.raises(RequestError, match="is not a table of cxr eval or cxr predict"):
         describe_table(tmp_path / "d.csv")

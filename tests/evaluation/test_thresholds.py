@@ -17,7 +17,7 @@ from tests_support import random_table
 GRID = threshold_grid()
 
 
-def test_the_grid_is_the_one_people_type() -> None:
+def test_grid_values_equal_typed_numbers() -> None:
     assert len(GRID) == 91
     assert GRID.tolist() == [round(0.05 + n / 100, 2) for n in range(91)]
     assert 0.3 in GRID.tolist()
@@ -27,7 +27,7 @@ def test_the_grid_is_the_one_people_type() -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(5, 80))
-def test_the_curve_is_scikit_learns_at_every_threshold(seed: int, count: int) -> None:
+def test_the_curve_equals_scikit_learn_at_every_threshold(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, count).astype(np.float32)
     scores = np.round(rng.random(count), 2).astype(np.float32)
@@ -70,30 +70,30 @@ def test_a_target_recall_or_specificity_is_reached_at_the_nearest_threshold() ->
         tune_thresholds(table, Criterion.RECALL, GRID)
 
 
-def test_rows_of_the_test_split_are_refused_under_any_name() -> None:
+def test_rows_of_the_test_split_are_refused() -> None:
     with pytest.raises(RequestError, match="test split"):
         tune_thresholds(replace(random_table(10), split="test"), Criterion.F1, GRID)
-    with pytest.raises(RequestError, match="which split"):
+    with pytest.raises(RequestError, match="do not name the split"):
         tune_thresholds(replace(random_table(10), split="unknown"), Criterion.F1, GRID)
 
 
-def test_a_finding_with_one_class_keeps_half_and_says_so() -> None:
+def test_a_finding_with_one_class_keeps_the_default_threshold_with_a_warning() -> None:
     table = random_table(20)
     targets = table.targets.copy()
     targets[:, 0] = 0
     tuned = tune_thresholds(replace(table, targets=targets), Criterion.F1, GRID)
     assert tuned.thresholds["Atelectasis"] == 0.5
-    assert "Atelectasis has one class" in tuned.warnings[0]
+    assert "Atelectasis has only one class" in tuned.warnings[0]
 
 
 def test_thresholds_as_text_and_as_files(tmp_path: Path) -> None:
-    seed = {"Atelectasis": 0.46, "Cardiomegaly": 0.11, "Consolidation": 0.47, "Edema": 0.34, "Pleural Effusion": 0.37}
-    assert parse_thresholds("0.46,0.11,0.47,0.34,0.37") == seed
+    values = {"Atelectasis": 0.46, "Cardiomegaly": 0.11, "Consolidation": 0.47, "Edema": 0.34, "Pleural Effusion": 0.37}
+    assert parse_thresholds("0.46,0.11,0.47,0.34,0.37") == values
     assert parse_thresholds("edema=0.3, Pleural Effusion = 0.2") == {"Edema": 0.3, "Pleural Effusion": 0.2}
-    (tmp_path / "t.json").write_text(json.dumps({"thresholds": seed}))
-    assert parse_thresholds(str(tmp_path / "t.json")) == seed
-    (tmp_path / "t.csv").write_text("finding,threshold\n" + "".join(f"{k},{v}\n" for k, v in seed.items()))
-    assert parse_thresholds(str(tmp_path / "t.csv")) == seed
+    (tmp_path / "t.json").write_text(json.dumps({"thresholds": values}))
+    assert parse_thresholds(str(tmp_path / "t.json")) == values
+    (tmp_path / "t.csv").write_text("finding,threshold\n" + "".join(f"{k},{v}\n" for k, v in values.items()))
+    assert parse_thresholds(str(tmp_path / "t.csv")) == values
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The report's page, by its markup and in a real browser."""
+"""The report's page: its markup, and how a real browser shows it."""
 
 import json
 import re
@@ -39,7 +39,7 @@ class _Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def report(phantoms: Path, run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report of a run whose name tries to be a script, with calibration and mistakes."""
+    """A report with calibration and mistakes of a run whose name is a script."""
     from cxrtool.report.content import gather
     from cxrtool.report.page import write_report
     from cxrtool.settings import load_settings
@@ -65,14 +65,14 @@ def browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
-def test_the_page_needs_nothing_but_itself(report: Path) -> None:
+def test_the_page_loads_no_other_files(report: Path) -> None:
     page = _Page(report.read_text())
     assert all(source.startswith(("data:", "#")) for source in page.sources)
     assert all(target.startswith(("data:text/csv", "#")) for target in page.targets)
     assert len(page.ids) == len(set(page.ids))
     assert {target[1:] for target in page.targets if target[0] == "#"} <= set(page.ids)
     assert {source[1:] for source in page.sources if source[0] == "#"} <= set(page.ids)
-    assert not page.unnamed, "pictures without words for screen readers"
+    assert not page.unnamed, "pictures without a description for screen readers"
     assert {"areas.csv", "rates.csv", "calibration.csv", "history.csv", "settings.csv"} <= set(page.downloads)
 
 
@@ -82,7 +82,7 @@ def test_names_are_escaped(report: Path) -> None:
     assert "&lt;script&gt;" in text
 
 
-def test_a_downloaded_table_is_the_shown_one(report: Path) -> None:
+def test_a_downloaded_table_equals_the_shown_one(report: Path) -> None:
     import base64
     import csv
 
@@ -97,8 +97,8 @@ def test_a_downloaded_table_is_the_shown_one(report: Path) -> None:
 
 @pytest.mark.needs_debian
 @pytest.mark.parametrize("width", [400, 1280])
-def test_it_renders_without_an_error_and_fits_the_window(report: Path, width: int) -> None:
-    """The page's own policy forbids scripts, so a probe in a copy without it measures what a reader would see."""
+def test_the_page_renders_without_errors_and_fits_the_window(report: Path, width: int) -> None:
+    """Measure with a script in a copy of the page, because the page's own policy forbids scripts."""
     probe = """<script>addEventListener("load", () => {
       const box = node => node.getBoundingClientRect();
       document.body.dataset.probe = JSON.stringify({
@@ -125,7 +125,7 @@ def test_it_renders_without_an_error_and_fits_the_window(report: Path, width: in
 
 
 @pytest.mark.needs_debian
-def test_the_page_itself_gives_no_console_error_and_prints(report: Path) -> None:
+def test_the_page_logs_no_console_errors_and_prints(report: Path) -> None:
     done = browse(report, "--enable-logging=stderr", f"--print-to-pdf={report.with_suffix('.pdf')}")
     assert "CONSOLE" not in done.stderr
     assert report.with_suffix(".pdf").stat().st_size > 50_000

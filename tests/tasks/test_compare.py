@@ -1,4 +1,4 @@
-"""Saved tables compared: the same figures as from the tables themselves, under names that tell them apart."""
+"""Comparison of saved tables: their figures, and the names that distinguish them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ SETTINGS = load_settings({"eval.draws": 20}, environ={}).settings
 
 
 def saved(folder: Path, *names: str) -> list[Path]:
-    """Tables of the same rows with other probabilities, under these names."""
+    """Save a table per name, with the same rows and different probabilities."""
     base = random_table(40)
     paths = []
     for seed, name in enumerate(names):
@@ -36,9 +36,7 @@ def saved(folder: Path, *names: str) -> list[Path]:
         (["x/a/t.csv", "y/a/t.csv", "y/b/t.csv"], ["x/a/t.csv", "y/a/t.csv", "y/b/t.csv"]),
     ],
 )
-def test_tables_go_by_the_shortest_names_that_tell_them_apart(
-    tmp_path: Path, names: list[str], short: list[str]
-) -> None:
+def test_tables_get_the_shortest_names_that_differ(tmp_path: Path, names: list[str], short: list[str]) -> None:
     result = compare_models(saved(tmp_path, *names), SETTINGS)
     assert list(result.figures) == short
     base = random_table(40)
@@ -50,7 +48,7 @@ def test_tables_go_by_the_shortest_names_that_tell_them_apart(
 
 def test_one_table_and_a_missing_one_are_refused(tmp_path: Path) -> None:
     paths = saved(tmp_path, "a.csv")
-    with pytest.raises(RequestError, match="one model"):
+    with pytest.raises(RequestError, match="at least two models"):
         compare_models(paths, SETTINGS)
     with pytest.raises(RequestError, match=r"gone\.csv does not exist"):
         compare_models([*paths, tmp_path / "gone.csv"], SETTINGS)

@@ -17,10 +17,10 @@ from tests_support import random_table
 SETTINGS = load_settings({"eval.draws": 20, "tune.criterion": "youden"}, environ={}).settings
 
 
-def test_thresholds_from_a_saved_table_are_those_of_its_rows(tmp_path: Path) -> None:
+def test_thresholds_from_a_saved_table_are_tuned_on_its_rows(tmp_path: Path) -> None:
     table = random_table(50)
     write_predictions(tmp_path / "t.csv", table)
-    result = tune_model(None, SETTINGS, tmp_path / "t.csv")
+    result = tune_model(None, SETTINGS, predictions=tmp_path / "t.csv")
     expected = dict(tune_thresholds(table, Criterion.YOUDEN, threshold_grid()).thresholds)
     assert dict(result.tuned.thresholds) == expected
     assert json.loads((tmp_path / "tune_valid" / "thresholds.json").read_text())["thresholds"] == expected
@@ -28,7 +28,7 @@ def test_thresholds_from_a_saved_table_are_those_of_its_rows(tmp_path: Path) -> 
     assert {row["finding"]: float(row["threshold"]) for row in rows} == expected
 
 
-def test_a_table_of_another_model_does_not_touch_the_bundle(tmp_path: Path, bundle: Path) -> None:
+def test_a_table_of_another_model_is_refused_and_the_bundle_kept(tmp_path: Path, bundle: Path) -> None:
     before = bundle.read_bytes()
     write_predictions(tmp_path / "t.csv", replace(random_table(50), model_sha256="other"))
     with pytest.raises(RequestError, match="another model"):

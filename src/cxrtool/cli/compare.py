@@ -62,9 +62,9 @@ def compare(
 def _compare_models(resolved: ResolvedSettings, inputs: list[Path]) -> "Comparison":
     from cxrtool.engines.export import with_export
     from cxrtool.model.resolve import open_model
-    from cxrtool.tasks.compare import compare_models, is_table, refuse_too_few, short_names
+    from cxrtool.tasks.compare import check_models, compare_models, is_table, short_names
 
-    refuse_too_few(inputs)
+    check_models(inputs)
     settings = resolved.settings
     with ExitStack() as stack:
         models = [

@@ -1,4 +1,4 @@
-"""Everything that is said of a model on a split: figures, how sure they are, and what to beware of."""
+"""Assessment of a model on a split: figures, intervals, calibration, operating points, subgroups and warnings."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -8,7 +8,7 @@ from cxrtool.evaluation.delong import delong
 from cxrtool.evaluation.intervals import BootstrapSettings, Interval, bootstrap, percentile_interval
 from cxrtool.evaluation.metrics import Evaluation, evaluate
 from cxrtool.evaluation.operating import HonestRates, OperatingPoint, honest_rates, operating_points
-from cxrtool.evaluation.subgroups import SubgroupFigures, small_groups, subgroup_figures
+from cxrtool.evaluation.subgroups import SubgroupFigures, small_group_warnings, subgroup_figures
 from cxrtool.evaluation.table import PredictionTable
 from cxrtool.evaluation.thresholds import ThresholdOrigin
 from cxrtool.findings import FINDINGS
@@ -16,12 +16,12 @@ from cxrtool.findings import FINDINGS
 
 @dataclass(frozen=True)
 class AssessmentSettings:
-    """What is computed beside the figures.
+    """Options of an assessment.
 
     Attributes:
         bootstrap: how patients are drawn.
-        by: attributes whose groups are looked at.
-        prevalence: for predictive values; the split's own unless given.
+        by: attributes by which subgroups are formed.
+        prevalence: assumed for predictive values; None uses the split's own.
     """
 
     bootstrap: BootstrapSettings = field(default_factory=BootstrapSettings)
@@ -31,19 +31,20 @@ class AssessmentSettings:
 
 @dataclass(frozen=True)
 class Assessment:
-    """What is said of a model on a split.
+    """Figures of a model on a split.
 
     Attributes:
-        evaluation: the figures.
-        settings: how the rest was computed.
-        patients: distinct ones; they are what is drawn.
-        intervals: by finding (or ``mean``) and figure; DeLong's as ``auroc_delong``.
-        raw: calibration of the probabilities as they are, by finding.
-        calibrated: of the calibrated ones, where the bundle has a calibration.
-        operating: by finding.
-        honest: rates at thresholds chosen without the rows they count, where the bundle's were chosen on these rows.
-        subgroups: by attribute, group and finding.
-        warnings: what is undefined, too small or not out of sample.
+        evaluation: areas under the curves and figures at the thresholds.
+        settings: options of the assessment.
+        patients: number of distinct patients; the bootstrap draws patients.
+        intervals: by finding (or ``mean``) and figure; DeLong's interval is ``auroc_delong``.
+        raw: calibration figures of the raw probabilities, by finding.
+        calibrated: those of the calibrated probabilities; None if the bundle has no calibration.
+        operating: operating points by finding.
+        honest: rates at thresholds chosen without the rows they count; None unless the bundle's thresholds were chosen
+            on these rows.
+        subgroups: figures by attribute, group and finding.
+        warnings: messages on figures that are undefined, rest on too few rows or are not out of sample.
     """
 
     evaluation: Evaluation
@@ -58,7 +59,7 @@ class Assessment:
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, object]:
-        """As ``cxr eval --json`` prints it: the contract's keys, and more beside them."""
+        """Return the document of ``cxr eval --json``: the keys of `Evaluation.to_dict` and more."""
         figures = self.evaluation.to_dict()
         labels = {
             finding: metrics.to_dict()
@@ -105,28 +106,28 @@ def assess(
     origin: ThresholdOrigin | None = None,
     scalings: Mapping[str, Scaling] | None = None,
 ) -> Assessment:
-    """Figures of a table with intervals, calibration, operating points and subgroups.
+    """Compute figures, intervals, calibration, operating points and subgroups of a table.
 
     Args:
-        table: predictions and labels, raw probabilities.
-        settings: draws, subgroups, prevalence.
-        thresholds: by finding, on the raw scale.
-        origin: how they were chosen.
-        scalings: the bundle's calibration.
+        table: raw probabilities and labels.
+        settings: options.
+        thresholds: by finding, for raw probabilities.
+        origin: how the thresholds were chosen.
+        scalings: the bundle's calibration, by finding.
     """
     evaluation = evaluate(table, thresholds)
     honest = None
     warnings = list(evaluation.warnings)
-    if thresholds is not None and origin is not None and origin.is_of(table):
+    if thresholds is not None and origin is not None and origin.chosen_on(table):
         honest = honest_rates(table, origin.criterion, origin.grid, origin.target, seed=settings.bootstrap.seed)
         warnings.append(
-            f"the thresholds were chosen on this very split ({table.split}): figures at thresholds are too good; "
-            "'honest' gives those of thresholds chosen without the rows they count (nested resampling)"
+            f"the thresholds were chosen on this same split ({table.split}), so figures at thresholds are too good; "
+            "'honest' holds rates at thresholds chosen without the rows they count (nested resampling)"
         )
     elif origin is not None and origin.split == "test":
-        warnings.append("the thresholds were chosen on a test split, against advice")
+        warnings.append("the thresholds were chosen on a test split, so figures on that split are too good")
     subgroups = subgroup_figures(table, settings.by, settings.bootstrap, thresholds)
-    warnings += [f"subgroups by {told}" for told in small_groups(subgroups)]
+    warnings += [f"subgroups by {text}" for text in small_group_warnings(subgroups)]
     return Assessment(
         evaluation=evaluation,
         settings=settings,
@@ -145,17 +146,17 @@ def _intervals(
     table: PredictionTable, settings: BootstrapSettings, thresholds: Mapping[str, float] | None
 ) -> dict[str, dict[str, Interval]]:
     draws = bootstrap(table, settings, thresholds)
-    found = {
+    intervals = {
         finding: {name: percentile_interval(values, settings.confidence) for name, values in figures.items()}
         for finding, figures in draws.items()
     }
     for column, finding in enumerate(FINDINGS):
         counts = table.mask[:, column]
         one = delong(table.targets[counts, column], table.probabilities[counts, column], settings.confidence)
-        found[finding]["auroc_delong"] = one.interval
-    return found
+        intervals[finding]["auroc_delong"] = one.interval
+    return intervals
 
 
 def attribute_names(text: str) -> tuple[str, ...]:
-    """``sex,age`` as names."""
+    """Return the names in a list such as ``sex,age``."""
     return tuple(part.strip() for part in text.split(",") if part.strip())

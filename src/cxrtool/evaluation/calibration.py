@@ -1,4 +1,4 @@
-"""Do probabilities mean what they say? Reliability, and a monotone map that mends them."""
+"""Calibration of probabilities: figures that measure it, and a monotone map that improves it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from cxrtool.findings import FINDINGS
 
 Array = NDArray[np.float64]
 BINS = 10
-_MOST_LOGIT = 30.0
+_MAX_LOGIT = 30.0
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """A monotone map of one finding's probabilities: ``sigmoid(slope * logit(p) + intercept)``.
+    """Monotone map of one finding's probabilities: ``sigmoid(slope * logit(p) + intercept)``.
 
-    Bundles and export records hold it as it is; pydantic checks what a file says.
+    Bundles and export records store it; pydantic validates it when a file is read.
 
     Attributes:
-        slope: above 0; temperature scaling's 1 / T.
+        slope: above 0; 1 / T for temperature scaling.
         intercept: 0 for temperature scaling.
     """
 
@@ -36,34 +36,34 @@ class Scaling:
     intercept: Annotated[float, Field(allow_inf_nan=False)]
 
     def apply(self, probabilities: ArrayLike) -> Array:
-        """Calibrated probabilities, float64, of any shape; order is kept but where float64 cannot tell them from 1."""
+        """Return calibrated probabilities, float64, any shape. Order is kept, except where float64 rounds to 1."""
         if self == UNSCALED:
             return np.asarray(probabilities, dtype=np.float64)
         return 1 / (1 + np.exp(-(self.slope * logit(probabilities) + self.intercept)))
 
 
 UNSCALED = Scaling(1.0, 0.0)
-"""Leaves probabilities as they are."""
+"""Scaling that leaves probabilities unchanged."""
 
 
 def logit(probabilities: ArrayLike) -> Array:
-    """``log(p / (1 - p))``, cut at -30 and 30 so that 0 and 1 stay finite."""
+    """Return ``log(p / (1 - p))``, clipped to [-30, 30] so that it is finite for 0 and 1."""
     values = np.asarray(probabilities, dtype=np.float64)
     with np.errstate(divide="ignore"):
-        cut: Array = np.clip(np.log(values) - np.log1p(-values), -_MOST_LOGIT, _MOST_LOGIT)
-    return cut
+        clipped: Array = np.clip(np.log(values) - np.log1p(-values), -_MAX_LOGIT, _MAX_LOGIT)
+    return clipped
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A scaling per finding and where it was fitted.
+    """A scaling per finding, and the data on which it was fitted.
 
     Attributes:
         method: ``temperature`` or ``platt``.
         scalings: by finding.
-        split: the rows came from.
-        rows: how many.
-        warnings: findings left as they are, and why.
+        split: name of the split.
+        rows: number of rows.
+        warnings: findings whose probabilities are not changed, and why.
     """
 
     method: CalibrationMethod
@@ -81,20 +81,20 @@ def fit_calibration(table: PredictionTable, method: CalibrationMethod, test_allo
     finite where a small split is separated without error.
 
     Args:
-        table: of valid.
-        method: which.
-        test_allowed: fit on the test split all the same; its figures are then no longer out of sample.
+        table: predictions and labels, of the valid split.
+        method: with a slope, or with slope and intercept.
+        test_allowed: accept the test split, whose figures are then no longer out of sample.
 
     Returns:
-        A finding with one class, or whose best slope is not above 0 (scores that rank the wrong way), keeps its
-        probabilities, and a warning says so.
+        Scalings of all findings. The probabilities of a finding with only one class, or whose best slope is not above
+        0 (scores that rank the wrong way), are not changed, and a warning reports it.
 
     Raises:
-        RequestError: the rows are of test, or nobody knows of which split.
+        RequestError: the rows come from the test split or from an unknown one.
     """
     if table.split == UNKNOWN_SPLIT or (table.split == "test" and not test_allowed):
         raise RequestError(
-            f"a calibration is not fitted on the {table.split} split: its figures would no longer be out of sample",
+            f"cannot fit a calibration on the {table.split} split: figures on it would no longer be out of sample",
             "Use --split valid.",
         )
     scalings: dict[str, Scaling] = {}
@@ -104,26 +104,26 @@ def fit_calibration(table: PredictionTable, method: CalibrationMethod, test_allo
         targets, probabilities = table.targets[counts, column], table.probabilities[counts, column]
         scaling = UNSCALED
         if len(np.unique(targets)) < 2:
-            warnings.append(f"{finding} has one class only on {table.split}: its probabilities stay as they are")
+            warnings.append(f"{finding} has only one class on {table.split}: its probabilities are not changed")
         else:
             fitted = fit_scaling(targets, probabilities, method)
             if fitted.slope > 0:
                 scaling = fitted
             else:
-                warnings.append(f"{finding} ranks the wrong way on {table.split}: its probabilities stay as they are")
+                warnings.append(f"probabilities of {finding} rank the wrong way on {table.split}: they are not changed")
         scalings[finding] = scaling
     return Calibration(method, scalings, table.split, len(table), tuple(warnings))
 
 
 def fit_scaling(targets: ArrayLike, probabilities: ArrayLike, method: CalibrationMethod) -> Scaling:
-    """The scaling of one finding; see `fit_calibration`. The slope may come out at or below 0."""
+    """Fit the scaling of one finding; see `fit_calibration`. The slope may be 0 or negative."""
     from sklearn.linear_model import LogisticRegression
 
     positive = np.asarray(targets) > 0.5
     scores = logit(probabilities)
     positives, negatives = int(positive.sum()), int((~positive).sum())
     soft = np.where(positive, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    # scikit-learn takes no soft targets: each row stands once as positive and once as negative, with its share.
+    # scikit-learn accepts no soft targets: each row occurs once as positive, once as negative, weighted by its share.
     model = LogisticRegression(C=np.inf, fit_intercept=method is CalibrationMethod.PLATT, tol=1e-10, max_iter=1000)
     model.fit(
         np.tile(scores, 2)[:, None],
@@ -135,15 +135,15 @@ def fit_scaling(targets: ArrayLike, probabilities: ArrayLike, method: Calibratio
 
 
 def calibrate_probabilities(probabilities: ArrayLike, scalings: Mapping[str, Scaling]) -> Array:
-    """Each column of [N, 5] through its finding's scaling, float64."""
+    """Apply each finding's scaling to its column of `probabilities` [N, 5]; returns float64."""
     values = np.asarray(probabilities, dtype=np.float64)
     return np.column_stack([scalings[finding].apply(values[:, column]) for column, finding in enumerate(FINDINGS)])
 
 
 def brier(targets: ArrayLike, probabilities: ArrayLike) -> float:
-    """Mean squared distance between probability and outcome (Brier 1950); NaN without rows."""
-    distance = np.asarray(probabilities, dtype=np.float64) - (np.asarray(targets) > 0.5)
-    return float(np.mean(distance**2)) if len(distance) else float("nan")
+    """Return the mean squared difference between probability and outcome (Brier 1950); NaN without rows."""
+    difference = np.asarray(probabilities, dtype=np.float64) - (np.asarray(targets) > 0.5)
+    return float(np.mean(difference**2)) if len(difference) else float("nan")
 
 
 @dataclass(frozen=True)
@@ -151,11 +151,11 @@ class ReliabilityBin:
     """Rows whose probability falls into one of `BINS` equal parts of [0, 1].
 
     Attributes:
-        low: its lower end, which belongs to it.
-        high: its upper end.
-        rows: how many.
+        low: lower end, inclusive.
+        high: upper end.
+        rows: number of rows.
         mean_probability: None without rows.
-        positive_share: likewise.
+        positive_share: share of positives, None without rows.
     """
 
     low: float
@@ -166,7 +166,7 @@ class ReliabilityBin:
 
 
 def reliability(targets: ArrayLike, probabilities: ArrayLike) -> tuple[ReliabilityBin, ...]:
-    """Ten bins of equal width: what was said, and what was so."""
+    """Compare mean probability and share of positives in ten bins of equal width."""
     positive = np.asarray(targets) > 0.5
     values = np.asarray(probabilities, dtype=np.float64)
     place = np.minimum((values * BINS).astype(int), BINS - 1)
@@ -187,9 +187,10 @@ def reliability(targets: ArrayLike, probabilities: ArrayLike) -> tuple[Reliabili
 
 
 def expected_calibration_error(targets: ArrayLike, probabilities: ArrayLike) -> float:
-    """Mean over rows of |mean probability - share of positives| of their bin (Naeini 2015), ten equal bins; in [0, 1].
+    """Return the expected calibration error (Naeini 2015) in [0, 1], over ten bins of equal width; NaN without rows.
 
-    NaN without rows. It depends on the binning and is biased upwards on few rows.
+    It is the mean over rows of |mean probability - share of positives| in their bin. It depends on the binning and is
+    biased upwards on few rows.
     """
     bins = reliability(targets, probabilities)
     rows = sum(part.rows for part in bins)
@@ -199,13 +200,13 @@ def expected_calibration_error(targets: ArrayLike, probabilities: ArrayLike) -> 
 
 @dataclass(frozen=True)
 class CalibrationFigures:
-    """How well one finding's probabilities mean what they say; None where there is no row.
+    """Calibration figures of one finding; None without rows.
 
     Attributes:
         brier: in [0, 1], lower is better.
         ece: expected calibration error over ten bins of equal width.
-        mean_probability: said.
-        prevalence: was so.
+        mean_probability: mean over rows.
+        prevalence: share of positives.
     """
 
     brier: float | None
@@ -217,7 +218,7 @@ class CalibrationFigures:
 def calibration_figures(
     table: PredictionTable, scalings: Mapping[str, Scaling] | None = None
 ) -> dict[str, CalibrationFigures]:
-    """Figures by finding, of probabilities as they are or through `scalings`."""
+    """Compute figures by finding, of raw probabilities or of those that `scalings` calibrate."""
     found = {}
     for column, finding in enumerate(FINDINGS):
         counts = table.mask[:, column]

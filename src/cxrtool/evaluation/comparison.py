@@ -1,4 +1,4 @@
-"""Is one model better than another, or was it chance? Differences on the same draws of patients."""
+"""Comparison of models: paired differences over the same draws of patients, with p-values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +19,11 @@ MEAN = "mean"
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is compared: one model, or the runs of one setting with several seeds.
+    """One model, or several runs that differ only in their seed.
 
     Attributes:
-        name: as people know it.
-        tables: one per run, of the same rows.
+        name: shown in tables and sentences.
+        tables: predictions of each run, on the same rows.
     """
 
     name: str
@@ -45,23 +45,23 @@ class Figure:
     seed_deviation: float | None
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values."""
+        """Return plain values for JSON."""
         return {"value": self.value, "interval": self.interval.to_dict(), "seed_deviation": self.seed_deviation}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first candidate's figure less the second's.
+    """The first candidate's figure minus the second's.
 
     Attributes:
-        first: a candidate.
-        second: another.
-        finding: or ``mean``.
+        first: name of a candidate.
+        second: name of another candidate.
+        finding: name of a finding, or ``mean``.
         figure: ``auroc`` or ``auprc``.
         value: the difference, None where undefined.
         interval: over draws of patients.
         p_value: two-sided, None where undefined.
-        p_holm: corrected for all differences of this figure, means and findings apart.
+        p_holm: p-value corrected for all differences of this figure, separately for means and for findings.
     """
 
     first: str
@@ -79,7 +79,7 @@ class Difference:
         return self.p_holm is not None and self.p_holm < 0.05
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values."""
+        """Return plain values for JSON."""
         return {
             "first": self.first,
             "second": self.second,
@@ -98,12 +98,12 @@ class Comparison:
     """Candidates side by side on one split.
 
     Attributes:
-        split: where the rows come from.
-        level: what a row is.
-        studies: distinct ones.
-        patients: likewise; they are what is drawn.
-        figures: by candidate, finding (or ``mean``) and figure.
-        differences: of every pair.
+        split: name of the split.
+        level: unit of a row.
+        studies: number of distinct studies.
+        patients: number of distinct patients; the bootstrap draws patients.
+        figures: by candidate, finding (or ``mean``) and name of the figure.
+        differences: between all pairs of candidates.
     """
 
     split: str
@@ -114,27 +114,27 @@ class Comparison:
     differences: tuple[Difference, ...]
 
     def sentence(self) -> str:
-        """The finding in plain words: whether any difference of the mean AUROC is larger than chance explains."""
+        """Say in a sentence whether any difference in mean AUROC is larger than chance explains."""
         means = [item for item in self.differences if item.finding == MEAN and item.figure == "auroc"]
         clear = [item for item in means if item.beyond_chance]
         where = f"on {self.split} ({self.studies} studies of {self.patients} patients)"
         if not clear:
             largest = max((item for item in means if item.value is not None), key=_size, default=None)
             if largest is None:
-                return f"The mean AUROC is undefined {where}: nothing can be said."
+                return f"The mean AUROC is undefined {where}, so the models cannot be compared."
             return (
                 f"No difference in mean AUROC {where} is larger than chance explains; the largest, "
                 f"{largest.first} against {largest.second}, is {largest.value:+.4f} "
                 f"({range_text(largest.interval, signed=True)}, Holm p = {largest.p_holm:.2f})."
             )
-        told = [
+        pairs = [
             f"{_better(item)} beats {_worse(item)} by {abs(item.value or 0):.4f} (Holm p = {item.p_holm:.3f})"
             for item in clear
         ]
-        return f"In mean AUROC {where}, beyond chance: {'; '.join(told)}."
+        return f"In mean AUROC {where}, beyond chance: {'; '.join(pairs)}."
 
     def to_dict(self) -> dict[str, object]:
-        """As ``cxr compare --json`` prints it."""
+        """Return the document of ``cxr compare --json``."""
         return {
             "split": self.split,
             "level": self.level,
@@ -164,18 +164,18 @@ def _worse(item: Difference) -> str:
 
 
 def compare(candidates: Sequence[Candidate], settings: BootstrapSettings) -> Comparison:
-    """Figures of each candidate and the paired differences of every pair.
+    """Compute the figures of each candidate and the paired differences between all pairs.
 
-    All candidates meet the same draws of patients (paired bootstrap); a difference's p-value is twice the smaller
-    share of draws at or beyond zero, with one added to both counts (Davison & Hinkley 1997, 4.2), and is corrected by
-    Holm 1979: over pairs for the means, over pairs and findings for the rest, each figure by itself.
+    All candidates use the same draws of patients (paired bootstrap). The p-value of a difference is twice the smaller
+    share of draws at or beyond zero, with one added to both counts (Davison & Hinkley 1997, 4.2). It is corrected
+    after Holm 1979, separately for each figure: over pairs for means, over pairs and findings for findings.
 
     Args:
-        candidates: two or more; their tables must hold the same rows with the same labels.
-        settings: the draws.
+        candidates: two or more; their tables must have the same rows with the same labels.
+        settings: how patients are drawn.
 
     Raises:
-        RequestError: fewer than two, a name twice, or the rows or labels differ.
+        RequestError: there are fewer than two, two have the same name, or rows or labels differ.
     """
     names = [candidate.name for candidate in candidates]
     if len(candidates) < 2 or len(set(names)) < len(names):
@@ -205,7 +205,7 @@ def compare(candidates: Sequence[Candidate], settings: BootstrapSettings) -> Com
                 for first, second in combinations(names, 2)
                 for finding in findings
             ]
-            differences += _corrected(raw)
+            differences += _correct(raw)
     return Comparison(
         split=reference.split,
         level=reference.level.value,
@@ -217,23 +217,23 @@ def compare(candidates: Sequence[Candidate], settings: BootstrapSettings) -> Com
 
 
 def align(table: PredictionTable, reference: PredictionTable, name: str) -> PredictionTable:
-    """`table` with its rows in the order of `reference`, joined by study or path.
+    """Return `table` with its rows in the order of `reference`, matched by study or path.
 
     Raises:
         RequestError: a row is missing or extra, or labels, split or level differ.
     """
     if (table.split, table.level) != (reference.split, reference.level):
         raise RequestError(
-            f"{name} is of the {table.split} split at {table.level} level, the first of {reference.split} at "
-            f"{reference.level}",
-            "Compare tables of one split and level.",
+            f"{name} holds the {table.split} split at {table.level} level, but the first table holds "
+            f"{reference.split} at {reference.level} level",
+            "Compare tables of the same split and level.",
         )
     place = {row_id: row for row, row_id in enumerate(table.ids)}
-    odd = sorted(set(place) ^ set(reference.ids))
-    if odd:
-        where = "in" if odd[0] in place else "missing from"
+    unmatched = sorted(set(place) ^ set(reference.ids))
+    if unmatched:
+        where = f"only in {name}" if unmatched[0] in place else f"missing from {name}"
         raise RequestError(
-            f"the rows differ: {odd[0]!r} is {where} {name} only ({len(odd)} such rows)",
+            f"the rows differ: {unmatched[0]!r} is {where} ({len(unmatched)} unmatched rows)",
             "Make both tables from the same sheet.",
         )
     rows = np.array([place[row_id] for row_id in reference.ids], dtype=np.int64)
@@ -242,14 +242,14 @@ def align(table: PredictionTable, reference: PredictionTable, name: str) -> Pred
     if not same.all():
         row, column = np.argwhere(~same)[0]
         raise RequestError(
-            f"{name} has another label of {FINDINGS[column]} in {reference.ids[row]!r}",
+            f"{name} has a different label for {FINDINGS[column]} in {reference.ids[row]!r}",
             "Make both tables from the same sheet, with the same --blank.",
         )
     return ordered
 
 
 def _values(candidate: Candidate) -> dict[str, dict[str, Draws]]:
-    """Each run's figures, [runs], NaN where undefined."""
+    """Return each run's figures by finding and name, [runs], NaN where undefined."""
     evaluations = [evaluate(table) for table in candidate.tables]
     rows = {
         finding: {figure: [getattr(e.labels[finding], figure) for e in evaluations] for figure in FIGURES}
@@ -263,7 +263,7 @@ def _values(candidate: Candidate) -> dict[str, dict[str, Draws]]:
 
 
 def _draws(candidate: Candidate, settings: BootstrapSettings) -> dict[str, dict[str, Draws]]:
-    """Figures per draw, mean over runs."""
+    """Return figures per draw by finding and name, averaged over runs, [B]."""
     runs = [bootstrap(table, settings) for table in candidate.tables]
     return {
         finding: {figure: np.mean([run[finding][figure] for run in runs], axis=0) for figure in FIGURES}
@@ -310,9 +310,9 @@ def _difference(
 
 
 def p_value(differences: Draws) -> float:
-    """Two-sided p-value of no difference, from bootstrap draws [B] of it; NaN where none is defined.
+    """Return the two-sided p-value of bootstrap draws [B] of a difference; NaN if no draw is defined.
 
-    Twice the smaller share of draws at or beyond zero, counts raised by one, at most 1.
+    It is twice the smaller share of draws at or beyond zero, with one added to both counts, and at most 1.
     """
     defined = differences[~np.isnan(differences)]
     if len(defined) == 0:
@@ -322,7 +322,7 @@ def p_value(differences: Draws) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (1979, Scandinavian Journal of Statistics 6:65) of some p-values, in their order."""
+    """Correct p-values by Holm's step-down method (1979, Scandinavian Journal of Statistics 6:65); order is kept."""
     order = np.argsort(p_values, kind="stable")
     corrected = np.empty(len(p_values))
     largest = 0.0
@@ -332,7 +332,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def _corrected(raw: Sequence[Difference]) -> list[Difference]:
+def _correct(raw: Sequence[Difference]) -> list[Difference]:
     defined = [place for place, item in enumerate(raw) if item.p_value is not None]
     corrected = dict(zip(defined, holm([raw[place].p_value or 0.0 for place in defined]), strict=True))
     return [replace(item, p_holm=corrected.get(place)) for place, item in enumerate(raw)]

@@ -1,4 +1,4 @@
-"""ROC and precision-recall curves, and their bands."""
+"""ROC and precision-recall curves, and their confidence bands."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from cxrtool.evaluation.table import PredictionTable
 
 
 def roc_rates(targets: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
-    """True and false positive rates of every threshold, from none called to all; empty with one class."""
+    """Return true and false positive rates at every threshold, from (0, 0) to (1, 1); empty with one class."""
     ranking = rank_by_score(targets, scores)
     positives = int(ranking.positive.sum())
     negatives = len(ranking.positive) - positives
@@ -21,13 +21,13 @@ def roc_rates(targets: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
 
 
 def roc_curve(targets: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
-    """False and true positive rates over all distinct scores, from (0, 0) to (1, 1); empty with one class."""
+    """Return false and true positive rates over all distinct scores, from (0, 0) to (1, 1); empty with one class."""
     tpr, fpr = roc_rates(targets, scores)
     return fpr, tpr
 
 
 def precision_recall_curve(targets: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
-    """Recall and precision over all distinct scores, from the highest; empty with one class."""
+    """Return recall and precision over all distinct scores, from the highest; empty with one class."""
     positive = np.asarray(targets) > 0.5
     tpr, fpr = roc_rates(targets, scores)
     if not len(tpr):
@@ -41,12 +41,12 @@ GRID = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """A region around a curve.
+    """Confidence band of a curve.
 
     Attributes:
         x: [101], from 0 to 1.
-        low: [101], the lower end at each x; NaN where no draw has the curve.
-        high: [101], likewise.
+        low: [101], lower end at each x; NaN if no draw defines the curve.
+        high: [101], upper end, likewise.
     """
 
     x: Array
@@ -55,9 +55,9 @@ class Band:
 
 
 def curve_bands(table: PredictionTable, column: int, settings: BootstrapSettings) -> tuple[Band, Band]:
-    """Of one finding: sensitivity over 1 - specificity, and precision over recall.
+    """Return the bands of one finding's ROC curve and precision-recall curve.
 
-    The band is pointwise: at each x it holds the curve's height with the wished confidence, not the whole curve.
+    They are pointwise: the confidence holds at each x, not for the whole curve at once.
     """
     rows = np.flatnonzero(table.mask[:, column])
     ranking = rank_by_score(table.targets[rows, column], table.probabilities[rows, column])

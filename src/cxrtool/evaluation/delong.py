@@ -16,8 +16,8 @@ class DeLong:
 
     Attributes:
         auroc: in [0, 1].
-        standard_error: of `auroc`.
-        interval: normal, cut at 0 and 1.
+        standard_error: standard error of `auroc`.
+        interval: normal approximation, clipped to [0, 1].
     """
 
     auroc: float
@@ -26,18 +26,18 @@ class DeLong:
 
 
 def delong(targets: ArrayLike, scores: ArrayLike, confidence: float = 0.95) -> DeLong:
-    """AUROC with DeLong's standard error, rows taken as independent.
+    """Compute AUROC and DeLong's standard error, with rows taken as independent.
 
-    DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:837, by the ranks of Sun & Xu 2014, IEEE SPL 21:1389. Where a
-    patient has several rows the interval is too narrow; the bootstrap over patients is not.
+    DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:837, by the ranks of Sun & Xu 2014, IEEE SPL 21:1389. If
+    patients have several rows, this interval is too narrow; the bootstrap over patients is not.
 
     Args:
         targets: [N] of 0 and 1.
-        scores: [N].
-        confidence: of the interval.
+        scores: [N], any scale.
+        confidence: level of the interval.
 
     Returns:
-        NaN and an empty interval where a class has fewer than two rows.
+        NaN and an empty interval if a class has fewer than two rows.
     """
     v10, v01 = structural_components(targets, scores)
     if len(v10) < 2 or len(v01) < 2:
@@ -49,24 +49,25 @@ def delong(targets: ArrayLike, scores: ArrayLike, confidence: float = 0.95) -> D
 
 
 def structural_components(targets: ArrayLike, scores: ArrayLike) -> tuple[Draws, Draws]:
-    """DeLong's placements: of each positive the share of negatives below it [P], of each negative of positives above.
+    """Return DeLong's placements of the positives [P] and of the negatives [N].
 
-    Ties count one half; the mean of either is the AUROC.
+    A positive's placement is the share of negatives below it, a negative's is the share of positives above it; ties
+    count one half. The mean of either array is the AUROC.
     """
     ranking = rank_by_score(targets, scores)
     positive = np.asarray(targets) > 0.5
     positives = int(positive.sum())
     negatives = len(positive) - positives
     sizes = np.diff(ranking.ends, prepend=-1)
-    below = _placed(negatives - ranking.alarms, ranking.alarms, negatives)
-    above = 1 - _placed(positives - ranking.hits, ranking.hits, positives)
+    below = _placements(negatives - ranking.alarms, ranking.alarms, negatives)
+    above = 1 - _placements(positives - ranking.hits, ranking.hits, positives)
     placements = np.empty(len(positive))
     placements[ranking.order] = np.where(ranking.positive, np.repeat(below, sizes), np.repeat(above, sizes))
     return placements[positive], placements[~positive]
 
 
-def _placed(lower: NDArray[np.int64], called: NDArray[np.int64], others: int) -> Draws:
-    """Of each distinct score the share of `others` cases below it, ties as one half; [G]."""
+def _placements(lower: NDArray[np.int64], called: NDArray[np.int64], others: int) -> Draws:
+    """Return the share of `others` cases below each distinct score, ties as one half; [G]."""
     tied = np.diff(called, prepend=0)
-    placed: Draws = (lower + lower + tied) / 2 / max(1, others)
-    return placed
+    found: Draws = (lower + lower + tied) / 2 / max(1, others)
+    return found

@@ -1,8 +1,8 @@
-"""How far chance moves a figure: the bootstrap over patients, and DeLong's variance of an AUROC.
+"""Confidence intervals by the bootstrap over patients.
 
-Images of one patient are alike, so patients are drawn, not images: an interval by image was 0.077 wide where by patient
-it is 0.227 (8 images each). A draw is a weight per row, how often its patient was drawn, so that no row is copied and
-many draws are counted in one pass over sorted scores.
+Images of one patient are alike, so that drawing images would give intervals that are much too narrow. A draw is stored
+as one weight per row, the number of times its patient was drawn: no row is copied, and many draws are counted in one
+pass over sorted scores.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,19 +19,19 @@ from cxrtool.findings import FINDINGS
 
 Draws = NDArray[np.float64]
 RATES = ("f1", "precision", "recall", "specificity", "balanced_accuracy")
-_CHUNK = 32  # draws of one generator
-_BLOCK = 2**15  # weights at a time: with more, what is computed from them falls out of the cache
+_CHUNK = 32  # draws per random generator
+_BLOCK = 2**15  # weights at a time: with more, intermediate results no longer fit the processor's cache
 _THREADS = 2
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a figure may lie.
+    """Confidence interval of a figure.
 
     Attributes:
-        low: lower end, None where no draw defines the figure.
+        low: lower end, None if no draw defines the figure.
         high: upper end, likewise.
-        undefined_draws: draws without the figure, such as those that lack a class; they are left out.
+        undefined_draws: number of draws left out because they do not define the figure, such as those without a class.
     """
 
     low: float | None
@@ -39,7 +39,7 @@ class Interval:
     undefined_draws: int = 0
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values."""
+        """Return plain values for JSON."""
         return {"low": self.low, "high": self.high, "undefined_draws": self.undefined_draws}
 
 
@@ -48,9 +48,9 @@ class BootstrapSettings:
     """How patients are drawn.
 
     Attributes:
-        draws: how many times.
-        seed: of the draws.
-        confidence: that an interval is to hold the true figure, 0.95 by default.
+        draws: number of draws.
+        seed: random seed of the draws.
+        confidence: level of the intervals, between 0 and 1.
     """
 
     draws: int = 1000
@@ -60,18 +60,18 @@ class BootstrapSettings:
     def __post_init__(self) -> None:
         if not (self.draws >= 1 and 0 < self.confidence < 1 and self.seed >= 0):
             raise RequestError(
-                f"{self.draws} draws, seed {self.seed}, confidence {self.confidence:g}",
-                "Use at least 1 draw, a seed of 0 or more and a confidence between 0 and 1.",
+                f"cannot use {self.draws} draws, seed {self.seed}, confidence {self.confidence:g}",
+                "Use at least 1 draw, a seed of at least 0 and a confidence between 0 and 1.",
             )
 
 
 class PatientDraws:
     """Draws of patients with replacement, as weights of rows.
 
-    Two tables with the same patients and the same settings meet the same draws, which pairs their figures.
+    Two tables with the same patients and settings get the same draws, so that their figures are paired.
 
     Args:
-        patients: of each row.
+        patients: patient of each row.
         settings: number of draws and seed.
     """
 
@@ -82,16 +82,16 @@ class PatientDraws:
         self.rows = len(self._group)
 
     def chunks(self) -> Iterator[NDArray[np.float32]]:
-        """Weights [b, N] float32 of some draws at a time, whole numbers from 0."""
+        """Yield weights [b, N] float32 of some draws at a time, whole numbers from 0."""
         for start in range(0, self.settings.draws, _CHUNK):
             yield self.chunk(start)
 
     def starts(self) -> range:
-        """The first draw of each chunk."""
+        """Return the first draw of each chunk."""
         return range(0, self.settings.draws, _CHUNK)
 
     def chunk(self, start: int) -> NDArray[np.float32]:
-        """Weights [b, N] float32 of the chunk that begins with draw `start`."""
+        """Return weights [b, N] float32 of the chunk that begins with draw `start`."""
         count = min(_CHUNK, self.settings.draws - start)
         rng = np.random.default_rng(np.random.SeedSequence(self.settings.seed, spawn_key=(start,)))
         drawn = rng.integers(0, self._patients, (count, self._patients))
@@ -100,7 +100,7 @@ class PatientDraws:
 
 
 def percentile_interval(values: Draws, confidence: float = 0.95) -> Interval:
-    """The percentile interval (Efron & Tibshirani 1993, chapter 13) of a figure's draws [B], NaN where undefined."""
+    """Return the percentile interval (Efron & Tibshirani 1993, chapter 13) of draws [B], which are NaN if undefined."""
     defined = values[~np.isnan(values)]
     undefined = len(values) - len(defined)
     if len(defined) == 0:
@@ -111,7 +111,7 @@ def percentile_interval(values: Draws, confidence: float = 0.95) -> Interval:
 
 
 class _Ranked:
-    """One finding's rows sorted by falling score: areas and rates for many weights at once."""
+    """One finding's rows by falling score, which gives areas and rates for many weights at once."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class _Ranked:
         self._called = None if threshold is None else int(ranking.called_at(threshold))
 
     def figures(self, weights: NDArray[np.float32]) -> dict[str, Draws]:
-        """AUROC, average precision and the rates at the threshold, [b] each, of weights [b, N]."""
+        """Return AUROC, average precision and the rates at the threshold, [b] each, for weights [b, N]."""
         drawn = weights[:, self._rows]
         if not drawn.shape[1]:
             return {name: np.full(len(weights), np.nan) for name in self._names()}
@@ -153,7 +153,7 @@ class _Ranked:
 def _areas(
     tp: NDArray[np.float32], called: NDArray[np.float32], positives: Draws, negatives: Draws
 ) -> dict[str, Draws]:
-    """Trapezoids under the ROC curve and steps under the precision-recall curve, over distinct scores [b, G]."""
+    """Sum trapezoids under the ROC curve and steps under the precision-recall curve, over distinct scores [b, G]."""
     with np.errstate(divide="ignore", invalid="ignore"):
         fp = called - tp
         before = np.empty_like(tp)
@@ -186,17 +186,16 @@ def _rates(tp: Draws, fp: Draws, positives: Draws, negatives: Draws) -> dict[str
 def bootstrap(
     table: PredictionTable, settings: BootstrapSettings, thresholds: Mapping[str, float] | None = None
 ) -> dict[str, dict[str, Draws]]:
-    """Every figure in every draw of patients.
+    """Compute every figure for every draw of patients.
 
     Args:
         table: predictions and labels; masked cells do not count.
-        settings: number of draws, seed.
-        thresholds: by finding; without them there are no figures at thresholds.
+        settings: number of draws and seed.
+        thresholds: by finding; None leaves out the figures at thresholds.
 
     Returns:
-        By finding, and under ``mean`` the mean over findings (of those that a draw defines, and only those that the
-        whole table defines): by figure (``auroc``, ``auprc``, and those in `RATES`) its draws [B] float64, NaN where
-        undefined.
+        Draws [B] float64, NaN where undefined, by finding and figure (``auroc``, ``auprc`` and those in `RATES`), and
+        under ``mean`` those of `mean_over_findings`.
     """
     draws = PatientDraws(table.patients, settings)
     ranked = {finding: _rank(table, column, thresholds) for column, finding in enumerate(FINDINGS)}
@@ -224,7 +223,7 @@ def _rank(table: PredictionTable, column: int, thresholds: Mapping[str, float] |
 
 
 def mean_over_findings(draws: Mapping[str, Mapping[str, Draws]], name: str) -> Draws:
-    """The mean of a figure over findings, [B]; a draw in which one that is ever defined is not gives NaN."""
+    """Average a figure over the findings that define it in any draw, [B]; NaN in a draw that lacks one of them."""
     values = np.stack([draws[finding][name] for finding in FINDINGS])
     kept = values[~np.isnan(values).all(axis=1)]
     mean: Draws = kept.mean(axis=0) if len(kept) else np.full(values.shape[1], np.nan)

@@ -1,8 +1,8 @@
-"""How well maps point at findings: hit rate and overlap with the truth, with intervals over patients.
+"""Localization figures of heatmaps: hit rate and overlap with the true region, with intervals over patients.
 
 The protocol of CheXlocalize (Saporta et al. 2022, Nature Machine Intelligence 4:867): an image counts for a finding
-when its truth is not empty; a hit is a map whose highest pixel lies in the truth; the overlap is between the truth and
-the map cut at a threshold, Otsu's or one chosen on valid.
+if its true region is not empty; a map is a hit if its highest pixel lies in that region; the overlap is the one of the
+region and the map cut at a threshold, Otsu's or one chosen on valid.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from cxrtool.evaluation.intervals import BootstrapSettings, Interval, PatientDraws, percentile_interval
 
 MAP_THRESHOLDS = np.round(np.arange(1, 20) / 20, 2)
-"""Shares of the map's range at which it may be cut."""
+"""Thresholds at which a map may be cut, as shares of its range."""
 
 
 def stretched(heatmap: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A map [H, W] brought to [0, 1] by its own range, as CheXlocalize cuts it; zero where it has none."""
+    """Rescale a map [H, W] to [0, 1] by its own range, as CheXlocalize does before cutting; zeros if it is constant."""
     low, high = float(heatmap.min()), float(heatmap.max())
     if high <= low:
         return np.zeros_like(heatmap)
@@ -28,27 +28,27 @@ def stretched(heatmap: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def is_hit(heatmap: NDArray[np.float32], truth: NDArray[np.bool_]) -> bool:
-    """Whether the highest pixel lies in the truth; a map that is zero everywhere points nowhere and misses."""
+    """Return whether the highest pixel lies in the true region; a map of zeros is a miss."""
     if not heatmap.any():
         return False
     return bool(truth[np.unravel_index(int(heatmap.argmax()), heatmap.shape)])
 
 
 def otsu_threshold(heatmap: NDArray[np.float32]) -> float:
-    """Otsu's threshold (1979) of a map in [0, 1], over 256 levels: pixels above it are inside."""
+    """Return Otsu's threshold (1979) of a map in [0, 1], over 256 levels; pixels above it belong to the region."""
     levels = np.round(heatmap * 255).astype(np.uint8)
     level, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_OTSU)
     return (level + 0.5) / 255
 
 
 def intersection_over_union(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Overlap of two regions in [0, 1]; NaN where both are empty."""
+    """Return the overlap of two regions, in [0, 1]; NaN if both are empty."""
     union = int((first | second).sum())
     return int((first & second).sum()) / union if union else float("nan")
 
 
 def overlaps(heatmap: NDArray[np.float32], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The overlap at each of `MAP_THRESHOLDS`, and last at Otsu's threshold, [T + 1]."""
+    """Return the overlap at each of `MAP_THRESHOLDS` and, last, at Otsu's threshold, [T + 1]."""
     scaled = stretched(heatmap)
     cuts = [*MAP_THRESHOLDS, otsu_threshold(scaled)]
     found = [intersection_over_union(scaled >= cut, truth) if scaled.any() else 0.0 for cut in cuts]
@@ -56,9 +56,9 @@ def overlaps(heatmap: NDArray[np.float32], truth: NDArray[np.bool_]) -> NDArray[
 
 
 def border_share(heatmap: NDArray[np.float32], margin: float = 0.05) -> float:
-    """Share of the map's mass within `margin` of the side from the image's border; NaN for a zero map.
+    """Return the share of the map's sum in a border of width `margin` times the side; NaN for a map of zeros.
 
-    A model that reads side markers or collimation shows itself here (CheXNet-Keras, issue 48).
+    A large share suggests that the model reads side markers or collimation (CheXNet-Keras, issue 48).
     """
     total = float(heatmap.sum())
     if total <= 0:
@@ -69,11 +69,11 @@ def border_share(heatmap: NDArray[np.float32], margin: float = 0.05) -> float:
 
 @dataclass(frozen=True, eq=False)
 class LocalizedImages:
-    """What was measured on the images with a truth of one finding.
+    """Measurements on the images that have a true region of one finding.
 
     Attributes:
-        patients: of each image.
-        hits: [N] bool.
+        patients: patient of each image.
+        hits: [N] bool, see `is_hit`.
         overlaps: [N, T + 1], see `overlaps`.
         border: [N], see `border_share`.
     """
@@ -86,16 +86,16 @@ class LocalizedImages:
 
 @dataclass(frozen=True)
 class LocalizationFigures:
-    """How well one method's maps point at one finding; None without images.
+    """Localization figures of one method and finding; None without images.
 
     Attributes:
-        images: with a truth.
-        hit_rate: share of maps whose peak lies in it.
-        hit_interval: over draws of patients.
-        iou: mean overlap.
-        iou_interval: likewise.
-        map_threshold: where maps were cut, a share of their range; None for Otsu's, which differs by map.
-        border: mean share of a map's mass at the border.
+        images: number of images with a true region.
+        hit_rate: share of maps whose highest pixel lies in the region.
+        hit_interval: interval of `hit_rate` over draws of patients.
+        iou: mean overlap (intersection over union).
+        iou_interval: interval of `iou`, likewise.
+        map_threshold: share of their range at which maps were cut; None for Otsu's, which differs by map.
+        border: mean share of a map's sum at the border.
     """
 
     images: int
@@ -107,7 +107,7 @@ class LocalizationFigures:
     border: float | None
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values."""
+        """Return plain values for JSON."""
         return {
             "images": self.images,
             "hit_rate": self.hit_rate,
@@ -120,7 +120,7 @@ class LocalizationFigures:
 
 
 def choose_map_threshold(measured: LocalizedImages) -> float | None:
-    """The cut with the largest mean overlap, the lowest of equal ones; None without images."""
+    """Return the threshold with the largest mean overlap, the lowest of equal ones; None without images."""
     if not len(measured.hits):
         return None
     means = np.nanmean(measured.overlaps[:, : len(MAP_THRESHOLDS)], axis=0)
@@ -130,7 +130,7 @@ def choose_map_threshold(measured: LocalizedImages) -> float | None:
 def localization_figures(
     measured: LocalizedImages, map_threshold: float | None, settings: BootstrapSettings
 ) -> LocalizationFigures:
-    """Means over images with intervals over patients, maps cut at `map_threshold` or, where it is None, by Otsu."""
+    """Average over images, with intervals over patients; maps are cut at `map_threshold`, or by Otsu if it is None."""
     if not len(measured.hits):
         nothing = Interval(None, None)
         return LocalizationFigures(0, None, nothing, None, nothing, map_threshold, None)
@@ -156,6 +156,6 @@ def _interval(values: NDArray[np.float64], draws: PatientDraws) -> Interval:
 
 
 def mean_of(figures: Mapping[str, LocalizationFigures], name: str) -> float | None:
-    """The mean of ``hit_rate`` or ``iou`` over findings that have images."""
+    """Average ``hit_rate`` or ``iou`` over the findings that have images; None if none has."""
     values: Sequence[float] = [value for one in figures.values() if (value := getattr(one, name)) is not None]
     return float(np.mean(values)) if values else None

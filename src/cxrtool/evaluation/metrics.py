@@ -1,6 +1,6 @@
-"""How well probabilities and labels agree: pure functions of arrays, and their gathering per finding.
+"""Metrics of probabilities against labels: pure functions of arrays, and all figures of a finding.
 
-One rule for ties: a case is positive when its probability is at or above the threshold.
+A case is decided positive if its probability is at or above the threshold.
 """
 
 from collections.abc import Mapping
@@ -17,16 +17,16 @@ from cxrtool.findings import FINDINGS
 
 
 def auroc(targets: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve, as the Mann-Whitney statistic with ties at one half.
+    """Return the area under the ROC curve: the Mann-Whitney statistic, with ties counted one half.
 
     Hanley & McNeil 1982, Radiology 143:29.
 
     Args:
         targets: [N] of 0 and 1.
-        scores: [N], any order-preserving scale.
+        scores: [N], any scale; only their order counts.
 
     Returns:
-        In [0, 1]; NaN when one class is missing.
+        In [0, 1]; NaN if a class is missing.
 
     Raises:
         CxrError: a score is NaN.
@@ -37,18 +37,18 @@ def auroc(targets: ArrayLike, scores: ArrayLike) -> float:
     if positives == 0 or negatives == 0:
         return float("nan")
     hits, alarms = ranking.hits, ranking.alarms
-    # Each negative's positives above it, and half of those tied with it, doubled to stay whole.
+    # Positives above each negative and half of those tied with it, doubled so that the sum is of whole numbers.
     doubled = np.sum(np.diff(alarms, prepend=0) * (hits + np.concatenate(([0], hits[:-1]))))
     return float(doubled / 2 / (positives * negatives))
 
 
 def average_precision(targets: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the precision-recall curve as a step function: sum of (recall step) x precision.
+    """Return the area under the precision-recall curve as a step function: sum of (recall step) x precision.
 
-    The definition of scikit-learn's ``average_precision_score``; tied scores make one step.
+    This is scikit-learn's ``average_precision_score``; tied scores are one step.
 
     Returns:
-        In (0, 1]; NaN when one class is missing (scikit-learn says 0 without positives).
+        In (0, 1]; NaN if a class is missing (scikit-learn returns 0 without positives).
 
     Raises:
         CxrError: a score is NaN.
@@ -65,13 +65,13 @@ def _ranked(targets: ArrayLike, scores: ArrayLike) -> Ranking:
     values = np.asarray(scores, dtype=np.float64)
     rows = np.flatnonzero(np.isnan(values))
     if len(rows):
-        raise CxrError(f"{len(rows)} scores are NaN, the first in row {rows[0]}", "Mend the predictions.")
+        raise CxrError(f"{len(rows)} scores are NaN, the first in row {rows[0]}", "Fix the predictions.")
     return rank_by_score(targets, values)
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Cases by truth and decision. Every rate is NaN where its denominator is 0."""
+    """Number of cases by label and decision. A rate is NaN if its denominator is 0."""
 
     tp: int
     fp: int
@@ -105,12 +105,12 @@ class Counts:
 
 
 def ratio(numerator: float, denominator: float) -> float:
-    """Their quotient, NaN over 0."""
+    """Return the quotient; NaN if the denominator is 0."""
     return numerator / denominator if denominator else float("nan")
 
 
 def confusion(targets: ArrayLike, probabilities: ArrayLike, threshold: float) -> Counts:
-    """Count decisions ``probability >= threshold`` against the truth; [N] each."""
+    """Count decisions ``probability >= threshold`` against labels; both are [N]."""
     positive = np.asarray(targets) > 0.5
     called = np.asarray(probabilities, dtype=np.float64) >= threshold
     return Counts(
@@ -123,7 +123,7 @@ def confusion(targets: ArrayLike, probabilities: ArrayLike, threshold: float) ->
 
 @dataclass(frozen=True)
 class ThresholdMetrics:
-    """Figures of one finding at its threshold; None where undefined."""
+    """Metrics of one finding at its threshold; None where undefined."""
 
     threshold: float
     f1: float | None
@@ -139,15 +139,15 @@ class ThresholdMetrics:
 
 @dataclass(frozen=True)
 class FindingMetrics:
-    """Figures of one finding; None where undefined.
+    """Metrics of one finding; None where undefined.
 
     Attributes:
         auroc: see `auroc`.
         auprc: see `average_precision`.
-        positives: rows that count.
-        negatives: likewise.
-        ignored: rows whose label does not count.
-        at_threshold: None without a threshold.
+        positives: number of positive labels.
+        negatives: number of negative labels.
+        ignored: number of masked labels, which do not count.
+        at_threshold: metrics at the threshold, None without one.
     """
 
     auroc: float | None
@@ -158,7 +158,7 @@ class FindingMetrics:
     at_threshold: ThresholdMetrics | None
 
     def to_dict(self) -> dict[str, object]:
-        """Flat, by name."""
+        """Return all values by name, with those at the threshold beside the others."""
         content = asdict(self)
         at_threshold = content.pop("at_threshold")
         return content | (at_threshold or {})
@@ -166,17 +166,17 @@ class FindingMetrics:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of one split.
+    """Metrics of one split.
 
     Attributes:
-        split: where the rows come from.
-        level: what a row is.
-        images: behind all rows.
-        studies: distinct ones.
-        mean_auroc: over the findings where it is defined; None where it is for none.
+        split: name of the split.
+        level: unit of a row.
+        images: number of images behind all rows.
+        studies: number of distinct studies.
+        mean_auroc: mean over the findings that define it; None if none does.
         mean_auprc: likewise.
-        labels: by finding.
-        warnings: what is undefined and why.
+        labels: metrics by finding.
+        warnings: which metrics are undefined, and why.
     """
 
     split: str
@@ -189,7 +189,7 @@ class Evaluation:
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, object]:
-        """As ``cxr eval --json`` prints it."""
+        """Return plain values for JSON."""
         return {
             "split": self.split,
             "level": self.level.value,
@@ -202,28 +202,29 @@ class Evaluation:
 
 
 def evaluate(table: PredictionTable, thresholds: Mapping[str, float] | None = None) -> Evaluation:
-    """Metrics per finding and their means.
+    """Compute metrics per finding and their means.
 
     Args:
         table: predictions and labels; masked cells do not count.
-        thresholds: by finding, for the figures at a threshold.
+        thresholds: by finding; None leaves out the metrics at thresholds.
 
     Returns:
-        A finding with one class has no AUROC and AUPRC, is left out of the means, and a warning says so.
+        The metrics. AUROC and AUPRC of a finding with only one class are None and left out of the means, with a
+        warning.
     """
     labels, warnings = {}, []
     for column, finding in enumerate(FINDINGS):
-        metrics = _of_finding(table, column, None if thresholds is None else thresholds[finding])
+        metrics = _finding_metrics(table, column, None if thresholds is None else thresholds[finding])
         labels[finding] = metrics
         if metrics.auroc is None:
-            only = (
+            reason = (
                 "no label that counts"
                 if metrics.positives + metrics.negatives == 0
                 else ("no positive" if metrics.positives == 0 else "no negative")
             )
             warnings.append(
-                f"{finding} has {only} in the {table.split} split: its AUROC and AUPRC are undefined and left out of "
-                "the mean"
+                f"{finding} has {reason} in the {table.split} split: its AUROC and AUPRC are undefined and left out of "
+                "the means"
             )
     return Evaluation(
         split=table.split,
@@ -237,7 +238,7 @@ def evaluate(table: PredictionTable, thresholds: Mapping[str, float] | None = No
     )
 
 
-def _of_finding(table: PredictionTable, column: int, threshold: float | None) -> FindingMetrics:
+def _finding_metrics(table: PredictionTable, column: int, threshold: float | None) -> FindingMetrics:
     counts = table.mask[:, column]
     targets, probabilities = table.targets[counts, column], table.probabilities[counts, column]
     positives = int((targets > 0.5).sum())
@@ -270,7 +271,7 @@ def _at_threshold(
 
 
 def or_none(value: float) -> float | None:
-    """`value`, None for NaN, as every file and table has it."""
+    """Return `value`, or None for NaN, which is how files and tables show an undefined figure."""
     return None if np.isnan(value) else value
 
 

@@ -1,4 +1,4 @@
-"""The studies that a model got wrong, the surest first."""
+"""Studies that a model got wrong, the most confident mistakes first."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from cxrtool.findings import FINDINGS
 
 @dataclass(frozen=True)
 class Mistake:
-    """One finding of one study, decided against its label.
+    """Wrong decision on one finding of one study.
 
     Attributes:
-        finding: its name.
-        kind: ``false positive`` or ``false negative``.
-        rank: from 1, among this finding's mistakes of this kind; the surest first.
-        study: which.
-        path: of its image with the largest probability, as in the sheet.
-        probability: the study's.
-        threshold: positive at or above it.
+        finding: name of the finding.
+        kind: ``false-positive`` or ``false-negative``.
+        rank: from 1, among this finding's mistakes of this kind, the most confident first.
+        study: name of the study.
+        path: path in the sheet of the study's image with the largest probability.
+        probability: raw probability of the study.
+        threshold: the decision is positive at or above it.
     """
 
     finding: str
@@ -41,22 +41,22 @@ def find_mistakes(
     finding: str | None = None,
     top: int | None = None,
 ) -> tuple[Mistake, ...]:
-    """False positives by falling probability, false negatives by rising, per finding.
+    """List false positives by falling and false negatives by rising probability, for each finding.
 
     Args:
-        images: an image-level table, so that a mistake leads to a file.
-        thresholds: by finding; the decision is the study's, ``>=``.
-        kind: which.
-        finding: only this one.
-        top: at most so many of each finding and kind.
+        images: an image-level table, which names the image file of a mistake.
+        thresholds: by finding; a study is positive if its probability is at or above the threshold.
+        kind: kind of mistakes to list.
+        finding: name of the only finding to list; None lists all.
+        top: most mistakes to list per finding and kind; None lists all.
 
     Raises:
         RequestError: the table is not at image level.
     """
     if images.level is not Level.IMAGE:
-        raise RequestError("mistakes are found in a table of images, this one is of studies", "Use --level image.")
+        raise RequestError("mistakes need an image-level table, but this one is at study level", "Use --level image.")
     studies = to_study_level(images)
-    surest = _surest_images(images, studies)
+    most_probable = _most_probable_images(images, studies)
     found: list[Mistake] = []
     for column, name in enumerate(FINDINGS):
         if finding not in (None, name):
@@ -80,7 +80,7 @@ def find_mistakes(
                     kind=wrong.value,
                     rank=rank,
                     study=studies.ids[row],
-                    path=images.ids[surest[row, column]],
+                    path=images.ids[most_probable[row, column]],
                     probability=float(probabilities[row]),
                     threshold=thresholds[name],
                 )
@@ -89,14 +89,14 @@ def find_mistakes(
     return tuple(found)
 
 
-def _surest_images(images: PredictionTable, studies: PredictionTable) -> np.ndarray:
-    """Of each study and finding, the position of its image with the largest probability, [N, 5]."""
+def _most_probable_images(images: PredictionTable, studies: PredictionTable) -> np.ndarray:
+    """Return the position of the image with the largest probability, for each study and finding, [N, 5]."""
     place = {study: row for row, study in enumerate(studies.ids)}
-    surest = np.full(studies.probabilities.shape, -1, dtype=np.int64)
+    most_probable = np.full(studies.probabilities.shape, -1, dtype=np.int64)
     for position, study in enumerate(images.studies):
         row = place[study]
         for column in range(len(FINDINGS)):
-            best = surest[row, column]
+            best = most_probable[row, column]
             if best < 0 or images.probabilities[position, column] > images.probabilities[best, column]:
-                surest[row, column] = position
-    return surest
+                most_probable[row, column] = position
+    return most_probable

@@ -1,4 +1,4 @@
-"""What a threshold means in use: its stability, its price at a prevalence, its benefit, and its honest figure."""
+"""Thresholds in use: stability, predictive values, net benefit, and rates on rows that did not choose them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,25 +18,25 @@ from cxrtool.findings import FINDINGS
 
 
 def sensitivity_at_specificity(targets: ArrayLike, scores: ArrayLike, specificity: float) -> float:
-    """The largest sensitivity of any threshold whose specificity is at least `specificity`; NaN with one class."""
+    """Return the largest sensitivity at a specificity of at least `specificity`; NaN with one class."""
     tpr, fpr = roc_rates(targets, scores)
     return float(tpr[fpr <= 1 - specificity + 1e-12].max()) if len(tpr) else float("nan")
 
 
 def specificity_at_sensitivity(targets: ArrayLike, scores: ArrayLike, sensitivity: float) -> float:
-    """The largest specificity of any threshold whose sensitivity is at least `sensitivity`; NaN with one class."""
+    """Return the largest specificity at a sensitivity of at least `sensitivity`; NaN with one class."""
     tpr, fpr = roc_rates(targets, scores)
     return float(1 - fpr[tpr >= sensitivity - 1e-12].min()) if len(tpr) else float("nan")
 
 
 @dataclass(frozen=True)
 class PredictiveValues:
-    """What a decision is worth where the finding is so common.
+    """Predictive values of a decision at a given prevalence.
 
     Attributes:
-        prevalence: stated, in (0, 1).
-        ppv: share of positives among those called positive, None where undefined.
-        npv: share of negatives among those called negative, likewise.
+        prevalence: in (0, 1).
+        ppv: positive predictive value, None where undefined.
+        npv: negative predictive value, None where undefined.
     """
 
     prevalence: float
@@ -45,16 +45,16 @@ class PredictiveValues:
 
 
 def predictive_values(sensitivity: float, specificity: float, prevalence: float) -> PredictiveValues:
-    """PPV and NPV by Bayes' rule (Altman & Bland 1994, BMJ 309:102).
+    """Compute PPV and NPV by Bayes' rule (Altman & Bland 1994, BMJ 309:102).
 
     Raises:
         RequestError: the prevalence is not between 0 and 1.
     """
     if not 0 < prevalence < 1:
-        raise RequestError(f"prevalence {prevalence:g} is not between 0 and 1", "Write it as 0.1.")
-    hits, alarms = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
-    rests, misses = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
-    return PredictiveValues(prevalence, or_none(ratio(hits, hits + alarms)), or_none(ratio(rests, rests + misses)))
+        raise RequestError(f"prevalence {prevalence:g} is not between 0 and 1", "Give a share, such as 0.1.")
+    tp, fp = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
+    tn, fn = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
+    return PredictiveValues(prevalence, or_none(ratio(tp, tp + fp)), or_none(ratio(tn, tn + fn)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +62,9 @@ class DecisionCurve:
     """Net benefit per case at each threshold probability, [T] float64 each.
 
     Attributes:
-        thresholds: the probability at which one would act.
-        model: acting where the model's probability reaches it.
-        everyone: acting always.
-        (Acting never has the benefit 0.)
+        thresholds: probability at or above which one acts.
+        model: net benefit of acting on the model's probabilities.
+        everyone: net benefit of acting in every case. That of never acting is 0.
     """
 
     thresholds: Array
@@ -74,12 +73,12 @@ class DecisionCurve:
 
 
 def decision_curve(targets: ArrayLike, probabilities: ArrayLike, thresholds: Array | None = None) -> DecisionCurve:
-    """Net benefit TP / n - FP / n * t / (1 - t) (Vickers & Elkin 2006, Medical Decision Making 26:565).
+    """Compute net benefit TP / n - FP / n * t / (1 - t) (Vickers & Elkin 2006, Medical Decision Making 26:565).
 
     Args:
         targets: [N] of 0 and 1.
-        probabilities: [N] in [0, 1], best calibrated.
-        thresholds: in [0, 1); 0.01 to 0.80 unless given.
+        probabilities: [N] in [0, 1], preferably calibrated.
+        thresholds: in [0, 1); None uses 0.01 to 0.80.
     """
     grid = np.round(np.arange(1, 81) / 100, 2) if thresholds is None else thresholds
     positive = np.asarray(targets) > 0.5
@@ -102,9 +101,9 @@ def threshold_stability(
     target: float | None,
     settings: BootstrapSettings,
 ) -> dict[str, Interval]:
-    """Where each finding's threshold falls when patients are drawn anew, by finding.
+    """Return an interval of each finding's threshold over draws of patients.
 
-    A wide interval says that the split is too small to fix a threshold.
+    A wide interval means that the split is too small to determine a threshold.
     """
     draws = PatientDraws(table.patients, settings)
     chosen: dict[str, list[float]] = {finding: [] for finding in FINDINGS}
@@ -128,13 +127,13 @@ def threshold_stability(
 
 @dataclass(frozen=True)
 class HonestRates:
-    """Rates of a finding at thresholds chosen without the rows they are counted on; None where undefined.
+    """Rates of a finding at thresholds chosen on other rows than those counted; None where undefined.
 
     Attributes:
-        f1: mean over repeats.
-        balanced_accuracy: likewise.
-        recall: likewise.
-        specificity: likewise.
+        f1: mean over repeats, as are the others.
+        balanced_accuracy: mean of recall and specificity.
+        recall: sensitivity.
+        specificity: specificity.
     """
 
     f1: float | None
@@ -152,19 +151,19 @@ def honest_rates(
     repeats: int = 20,
     seed: int = 0,
 ) -> dict[str, HonestRates]:
-    """What thresholds chosen on this very split would give on new patients, by nested resampling.
+    """Estimate by nested resampling the rates that thresholds chosen on this split have on new patients.
 
-    Patients are dealt into folds; each fold is decided with the threshold chosen on the others; counts are pooled over
-    folds, and rates averaged over repeats with other folds.
+    Patients are divided into folds, each fold is decided with thresholds chosen on the other folds, and counts are
+    pooled over folds. Rates are averaged over `repeats` random divisions.
     """
     patients, group = np.unique(np.asarray(table.patients, dtype=object).astype(str), return_inverse=True)
-    found: dict[str, list[Counts]] = {finding: [] for finding in FINDINGS}
+    counts: dict[str, list[Counts]] = {finding: [] for finding in FINDINGS}
     for repeat in range(repeats):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(repeat,)))
         fold = (rng.permutation(len(patients)) % folds)[group]
         for column, finding in enumerate(FINDINGS):
-            found[finding].append(_held_out_counts(table, column, fold, criterion, grid, target))
-    return {finding: _mean_rates(counts) for finding, counts in found.items()}
+            counts[finding].append(_held_out_counts(table, column, fold, criterion, grid, target))
+    return {finding: _mean_rates(repeated) for finding, repeated in counts.items()}
 
 
 def _held_out_counts(
@@ -199,12 +198,12 @@ def _mean_rates(repeats: Sequence[Counts]) -> HonestRates:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """One finding in use, at fixed rates and at its threshold; None where undefined.
+    """Figures of one finding at fixed rates and at its threshold; None where undefined.
 
     Attributes:
-        sensitivity_at: sensitivity by wished specificity, ``0.90`` and ``0.95``.
-        specificity_at: specificity by wished sensitivity.
-        predictive_values: at the threshold, for the stated prevalence (or the split's own).
+        sensitivity_at: sensitivity by required specificity, ``0.90`` and ``0.95``.
+        specificity_at: specificity by required sensitivity, likewise.
+        predictive_values: at the threshold, for the given prevalence or the split's own.
     """
 
     sensitivity_at: Mapping[str, float | None]
@@ -218,12 +217,12 @@ FIXED_RATES = (0.90, 0.95)
 def operating_points(
     table: PredictionTable, thresholds: Mapping[str, float] | None, prevalence: float | None = None
 ) -> dict[str, OperatingPoint]:
-    """Operating points by finding.
+    """Compute operating points by finding.
 
     Args:
         table: predictions and labels.
-        thresholds: by finding, for the predictive values.
-        prevalence: for the predictive values; each finding's own in the table unless given.
+        thresholds: by finding, for the predictive values; None leaves these out.
+        prevalence: for the predictive values; None uses each finding's own in the table.
     """
     found = {}
     for column, finding in enumerate(FINDINGS):

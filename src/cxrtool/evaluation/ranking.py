@@ -1,4 +1,4 @@
-"""Cases sorted by their score, once: what every curve, area and count over thresholds is made from."""
+"""Cases sorted by score, from which every curve, area and count over thresholds is computed."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """N cases by falling score, tied ones in the order they came in.
+    """N cases by falling score; ties keep their original order.
 
     Attributes:
-        order: [N] int64, the position that each case came from.
+        order: [N] int64, original position of each case.
         scores: [N] float64, falling.
-        positive: [N] bool, in the same order.
-        ends: [G] int64, the last place of each of the G distinct scores: a threshold calls whole groups of ties.
+        positive: [N] bool, whether each case is positive, in the order of `scores`.
+        ends: [G] int64, last position of each of the G distinct scores; a threshold never divides a group of ties.
     """
 
     order: NDArray[np.int64]
@@ -26,21 +26,21 @@ class Ranking:
 
     @property
     def hits(self) -> NDArray[np.int64]:
-        """Positives called when each distinct score is the threshold, [G]."""
+        """True positives when each distinct score is the threshold, [G]."""
         return np.cumsum(self.positive, dtype=np.int64)[self.ends]
 
     @property
     def alarms(self) -> NDArray[np.int64]:
-        """Negatives called likewise, [G]."""
+        """False positives when each distinct score is the threshold, [G]."""
         return self.ends + 1 - self.hits
 
     def called_at(self, thresholds: ArrayLike) -> NDArray[np.int64]:
-        """How many scores are at or above each threshold, of the thresholds' shape."""
+        """Count the scores at or above each threshold; has the shape of `thresholds`."""
         called: NDArray[np.int64] = np.searchsorted(-self.scores, -np.asarray(thresholds, dtype=np.float64), "right")
         return called
 
     def counts_at(self, thresholds: ArrayLike) -> tuple[Array, Array]:
-        """True and false positives of ``score >= threshold``, float64 of the thresholds' shape."""
+        """Count true and false positives of ``score >= threshold``, float64 in the shape of `thresholds`."""
         called = self.called_at(thresholds)
         tp = np.concatenate(([0], np.cumsum(self.positive)))[called]
         return tp.astype(np.float64), (called - tp).astype(np.float64)
@@ -61,7 +61,7 @@ def rank_by_score(targets: ArrayLike, scores: ArrayLike) -> Ranking:
 
 
 def midranks(values: Array) -> Array:
-    """Ranks from 1, tied values sharing their mean; [N]."""
+    """Return ranks from 1, [N]; tied values get the mean of their ranks."""
     _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2)[group]

@@ -1,4 +1,4 @@
-"""The same figures by sex, age band, projection or any column of the sheet."""
+"""Figures by subgroup: sex, age band, projection or any column of the sheet."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from cxrtool.evaluation.table import PredictionTable
 from cxrtool.findings import FINDINGS
 
 SMALL = 10
-"""A group with fewer positives or fewer negatives of a finding is too small to speak of it."""
+"""A group with fewer positives or fewer negatives of a finding is marked as small."""
 AGE_BANDS = ((0, 40), (40, 60), (60, 80), (80, 200))
 
 
 @dataclass(frozen=True)
 class SubgroupFigures:
-    """One finding in one group.
+    """Figures of one finding in one group.
 
     Attributes:
-        attribute: ``sex``, ``age``, ``projection`` or a column.
-        group: its value; ``not given`` where blank.
-        finding: its name.
-        studies: rows of the group, of this finding or not.
+        attribute: ``sex``, ``age``, ``projection`` or a column of the sheet.
+        group: value of the attribute; ``not given`` if blank.
+        finding: name of the finding.
+        studies: number of rows in the group, whatever their label.
         metrics: see `FindingMetrics`.
-        auroc_interval: over draws of the group's patients.
+        auroc_interval: interval over draws of the group's patients.
         auprc_interval: likewise.
-        small: too few positives or negatives to speak.
+        small: whether the group has fewer than `SMALL` positives or negatives.
     """
 
     attribute: str
@@ -40,7 +40,7 @@ class SubgroupFigures:
     small: bool
 
     def to_dict(self) -> dict[str, object]:
-        """Flat plain values."""
+        """Return all values by name, for JSON and CSV."""
         return {
             "attribute": self.attribute,
             "group": self.group,
@@ -56,7 +56,7 @@ class SubgroupFigures:
 
 
 def age_band(text: str) -> str:
-    """``40-59`` for 47; blank stays blank."""
+    """Return the band of an age, such as ``40-59`` for ``47``; blank if it is not a number."""
     try:
         age = float(text)
     except ValueError:
@@ -71,7 +71,7 @@ def subgroup_figures(
     settings: BootstrapSettings,
     thresholds: Mapping[str, float] | None = None,
 ) -> tuple[SubgroupFigures, ...]:
-    """Figures by group and finding, for each attribute that the table holds; one that is blank everywhere has none."""
+    """Compute figures by group and finding for each attribute, except those that are missing or blank in every row."""
     found: list[SubgroupFigures] = []
     for attribute in attributes:
         values = table.attributes.get(attribute, ())
@@ -80,11 +80,11 @@ def subgroup_figures(
         if any(values):
             for group in sorted(set(values)):
                 rows = np.flatnonzero(np.array([value == group for value in values]))
-                found += _of_group(table.select(rows), attribute, group or "not given", settings, thresholds)
+                found += _group_figures(table.select(rows), attribute, group or "not given", settings, thresholds)
     return tuple(found)
 
 
-def _of_group(
+def _group_figures(
     table: PredictionTable,
     attribute: str,
     group: str,
@@ -108,15 +108,15 @@ def _of_group(
     ]
 
 
-def small_groups(figures: Sequence[SubgroupFigures]) -> tuple[str, ...]:
-    """A sentence per attribute that names its groups too small to speak."""
-    told = []
+def small_group_warnings(figures: Sequence[SubgroupFigures]) -> tuple[str, ...]:
+    """Return one warning per attribute that has small groups."""
+    warnings = []
     for attribute in dict.fromkeys(item.attribute for item in figures):
         small = [f"{item.group} ({item.finding})" for item in figures if item.attribute == attribute and item.small]
         if small:
             more = f" and {len(small) - 3} more" if len(small) > 3 else ""
-            told.append(
+            warnings.append(
                 f"{attribute}: fewer than {SMALL} positives or negatives in {', '.join(small[:3])}{more}: "
-                "too few to speak"
+                "too few for reliable figures"
             )
-    return tuple(told)
+    return tuple(warnings)

@@ -1,4 +1,4 @@
-"""Probabilities beside their labels, keyed by study or image, and their CSV form."""
+"""Tables of probabilities and labels by study or image, and their CSV files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,11 +13,11 @@ from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.table_kind import (
     MARK,
     TableKind,
+    check_kind,
     marks_of,
     needed_columns,
     open_rows,
     probability_column,
-    refuse_other_kind,
 )
 from cxrtool.files import write_csv
 from cxrtool.findings import FINDINGS
@@ -31,19 +31,19 @@ class PredictionTable:
     """Predictions and labels of a split.
 
     Attributes:
-        ids: what a row is: an image's path or a study, each once.
-        patients: of each row.
-        studies: of each row, ``patient00001/study1``.
-        images: [N] int64, images behind each row.
-        split: where the rows come from; a tune on ``test`` is refused by this, not by a file's name.
-        level: what a row is.
-        sheet_sha256: of the sheet the labels came from.
-        model_sha256: digest of the weights that predicted.
+        ids: unique name of each row: the path of an image, or a study.
+        patients: patient of each row.
+        studies: study of each row, such as ``patient00001/study1``.
+        images: [N] int64, number of images behind each row.
+        split: name of the split, which decides whether thresholds may be tuned on the table.
+        level: unit of a row.
+        sheet_sha256: digest of the sheet that the labels came from.
+        model_sha256: digest of the weights that made the predictions.
         probabilities: [N, 5] float32 in [0, 1], in the order of `FINDINGS`.
         targets: [N, 5] float32, 0 or 1.
         mask: [N, 5] bool, False where the label does not count.
-        attributes: what else is known of each row, as text by name (``sex``, ``age``, ``projection``); blank where
-            it is not given, ``mixed`` where a study's images differ.
+        attributes: further columns as text, by name (``sex``, ``age``, ``projection``); blank if not given, ``mixed``
+            if the images of a study differ.
     """
 
     ids: tuple[str, ...]
@@ -65,14 +65,14 @@ class PredictionTable:
             names = ", ".join(self.ids[row] for row in np.flatnonzero(wrong)[:3])
             raise CxrError(
                 f"{int(wrong.sum())} rows have a probability that is NaN or outside [0, 1] ({names})",
-                "Train again, or in fp32; scores that are no probabilities are not read.",
+                "Fix the table; if the model produced it, train again, with fp32.",
             )
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def select(self, rows: NDArray[np.int64]) -> "PredictionTable":
-        """The rows with these positions, in their order."""
+        """Return the rows at these positions, in this order."""
         return replace(
             self,
             ids=tuple(self.ids[row] for row in rows),
@@ -87,10 +87,10 @@ class PredictionTable:
 
 
 def to_study_level(table: PredictionTable) -> PredictionTable:
-    """One row per study: the largest probability over its images.
+    """Return a table with one row per study: the largest probability over its images.
 
-    A label is positive when one of the study's images is, and masked when all are. A table of studies is given back
-    as it is. Rows are in the order in which studies first appear.
+    A label is positive if that of any image is, and masked if those of all images are. Rows are in the order in which
+    studies first appear. A table at study level is returned unchanged.
     """
     if table.level is Level.STUDY:
         return table
@@ -130,10 +130,10 @@ def _by_group(values: Sequence[str], group: NDArray[np.int64], count: int) -> tu
 
 
 def write_predictions(path: Path, table: PredictionTable) -> None:
-    """Write a table as CSV: ``study`` (and ``path`` at image level), then label and probability per finding.
+    """Write a table as CSV: ``study`` (at image level after ``path``), then label and probability of each finding.
 
-    Numbers are written so that they read back to the bit; a masked label is an empty cell. The last column says in each
-    row that this is a table of ``cxr eval``.
+    Numbers are written with all digits, so that reading restores them exactly; a masked label is an empty cell. The
+    last column marks each row as belonging to a table of ``cxr eval``.
     """
     keys = ["study"] if table.level is Level.STUDY else ["path", "study"]
     header = [*keys]
@@ -162,12 +162,13 @@ def _row(table: PredictionTable, row: int) -> list[object]:
 
 
 def read_predictions(path: Path) -> PredictionTable:
-    """Read what `write_predictions` wrote; columns go by name, in any order.
+    """Read a table that `write_predictions` wrote; columns are found by name, in any order.
 
-    A table without the columns after the findings is taken as one image and one patient a row, of an unknown split.
+    Without the columns after the findings, each row counts as one image of one patient, and the split is unknown.
 
     Raises:
-        RequestError: the file is missing, no such table or one of ``cxr predict``, has a study twice, or mixes splits.
+        RequestError: the file is missing, is not such a table, is one of ``cxr predict``, has a row twice, or mixes
+            splits.
         CxrError: a probability is NaN or outside [0, 1].
     """
     rows = _read_rows(path)
@@ -175,11 +176,11 @@ def read_predictions(path: Path) -> PredictionTable:
     ids = tuple(row["path" if level is Level.IMAGE else "study"] for row in rows)
     twice = [name for name in set(ids) if ids.count(name) > 1] if len(set(ids)) < len(ids) else []
     if twice:
-        raise RequestError(f"{path} has the row {twice[0]!r} twice", "Keep one of them.")
+        raise RequestError(f"{path} has the row {twice[0]!r} twice", "Remove one of them.")
     labels = np.array([[_number(path, row, f, blank=True) for f in FINDINGS] for row in rows], dtype=np.float32)
     bad = np.argwhere(~np.isnan(labels) & (labels != 0) & (labels != 1))
     if len(bad):
-        raise RequestError(f"{path}: row {ids[bad[0][0]]!r} has a label that is not 1, 0 or empty", "Mend it.")
+        raise RequestError(f"{path}: row {ids[bad[0][0]]!r} has a label that is not 1, 0 or empty", "Fix that label.")
     known = {"path", "study", *FINDINGS, *map(probability_column, FINDINGS), *_PROVENANCE, MARK}
     numbers = [[_number(path, row, probability_column(f)) for f in FINDINGS] for row in rows]
     return PredictionTable(
@@ -187,10 +188,10 @@ def read_predictions(path: Path) -> PredictionTable:
         patients=tuple(row.get("patient") or row["study"] for row in rows),
         studies=tuple(row["study"] for row in rows),
         images=np.array([int(row.get("images") or 1) for row in rows], dtype=np.int64),
-        split=_only(path, rows, "split") or UNKNOWN_SPLIT,
+        split=_single_value(path, rows, "split") or UNKNOWN_SPLIT,
         level=level,
-        sheet_sha256=_only(path, rows, "sheet_sha256"),
-        model_sha256=_only(path, rows, "model_sha256"),
+        sheet_sha256=_single_value(path, rows, "sheet_sha256"),
+        model_sha256=_single_value(path, rows, "model_sha256"),
         probabilities=np.array(numbers, dtype=np.float32),
         targets=np.nan_to_num(labels, nan=0.0),
         mask=~np.isnan(labels),
@@ -201,10 +202,10 @@ def read_predictions(path: Path) -> PredictionTable:
 def _read_rows(path: Path) -> list[dict[str, Any]]:
     with open_rows(path, TableKind.EVALUATION) as (header, found):
         rows = [dict(row) for row in found]
-    refuse_other_kind(path, header, marks_of(rows), TableKind.EVALUATION)
-    lacking = [name for name in needed_columns(TableKind.EVALUATION) if name not in header]
-    if lacking:
-        raise RequestError(f"{path} has no column {lacking[0]!r}", "Give a predictions.csv of cxr eval.")
+    check_kind(path, header, marks_of(rows), TableKind.EVALUATION)
+    missing = [name for name in needed_columns(TableKind.EVALUATION) if name not in header]
+    if missing:
+        raise RequestError(f"{path} has no column {missing[0]!r}", "Give a predictions.csv of cxr eval.")
     if not rows:
         raise RequestError(f"{path} has no rows", "Give a predictions.csv of cxr eval.")
     return rows
@@ -218,12 +219,12 @@ def _number(path: Path, row: dict[str, Any], column: str, blank: bool = False) -
         return float(text)
     except ValueError:
         raise RequestError(
-            f"{path}: row {row['study']!r} has {text!r} under {column!r}", "Write a number there."
+            f"{path}: row {row['study']!r} has {text!r} in column {column!r}", "Write a number there."
         ) from None
 
 
-def _only(path: Path, rows: list[dict[str, Any]], column: str) -> str:
+def _single_value(path: Path, rows: list[dict[str, Any]], column: str) -> str:
     values = sorted({row.get(column) or "" for row in rows})
     if len(values) > 1:
-        raise RequestError(f"{path} mixes {column} {values[0]!r} and {values[1]!r}", "Split the table.")
+        raise RequestError(f"{path} mixes {column} {values[0]!r} and {values[1]!r}", "Make a table for each.")
     return str(values[0])

@@ -1,8 +1,8 @@
-"""Which of the two tables called predictions.csv a file is.
+"""The two kinds of prediction tables, and how to tell which kind a file is.
 
-In the table of ``cxr eval`` a finding's column is its label, and its probability stands in the column beside it; in the
-table of ``cxr predict`` it is the probability. Each says which it is in its last column, `MARK`, in every row, so that
-rows that were sorted or taken out still say it. Tables of versions without that column are known by their columns.
+In a table of ``cxr eval`` a finding's column holds its label, and the next column its probability; in a table of
+``cxr predict`` the finding's column holds the probability. The last column, `MARK`, names the kind in every row, so
+that sorting or removing rows does not lose it. Older tables without that column are recognised by their other columns.
 """
 
 import csv
@@ -17,12 +17,12 @@ from cxrtool.errors import RequestError
 from cxrtool.findings import FINDINGS
 
 MARK = "table"
-"""The column's name."""
+"""Name of the column that holds the kind."""
 Row = Mapping[str, str | None]
 
 
 class TableKind(StrEnum):
-    """What a table of predictions is of."""
+    """Kind of a table of predictions: of ``cxr eval`` or of ``cxr predict``."""
 
     EVALUATION = "evaluation"
     PREDICTION = "prediction"
@@ -39,23 +39,23 @@ _MEANING = {
 
 
 def probability_column(finding: str) -> str:
-    """The column of a finding's probability in the table of ``cxr eval``."""
+    """Return the name of a finding's probability column in a table of ``cxr eval``."""
     return f"{finding} probability"
 
 
 def needed_columns(kind: TableKind) -> list[str]:
-    """Columns that every table of this kind has."""
+    """Return the columns that every table of this kind has."""
     if kind is TableKind.PREDICTION:
         return ["path", *FINDINGS, "positive", "error"]
     return ["study", *FINDINGS, *(probability_column(finding) for finding in FINDINGS)]
 
 
 def kind_of(header: Collection[str], marks: Collection[str]) -> TableKind | None:
-    """What a table is by its marks, else by its columns; None for neither, or for rows of both.
+    """Return a table's kind by its marks, or else by its columns; None if unknown or if rows of both kinds are mixed.
 
     Args:
-        header: names of its columns.
-        marks: all that its rows say under `MARK`; empty where it has no such column.
+        header: names of the columns.
+        marks: distinct values in column `MARK`; empty if there is no such column.
     """
     if marks:
         (mark,) = marks if len(marks) == 1 else ("",)
@@ -63,28 +63,30 @@ def kind_of(header: Collection[str], marks: Collection[str]) -> TableKind | None
     return next((kind for kind in TableKind if set(needed_columns(kind)) <= set(header)), None)
 
 
-def refuse_other_kind(path: Path, header: Collection[str], marks: Collection[str], needed: TableKind) -> None:
-    """Refuse a table that says it is not `needed`; one that says nothing, and fits no kind, passes.
+def check_kind(path: Path, header: Collection[str], marks: Collection[str], needed: TableKind) -> None:
+    """Check that a table is not of another kind than `needed`; one without mark and of unknown columns passes.
 
     Raises:
-        RequestError: it is of the other kind, of rows of several, or of a kind that is not known.
+        RequestError: it is of the other kind, mixes kinds, or has an unknown mark.
     """
     if len(marks) > 1:
         shown = " and ".join(repr(mark) for mark in sorted(marks)[:2])
-        raise RequestError(f"{path} mixes rows that say {shown} under {MARK!r}", _ADVICE[needed])
+        raise RequestError(f"{path} mixes rows with {shown} in column {MARK!r}", _ADVICE[needed])
     kind = kind_of(header, marks)
     if kind is None and marks:
-        raise RequestError(f"{path} says {next(iter(marks))!r} under {MARK!r}", _ADVICE[needed])
+        raise RequestError(
+            f"{path} has {next(iter(marks))!r} in column {MARK!r}, which names no kind of table", _ADVICE[needed]
+        )
     if kind not in (None, needed):
         raise RequestError(f"{path} is {_MEANING[kind]}", _ADVICE[needed])
 
 
 @contextmanager
 def open_rows(path: Path, needed: TableKind | None = None) -> Iterator[tuple[list[str], Iterator[Row]]]:
-    """The columns of a CSV file and its rows, read as they are taken.
+    """Open a CSV file and yield its column names and an iterator over its rows.
 
     Raises:
-        RequestError: the file cannot be read or is not CSV; the advice asks for a table of the kind `needed`.
+        RequestError: the file cannot be read or is not CSV; the advice asks for a table of kind `needed`.
     """
     advice = "Give a table of cxr eval or cxr predict." if needed is None else _ADVICE[needed]
     try:
@@ -95,23 +97,23 @@ def open_rows(path: Path, needed: TableKind | None = None) -> Iterator[tuple[lis
     except OSError as error:
         raise RequestError(f"cannot read {path}: {error.strerror}", advice) from None
     except (csv.Error, UnicodeDecodeError) as error:
-        raise RequestError(f"{path} is not CSV: {error}", advice) from None
+        raise RequestError(f"{path} is not a CSV file: {error}", advice) from None
 
 
 def marks_of(rows: Iterable[Row]) -> set[str]:
-    """All that rows say under `MARK`; empty where they have no such column."""
+    """Return the distinct values in column `MARK`; empty if rows have no such column."""
     return {row[MARK] or "" for row in rows if MARK in row}
 
 
 @dataclass(frozen=True)
 class TableSummary:
-    """What ``cxr info FILE.csv`` says of a table.
+    """Summary of a table, as ``cxr info FILE.csv`` shows it.
 
     Attributes:
-        path: the file.
-        kind: whose table it is.
-        rows: how many.
-        columns: their names, in order.
+        path: path of the file.
+        kind: kind of the table.
+        rows: number of rows.
+        columns: names of the columns, in order.
     """
 
     path: Path
@@ -121,11 +123,11 @@ class TableSummary:
 
     @property
     def meaning(self) -> str:
-        """In a sentence."""
+        """Description of the kind in words."""
         return _MEANING[self.kind]
 
     def to_dict(self) -> dict[str, object]:
-        """As ``cxr info FILE.csv --json`` prints it."""
+        """Return the document of ``cxr info FILE.csv --json``."""
         return {
             "path": str(self.path),
             MARK: self.kind.value,
@@ -136,10 +138,10 @@ class TableSummary:
 
 
 def describe_table(path: Path) -> TableSummary:
-    """Which table a CSV file is; it is read through, a row at a time.
+    """Determine the kind and size of a table, reading one row at a time.
 
     Raises:
-        RequestError: it cannot be read, is neither, or mixes both.
+        RequestError: the file cannot be read, is of neither kind, or mixes both.
     """
     count, marks = 0, set[str]()
     with open_rows(path) as (header, rows):
@@ -150,17 +152,19 @@ def describe_table(path: Path) -> TableSummary:
     if kind is None:
         mixed = len(marks) > 1
         raise RequestError(
-            f"{path} mixes rows of several tables" if mixed else f"{path} is no table of cxr eval or cxr predict",
+            f"{path} mixes rows of several kinds of tables"
+            if mixed
+            else f"{path} is not a table of cxr eval or cxr predict",
             "Give a predictions.csv of cxr eval, a table of cxr predict --csv, a run folder or a bundle.",
         )
     return TableSummary(path, kind, count, tuple(header))
 
 
-def refuse_resuming(path: Path) -> None:
-    """Refuse to go on with a table that is not ``cxr predict``'s; a file that is not there passes.
+def check_resumable(path: Path) -> None:
+    """Check that ``cxr predict --resume-csv`` may continue with this file; a missing file passes.
 
     Raises:
-        RequestError: it is a table of ``cxr eval``.
+        RequestError: the file is a table of ``cxr eval``.
     """
     if not path.is_file():
         return

@@ -1,4 +1,4 @@
-"""Thresholds chosen on a grid, the curve that chose them, and thresholds given as text or file."""
+"""Thresholds: choosing them on a grid, curves over thresholds, and reading them from text or a file."""
 
 import csv
 import json
@@ -39,12 +39,12 @@ class TunedThresholds:
 
     Attributes:
         thresholds: by finding.
-        values: the criterion's value there, None where undefined.
+        values: value of the criterion at the threshold, by finding; None where undefined.
         curves: by finding.
-        criterion: what was maximised or reached.
-        target: the recall or specificity wished.
-        split: where the rows come from.
-        rows: how many.
+        criterion: figure that was maximised or had to be reached.
+        target: required recall or specificity; None for other criteria.
+        split: name of the split.
+        rows: number of rows.
         warnings: findings that could not be tuned, targets not reached, thresholds at an end of the grid.
     """
 
@@ -58,7 +58,7 @@ class TunedThresholds:
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, object]:
-        """As thresholds.json keeps it."""
+        """Return the content of thresholds.json."""
         return {
             "thresholds": dict(self.thresholds),
             "values": dict(self.values),
@@ -71,22 +71,22 @@ class TunedThresholds:
 
 
 def threshold_grid(minimum: float = 0.05, maximum: float = 0.95, step: float = 0.01) -> Curve:
-    """``minimum, minimum + step, ...`` up to `maximum`, rounded so that 0.3 is the 0.3 that people type.
+    """Return ``minimum, minimum + step, ...`` up to `maximum`, rounded so that 0.3 equals the number 0.3 as typed.
 
     Raises:
-        RequestError: it does not lie in [0, 1], or step is not above 0.
+        RequestError: the grid is empty or not within [0, 1], or `step` is not above 0.
     """
     if not (0 <= minimum <= maximum <= 1 and step > 0):
         raise RequestError(
-            f"grid {minimum:g} to {maximum:g} step {step:g} is empty or outside [0, 1]",
-            "Use 0.05, 0.95, 0.01.",
+            f"the grid from {minimum:g} to {maximum:g} in steps of {step:g} is empty or not within [0, 1]",
+            "Use --min 0.05 --max 0.95 --step 0.01, for example.",
         )
     count = int(np.floor((maximum - minimum) / step + 1e-9)) + 1
     return np.round(minimum + step * np.arange(count), 10)
 
 
 def threshold_curve(targets: NDArray[np.float32], probabilities: NDArray[np.float32], grid: Curve) -> ThresholdCurve:
-    """Figures at each threshold of `grid` for decisions ``probability >= threshold``.
+    """Compute figures of the decisions ``probability >= threshold`` at each threshold of `grid`.
 
     Args:
         targets: [N] of 0 and 1.
@@ -100,7 +100,7 @@ def threshold_curve(targets: NDArray[np.float32], probabilities: NDArray[np.floa
 
 
 def curve_of_counts(tp: Curve, fp: Curve, positives: float, negatives: float, grid: Curve) -> ThresholdCurve:
-    """The same figures from true and false positives at each threshold, [T] each."""
+    """Compute the figures of `threshold_curve` from true and false positives at each threshold, [T] each."""
     recall = _divide(tp, np.full(len(grid), positives))
     specificity = _divide(negatives - fp, np.full(len(grid), negatives))
     return ThresholdCurve(
@@ -115,8 +115,8 @@ def curve_of_counts(tp: Curve, fp: Curve, positives: float, negatives: float, gr
 
 
 def _divide(numerator: Curve, denominator: NDArray[np.generic]) -> Curve:
-    below = denominator.astype(np.float64)
-    quotient: Curve = np.divide(numerator, below, out=np.full(len(numerator), np.nan), where=below > 0)
+    divisor = denominator.astype(np.float64)
+    quotient: Curve = np.divide(numerator, divisor, out=np.full(len(numerator), np.nan), where=divisor > 0)
     return quotient
 
 
@@ -129,17 +129,17 @@ def tune_thresholds(
 ) -> TunedThresholds:
     """Choose a threshold per finding.
 
-    F1, balanced accuracy and Youden's J are maximised, the lowest of equal thresholds taken. For a wished recall it
-    is the highest threshold that reaches it, for a wished specificity the lowest. `test_allowed` tunes on the test
-    split all the same.
+    F1, balanced accuracy and Youden's J are maximised; of equally good thresholds the lowest is chosen. With a target
+    recall the highest threshold that reaches it is chosen, with a target specificity the lowest. `test_allowed` accepts
+    the test split.
 
     Raises:
-        RequestError: the rows come from the test split or nobody knows where from, or a target is missing.
+        RequestError: the rows come from the test split or an unknown one, or a target is missing.
     """
     if not (test_allowed and table.split == "test"):
-        _refuse_split(table.split)
+        _check_split(table.split)
     if criterion in (Criterion.RECALL, Criterion.SPECIFICITY) and target is None:
-        raise RequestError(f"criterion {criterion} needs a target", "Give --target 0.9, say.")
+        raise RequestError(f"criterion {criterion} needs a target", "Give one, such as --target 0.9.")
     thresholds: dict[str, float] = {}
     values: dict[str, float | None] = {}
     curves: dict[str, ThresholdCurve] = {}
@@ -151,15 +151,15 @@ def tune_thresholds(
         curves[finding] = curve
         if len(np.unique(targets)) < 2:
             thresholds[finding], values[finding] = _UNTUNED, None
-            warnings.append(f"{finding} has one class only on {table.split}: its threshold stays {_UNTUNED}")
+            warnings.append(f"{finding} has only one class on {table.split}: its threshold stays {_UNTUNED}")
             continue
         chosen, reached = choose_threshold(curve, criterion, target)
         thresholds[finding] = float(grid[chosen])
         values[finding] = float(_values(curve, criterion)[chosen])
         if not reached:
-            warnings.append(f"{finding} reaches {criterion} {target} at no threshold of the grid; the nearest is taken")
+            warnings.append(f"{finding}: no threshold of the grid reaches {criterion} {target}; the nearest is used")
         elif target is None and chosen in (0, len(grid) - 1):
-            warnings.append(f"{finding}: the best threshold lies at the end of the grid ({grid[chosen]:g})")
+            warnings.append(f"{finding}: the best threshold is at an end of the grid ({grid[chosen]:g})")
     return TunedThresholds(
         thresholds=thresholds,
         values=values,
@@ -172,15 +172,15 @@ def tune_thresholds(
     )
 
 
-def _refuse_split(split: str) -> None:
+def _check_split(split: str) -> None:
     if split == "test":
         raise RequestError(
-            "these predictions are of the test split: thresholds tuned on it would make its figures too good",
-            "Tune on valid, or say --i-know: it is then recorded in the bundle and every output.",
+            "these predictions are from the test split: thresholds tuned on it would make its figures too good",
+            "Tune on valid, or use --i-know, which is recorded in the bundle and in every output.",
         )
     if split == UNKNOWN_SPLIT:
         raise RequestError(
-            "these predictions do not say which split they are of", "Add a column 'split' that says valid."
+            "these predictions do not name the split they come from", "Add a column 'split' with the value valid."
         )
 
 
@@ -190,7 +190,7 @@ def _values(curve: ThresholdCurve, criterion: Criterion) -> Curve:
 
 
 def choose_threshold(curve: ThresholdCurve, criterion: Criterion, target: float | None) -> tuple[int, bool]:
-    """The position in the grid that a criterion chooses, and whether a wished rate is reached there."""
+    """Return the position in the grid that a criterion chooses, and whether it reaches the target."""
     values = _values(curve, criterion)
     if target is None:
         return int(np.nanargmax(values)), True
@@ -201,7 +201,7 @@ def choose_threshold(curve: ThresholdCurve, criterion: Criterion, target: float 
 
 
 def write_curves_csv(path: Path, tuned: TunedThresholds) -> None:
-    """Write every curve: finding, threshold and its figures, a row per threshold."""
+    """Write all curves as CSV: one row per finding and threshold, with the figures there."""
     names = ["precision", "recall", "specificity", "f1", "balanced_accuracy", "youden"]
     rows = [
         [finding, float(threshold), *(float(getattr(curve, name)[index]) for name in names)]
@@ -212,15 +212,18 @@ def write_curves_csv(path: Path, tuned: TunedThresholds) -> None:
 
 
 def parse_thresholds(text: str) -> dict[str, float]:
-    """Thresholds as a user gives them.
+    """Read thresholds from text or from a file.
 
     Args:
         text: five numbers in the order of `FINDINGS` (``0.46,0.11,0.47,0.34,0.37``); some by name
             (``Edema=0.3,Cardiomegaly=0.2``); or a file: thresholds.json or thresholds.csv of ``cxr tune``, or JSON of
             ``{finding: number}``.
 
+    Returns:
+        Thresholds by finding, of the findings that `text` names.
+
     Raises:
-        RequestError: it is none of these, or a threshold lies outside [0, 1].
+        RequestError: the text is none of these, or a threshold is outside [0, 1].
     """
     path = Path(text)
     is_file = path.suffix.lower() in (".json", ".csv")
@@ -231,9 +234,9 @@ def parse_thresholds(text: str) -> dict[str, float]:
             value = float(number)
         except (TypeError, ValueError, OverflowError):
             shown = f"{number!r:.40}"
-            raise RequestError(f"threshold {shown} of {name} is no number", "Write it as 0.46.") from None
+            raise RequestError(f"threshold {shown} of {name} is not a number", "Write it as 0.46.") from None
         if not 0 <= value <= 1:
-            raise RequestError(f"threshold {value:g} of {name} lies outside [0, 1]", "Write it as 0.46.")
+            raise RequestError(f"threshold {value:g} of {name} is outside [0, 1]", "Write it as 0.46.")
         found[find_finding(name)] = value
     return found
 
@@ -244,8 +247,8 @@ def _pairs_in_text(text: str) -> list[tuple[str, str]]:
         return [(name, number) for name, _, number in (part.partition("=") for part in parts)]
     if len(parts) != len(FINDINGS):
         raise RequestError(
-            f"--thresholds has {len(parts)} numbers; there are {len(FINDINGS)} findings",
-            f"Give one each for {', '.join(FINDINGS)}, or Edema=0.3, or a .json or .csv file.",
+            f"--thresholds has {len(parts)} numbers, but there are {len(FINDINGS)} findings",
+            f"Give one number for each of {', '.join(FINDINGS)}, or some by name (Edema=0.3), or a .json or .csv file.",
         )
     return list(zip(FINDINGS, parts, strict=True))
 
@@ -259,10 +262,11 @@ def _pairs_in_file(path: Path) -> list[tuple[str, str]]:
         content = content.get("thresholds", content)
         return [(str(name), number) for name, number in content.items()]
     except OSError as error:
-        raise RequestError(f"cannot read thresholds {path}: {error.strerror}", "Check the path.") from None
+        raise RequestError(f"cannot read thresholds file {path}: {error.strerror}", "Check the path.") from None
     except (ValueError, KeyError, AttributeError, RecursionError) as error:
         raise RequestError(
-            f"thresholds {path} are not as cxr tune writes them ({error})", "Give thresholds.json or .csv."
+            f"thresholds file {path} is not in the format of cxr tune ({error})",
+            "Give a thresholds.json or thresholds.csv of cxr tune.",
         ) from None
 
 
@@ -271,11 +275,11 @@ class ThresholdOrigin:
     """How a bundle's thresholds were chosen.
 
     Attributes:
-        split: on which split.
-        sheet_sha256: of its sheet.
+        split: name of the split that chose them.
+        sheet_sha256: digest of that split's sheet.
         criterion: see `Criterion`.
-        target: of a wished rate.
-        grid: [T], the thresholds tried.
+        target: required recall or specificity; None for other criteria.
+        grid: [T], thresholds tried.
     """
 
     split: str
@@ -284,8 +288,8 @@ class ThresholdOrigin:
     target: float | None
     grid: NDArray[np.float64]
 
-    def is_of(self, table: PredictionTable) -> bool:
-        """Whether they were chosen on the very rows of `table`'s sheet."""
+    def chosen_on(self, table: PredictionTable) -> bool:
+        """Return whether the thresholds were chosen on the sheet that `table` comes from."""
         if self.sheet_sha256 and table.sheet_sha256:
             return self.sheet_sha256 == table.sheet_sha256
         return self.split == table.split

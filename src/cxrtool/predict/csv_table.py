@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self, TextIO
 
 from cxrtool.errors import RequestError, WriteError
-from cxrtool.evaluation.table_kind import MARK, TableKind, refuse_resuming
+from cxrtool.evaluation.table_kind import MARK, TableKind, check_resumable
 from cxrtool.files import cannot_write, csv_cell, csv_row, sync_folder, write_json
 from cxrtool.findings import FINDINGS
 from cxrtool.locks import NoLocksError, is_same_file, try_lock
@@ -100,7 +100,7 @@ def open_table(
     partial, about = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.partial.json")
     of_the_block: OSError | None = None
     if resume:
-        refuse_resuming(path)
+        check_resumable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("a+", encoding="utf-8", newline="") as file:

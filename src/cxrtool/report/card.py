@@ -10,7 +10,7 @@ from cxrtool.report.sections import LIMITS
 
 
 def model_card(header: BundleHeader, assessment: Assessment) -> str:
-    """The card of a bundle, with the figures of `assessment`."""
+    """Return the model card of a bundle, with the figures of `assessment`."""
     evaluation, intervals = assessment.evaluation, assessment.intervals
     figures = [
         [
@@ -26,17 +26,17 @@ def model_card(header: BundleHeader, assessment: Assessment) -> str:
     drawn = assessment.settings.bootstrap
     tuned, fitted = header.tuning, header.calibration
     lines = [
-        f"# Model card: {_plain(header.run)}",
+        f"# Model card: {_escape(header.run)}",
         "",
         f"{header.intended_use}",
         "",
         "## Model",
         "",
         *_table(
-            ["what", "value"],
+            ["item", "value"],
             [
                 ["architecture", header.architecture],
-                ["reads", ", ".join(header.findings)],
+                ["findings", ", ".join(header.findings)],
                 ["input", f"{header.views} chest radiographs, {header.image_preprocessing.image_size} px"],
                 ["uncertain labels", header.policy],
                 ["blank labels", header.blank.value],
@@ -65,15 +65,15 @@ def model_card(header: BundleHeader, assessment: Assessment) -> str:
         "",
         "## Thresholds",
         "",
-        "Not tuned: 0.5 each."
+        "Not tuned: 0.5 for each finding."
         if tuned is None
-        else f"Chosen by {tuned.criterion} on {tuned.split} ({tuned.rows:,} rows), on raw probabilities.",
+        else f"Chosen by {tuned.criterion} on {tuned.split} ({tuned.rows:,} rows), for raw probabilities.",
         "",
         *_thresholds(header, assessment),
         "",
         "## Calibration",
         "",
-        "None: probabilities are the network's own."
+        "None: probabilities are those of the network."
         if fitted is None
         else f"{fitted.method.capitalize()} scaling, fitted on {fitted.split} ({fitted.rows:,} rows).",
         "",
@@ -88,7 +88,7 @@ def model_card(header: BundleHeader, assessment: Assessment) -> str:
         "## Intended use and limits",
         "",
         *(f"- {text}" for text in LIMITS),
-        *(f"- {_plain(text)}" for text in assessment.warnings),
+        *(f"- {_escape(text)}" for text in assessment.warnings),
         "",
     ]
     return "\n".join(lines)
@@ -105,10 +105,10 @@ def _thresholds(header: BundleHeader, assessment: Assessment) -> Iterable[str]:
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     lines = [header, ["---"] * len(header), *rows]
-    return [f"| {' | '.join(_plain(text) for text in line)} |" for line in lines]
+    return [f"| {' | '.join(_escape(text) for text in line)} |" for line in lines]
 
 
-def _plain(text: str) -> str:
-    """Text that Markdown shows as it is: a run's or sheet's name may hold bars, tags or line breaks."""
+def _escape(text: str) -> str:
+    """Escape text for Markdown: the name of a run or sheet may hold bars, tags or line breaks."""
     clean = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
     return clean.replace("<", "&lt;").replace("`", "\\`")

@@ -1,4 +1,4 @@
-"""The sections of charts: curves, calibration, thresholds, decisions."""
+"""Report sections with charts: curves, calibration, thresholds and decisions."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,8 +16,8 @@ from cxrtool.report.content import ReportContent
 from cxrtool.report.parts import Section, Table
 
 
-def _columns(content: ReportContent) -> Iterable[tuple[int, str, Any, Any]]:
-    """Position, name, targets and raw probabilities of the findings that have both classes."""
+def _findings_with_both_classes(content: ReportContent) -> Iterable[tuple[int, str, Any, Any]]:
+    """Yield position, name, targets and raw probabilities of each finding that has both classes."""
     table = content.table
     for column, finding in enumerate(FINDINGS):
         counts = table.mask[:, column]
@@ -27,10 +27,10 @@ def _columns(content: ReportContent) -> Iterable[tuple[int, str, Any, Any]]:
 
 
 def curve_sections(content: ReportContent) -> Iterable[Section]:
-    """ROC and precision-recall curves with their bands."""
+    """Yield the sections of ROC and precision-recall curves, with their bands."""
     assessment = content.assessment
     roc, pr = [], []
-    for column, finding, targets, scores in _columns(content):
+    for column, finding, targets, scores in _findings_with_both_classes(content):
         row = assessment.evaluation.labels[finding]
         roc_band, pr_band = curve_bands(content.table, column, assessment.settings.bootstrap)
         caption = f"area {interval_text(row.auroc, assessment.intervals[finding]['auroc'])}"
@@ -38,17 +38,18 @@ def curve_sections(content: ReportContent) -> Iterable[Section]:
         caption = f"average precision {interval_text(row.auprc, assessment.intervals[finding]['auprc'])}"
         recall, precision = precision_recall_curve(targets, scores)
         pr.append(plots.pr_chart(finding, recall, precision, pr_band, float(np.mean(targets)), caption))
-    told = "The band holds the curve's height at each point with the stated confidence, over draws of patients."
-    yield Section("roc", "ROC curves", (told,), charts=roc)
-    told = "The dotted line is the share of positives: the precision of chance."
-    yield Section("pr", "Precision-recall curves", (told,), charts=pr)
+    confidence = f"{100 * assessment.settings.bootstrap.confidence:g} %"
+    text = f"The band is the pointwise {confidence} interval of the curve's height over draws of patients."
+    yield Section("roc", "ROC curves", (text,), charts=roc)
+    text = "The dotted line is the share of positives, which is the precision of a random guess."
+    yield Section("pr", "Precision-recall curves", (text,), charts=pr)
 
 
 def calibration_section(content: ReportContent) -> Section:
-    """Reliability, Brier score and calibration error, raw and calibrated."""
+    """Return the section with reliability, Brier score and calibration error, raw and calibrated."""
     scalings = content.header.scalings
     charts = []
-    for _, finding, targets, scores in _columns(content):
+    for _, finding, targets, scores in _findings_with_both_classes(content):
         calibrated = None if scalings is None else reliability(targets, scalings[finding].apply(scores))
         charts.append(plots.reliability_chart(finding, reliability(targets, scores), calibrated))
     rows = []
@@ -62,38 +63,39 @@ def calibration_section(content: ReportContent) -> Section:
     header = ["finding", "share of positives", "mean probability", "Brier", "ECE"]
     if content.assessment.calibrated is not None:
         header += ["calibrated mean", "calibrated Brier", "calibrated ECE"]
-    told = [
-        "ECE is over ten bins of equal width. A dot on the dotted line means what it says; its area shows its rows."
+    text = [
+        "ECE is the expected calibration error over ten bins of equal width. Dots on the dotted line are calibrated; "
+        "the area of a dot shows its number of rows."
     ]
     stored = content.header.calibration
-    told.append(
-        "The bundle holds no calibration: probabilities are the network's own, and pos_weight in training raises them."
+    text.append(
+        "The bundle has no calibration: probabilities are those of the network, which pos_weight in training raises."
         if stored is None
-        else f"Calibrated by {stored.method.capitalize()} scaling fitted on {stored.split} ({stored.rows} studies)."
+        else f"Calibrated by {stored.method.capitalize()} scaling, fitted on {stored.split} ({stored.rows} studies)."
     )
-    return Section("calibration", "Calibration", told, [Table("Calibration", header, rows, "calibration")], charts)
+    return Section("calibration", "Calibration", text, [Table("Calibration", header, rows, "calibration")], charts)
 
 
 def thresholds_section(content: ReportContent) -> Section:
-    """Rates over thresholds, and the scores of both classes."""
+    """Return the section with rates over thresholds and the distribution of probabilities by class."""
     chosen = content.header.thresholds or {}
     charts = []
-    told = ["Scores of positives are drawn upwards, of negatives downwards, each as a share of its class."]
+    text = ["Histograms show positives upwards and negatives downwards, each as shares of their class."]
     if content.tuning_table is not None:
         table, grid = content.tuning_table, threshold_grid(0.01, 0.99, 0.01)
         for column, finding in enumerate(FINDINGS):
             counts = table.mask[:, column]
             curve = threshold_curve(table.targets[counts, column], table.probabilities[counts, column], grid)
             charts.append(plots.threshold_chart(finding, curve, chosen.get(finding)))
-        told.insert(0, f"Curves over thresholds are of {table.split}, where the dashed one was chosen.")
-    for _, finding, targets, scores in _columns(content):
+        text.insert(0, f"Curves over thresholds show {table.split}, where the dashed threshold was chosen.")
+    for _, finding, targets, scores in _findings_with_both_classes(content):
         positive = targets > 0.5
         charts.append(plots.histogram_chart(finding, scores[positive], scores[~positive], chosen.get(finding)))
-    return Section("thresholds", "Thresholds and scores", told, charts=charts)
+    return Section("thresholds", "Thresholds and probabilities", text, charts=charts)
 
 
 def decisions_section(content: ReportContent) -> Section:
-    """Confusion, operating points and net benefit."""
+    """Return the section with confusion counts, operating points and net benefit."""
     assessment = content.assessment
     confusion = [
         [finding, *(cell(getattr(row.at_threshold, name)) for name in ("tp", "fp", "fn", "tn"))]
@@ -127,12 +129,12 @@ def decisions_section(content: ReportContent) -> Section:
     tables.append(Table("Operating points", header, rows, "operating_points"))
     scalings = content.header.scalings
     charts = []
-    for _, finding, targets, scores in _columns(content):
+    for _, finding, targets, scores in _findings_with_both_classes(content):
         used = scores if scalings is None else scalings[finding].apply(scores)
         charts.append(plots.decision_chart(finding, decision_curve(targets, used)))
-    told = (
-        "PPV and NPV are of the bundle's thresholds at the stated prevalence. Net benefit (Vickers and Elkin 2006) "
-        "weighs a false positive by the odds of the threshold probability; it takes probabilities at their word"
-        + ("." if scalings is not None else ", and these are not calibrated.")
+    text = (
+        "PPV and NPV hold at the bundle's thresholds and the prevalence shown. Net benefit (Vickers and Elkin 2006) "
+        "weighs a false positive by the odds of the threshold probability; it assumes calibrated probabilities"
+        + ("." if scalings is not None else ", but these are not calibrated.")
     )
-    return Section("decisions", "Decisions", (told,), tables, charts)
+    return Section("decisions", "Decisions", (text,), tables, charts)

@@ -1,4 +1,4 @@
-"""What a report says, gathered from a run folder and, where it can be reached, the data."""
+"""Content of a report, gathered from a run folder and, if they are available, from the data."""
 
 import json
 import logging
@@ -30,15 +30,15 @@ class ReportContent:
 
     Attributes:
         run: the run folder.
-        header: of its bundle.
-        table: study-level predictions of the reported split.
-        assessment: of them.
-        tuning_table: the predictions on which thresholds were chosen, None where they are not kept.
+        header: header of its bundle.
+        table: predictions of the reported split.
+        assessment: figures of `table`.
+        tuning_table: the predictions on which thresholds were chosen, None if there is no such file.
         history: a record per epoch; empty for a bundle without its run folder.
-        mistakes: None where the images cannot be reached.
-        policies: the policy comparison that the run is part of, as JSON, None where it is of none.
-        settings: the run's resolved settings, nested; empty where they are not kept.
-        dataset: dataset.json of the run; empty where it is not kept.
+        mistakes: None if the images are not available.
+        policies: JSON of the policy comparison that the run is part of; None if it is part of none.
+        settings: the run's resolved settings, nested; empty if there is no such file.
+        dataset: dataset.json of the run; empty if there is no such file.
     """
 
     run: Path
@@ -56,27 +56,27 @@ class ReportContent:
 def gather(
     model: Model, settings: Settings, top: int | None = 4, progress: ProgressCallback = ignore_progress
 ) -> ReportContent:
-    """Collect a report's content; the model is run where its predictions are not kept and the data can be reached.
+    """Collect the content of a report. The model is run if there are no saved predictions and the data are available.
 
     Args:
         model: an opened bundle in its run folder, or that folder, or the bundle's file.
-        settings: split, draws, subgroups; data, else the run's own is used where it still exists.
-        top: mistakes shown of each finding and kind; None looks for none.
-        progress: called as work goes on.
+        settings: split, draws, subgroups and data; without data, those of the run are used if they still exist.
+        top: most mistakes to show per finding and kind; None leaves out mistakes.
+        progress: called as images are read and pictures are drawn.
 
     Raises:
-        RequestError: there are neither kept predictions of this model nor data to make them from.
+        RequestError: there are neither saved predictions of this model nor data to make them from.
     """
     bundle = open_model(model)
     run, header = bundle.path.parent, bundle.header
     stored = _stored_settings(run)
     settings = _with_data(settings, stored)
     split = settings.eval.split
-    table, images = _kept(run / f"eval_{split}" / "predictions.csv", header), None
+    table, images = _read_own_predictions(run / f"eval_{split}" / "predictions.csv", header), None
     if table is None:
-        if not _reachable(settings, split):
+        if not _data_available(settings, split):
             raise RequestError(
-                f"{run} holds no predictions of its model on {split}, and there is no data to make them from",
+                f"{run} has no predictions of its model on {split}, and there are no data to make them from",
                 f"Run cxr eval --split {split} first, or give --data.",
             )
         evaluated = evaluate_model(bundle, settings, None, progress)
@@ -103,7 +103,7 @@ def _stored_settings(run: Path) -> dict[str, Any]:
 
 
 def _with_data(settings: Settings, stored: Mapping[str, Any]) -> Settings:
-    """The run's own data folder, views and meaning of blanks where none is given."""
+    """Return `settings` with the data folder, views and blank labels of the run, unless a data folder is given."""
     own = stored.get("data", {})
     if settings.data.root is not None or not own.get("root"):
         return settings
@@ -111,17 +111,17 @@ def _with_data(settings: Settings, stored: Mapping[str, Any]) -> Settings:
     return settings.model_copy(update={"data": type(settings.data).model_validate(fields)})
 
 
-def _reachable(settings: Settings, split: str) -> bool:
+def _data_available(settings: Settings, split: str) -> bool:
     root = settings.data.root
     return root is not None and root.is_dir() and find_sheet(root, split) is not None
 
 
-def _kept(path: Path, header: BundleHeader) -> PredictionTable | None:
+def _read_own_predictions(path: Path, header: BundleHeader) -> PredictionTable | None:
     if not path.is_file():
         return None
     table = read_predictions(path)
     if table.model_sha256 != header.weights_sha256:
-        log.warning("%s is another model's and is not used", path)
+        log.warning("%s comes from another model and is not used", path)
         return None
     return table
 
@@ -129,7 +129,7 @@ def _kept(path: Path, header: BundleHeader) -> PredictionTable | None:
 def _tuning_table(run: Path, header: BundleHeader) -> PredictionTable | None:
     if header.tuning is None:
         return None
-    return _kept(run / f"tune_{header.tuning.split}" / "predictions.csv", header)
+    return _read_own_predictions(run / f"tune_{header.tuning.split}" / "predictions.csv", header)
 
 
 def _history(run: Path) -> tuple[EpochRecord, ...]:
@@ -142,12 +142,12 @@ def _history(run: Path) -> tuple[EpochRecord, ...]:
 def _mistakes(
     bundle: Bundle, settings: Settings, top: int, progress: ProgressCallback, images: PredictionTable | None
 ) -> MistakesResult | None:
-    if not _reachable(settings, settings.eval.split):
+    if not _data_available(settings, settings.eval.split):
         return None
     try:
         return collect_mistakes(bundle, settings, top=top, progress=progress, images=images)
     except CxrError as error:
-        log.warning("no mistakes are shown: %s", error)
+        log.warning("the report shows no mistakes: %s", error)
         return None
 
 

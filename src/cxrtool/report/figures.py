@@ -1,4 +1,4 @@
-"""The sections of figures: of the split, of policies side by side, of groups."""
+"""Report sections with figures of the split, of uncertainty policies and of subgroups."""
 
 from dataclasses import asdict
 from typing import Any
@@ -11,7 +11,7 @@ from cxrtool.report.parts import Section, Table
 
 
 def figures_section(assessment: Assessment) -> Section:
-    """Areas, rates at the thresholds and honest rates, with their intervals."""
+    """Return the section with areas and with rates at thresholds, with their intervals."""
     evaluation, intervals = assessment.evaluation, assessment.intervals
     names = ("f1", "precision", "recall", "specificity", "balanced_accuracy")
     areas = [
@@ -50,17 +50,19 @@ def figures_section(assessment: Assessment) -> Section:
     if assessment.honest is not None:
         rows = [[finding, *map(cell, asdict(one).values())] for finding, one in assessment.honest.items()]
         titles = ["finding", "F1", "balanced accuracy", "recall", "specificity"]
-        tables.append(Table("Honest: thresholds chosen without the rows they count", titles, rows, "honest"))
+        tables.append(
+            Table("Corrected for optimism: each row judged by thresholds chosen without it", titles, rows, "honest")
+        )
     drawn = assessment.settings.bootstrap
-    told = (
-        f"Behind each figure its {100 * drawn.confidence:g} % interval: percentiles over {drawn.draws:,} draws of "
-        "patients with replacement; DeLong's, where named, takes studies as independent."
+    text = (
+        f"Each figure is followed by its {100 * drawn.confidence:g} % interval: percentiles over {drawn.draws:,} draws "
+        "of patients with replacement. DeLong's interval takes studies as independent."
     )
-    return Section("figures", "Figures", (told,), tables)
+    return Section("figures", "Figures", (text,), tables)
 
 
 def policies_section(content: ReportContent) -> Section | None:
-    """The uncertainty policies side by side; None where the run is of no such comparison."""
+    """Return the section that compares uncertainty policies; None if the run is not part of a comparison."""
     if content.policies is None:
         return None
     comparisons: dict[str, Any] = content.policies["comparisons"]
@@ -79,7 +81,7 @@ def policies_section(content: ReportContent) -> Section | None:
 
 
 def subgroups_section(assessment: Assessment) -> Section | None:
-    """Areas by group; None where no groups were asked for."""
+    """Return the section with areas by subgroup; None if there are no subgroups."""
     if not assessment.subgroups:
         return None
     rows = [
@@ -92,10 +94,10 @@ def subgroups_section(assessment: Assessment) -> Section | None:
             cell(item.metrics.negatives),
             interval_text(item.metrics.auroc, item.auroc_interval),
             interval_text(item.metrics.auprc, item.auprc_interval),
-            "too few to speak" if item.small else "",
+            "too few for reliable figures" if item.small else "",
         ]
         for item in assessment.subgroups
     ]
     header = ["by", "group", "finding", "studies", "positives", "negatives", "AUROC", "AUPRC", "note"]
-    told = "A difference between groups may come from their mix of cases; intervals of small groups are wide."
-    return Section("subgroups", "Subgroups", (told,), [Table("Subgroups", header, rows, "subgroups", 3)])
+    text = "Groups may differ because their cases differ. Intervals of small groups are wide."
+    return Section("subgroups", "Subgroups", (text,), [Table("Subgroups", header, rows, "subgroups", 3)])

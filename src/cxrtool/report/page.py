@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing but itself."""
+"""The report as a single HTML file that loads nothing else."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from cxrtool.report.sections import sections_of
 
 
 def write_report(content: ReportContent, out: Path) -> None:
-    """Write the page to `out` in one step."""
+    """Write the page to `out`, which is replaced as a whole."""
     environment = Environment(
         loader=PackageLoader("cxrtool.report"),
         autoescape=select_autoescape(default=True),
@@ -34,8 +34,8 @@ def write_report(content: ReportContent, out: Path) -> None:
 def _headline(content: ReportContent) -> list[tuple[str, str]]:
     evaluation, intervals = content.assessment.evaluation, content.assessment.intervals["mean"]
     return [
-        ("mean AUROC", _unbroken(interval_text(evaluation.mean_auroc, intervals["auroc"]))),
-        ("mean AUPRC", _unbroken(interval_text(evaluation.mean_auprc, intervals["auprc"]))),
+        ("mean AUROC", _non_breaking(interval_text(evaluation.mean_auroc, intervals["auroc"]))),
+        ("mean AUPRC", _non_breaking(interval_text(evaluation.mean_auprc, intervals["auprc"]))),
         ("split", f"{evaluation.split}, {evaluation.level} level"),
         ("studies", f"{evaluation.studies:,} of {content.assessment.patients:,} patients"),
         ("policy", content.header.policy),
@@ -48,6 +48,6 @@ def _headline(content: ReportContent) -> list[tuple[str, str]]:
     ]
 
 
-def _unbroken(text: str) -> str:
-    """With hyphens at which no line ends."""
+def _non_breaking(text: str) -> str:
+    """Replace hyphens by non-breaking ones, so that an interval stays on one line."""
     return text.replace("-", "\N{NON-BREAKING HYPHEN}")

@@ -1,4 +1,4 @@
-"""What a report is made of: sections with text, tables, charts and pictures, as data."""
+"""Parts of a report as data: sections with text, tables, charts and pictures."""
 
 import base64
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ class Table:
     """A table of a report.
 
     Attributes:
-        title: above it.
-        header: column names; the first column names the row.
+        title: heading above the table.
+        header: names of the columns; the first column names the row.
         rows: cells as text.
-        name: of the CSV file it downloads as.
-        texts: so many columns from the left are words, the others figures.
+        name: name of the CSV file for download, without suffix.
+        texts: number of leading columns that hold text; the others hold figures.
     """
 
     title: str
@@ -28,14 +28,14 @@ class Table:
 
     @property
     def href(self) -> str:
-        """The table as a CSV file in a link."""
+        """Data URL of the table as a CSV file."""
         text = csv_row(self.header) + "".join(csv_row(row) for row in self.rows)
         return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A radiograph with its heatmap."""
+    """A radiograph with its heatmap: data URL, description for screen readers, and lines below it."""
 
     src: str
     alt: str
@@ -44,7 +44,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report, in the order text, tables, charts, pictures."""
+    """A section of a report; its text, tables, charts and pictures are shown in this order."""
 
     id: str
     title: str

@@ -1,6 +1,6 @@
-"""Charts as SVG text that takes its ink from the page, so that one chart serves dark, light and print.
+"""Charts as SVG text in the text colour of the page, so that they suit dark mode, light mode and print.
 
-matplotlib draws; nothing here opens a window or keeps state (`Figure` without pyplot).
+`Figure` is used without pyplot, which would open windows and keep state.
 """
 
 import html
@@ -23,10 +23,10 @@ from cxrtool.evaluation.operating import DecisionCurve
 from cxrtool.evaluation.thresholds import ThresholdCurve
 from cxrtool.training.state import EpochRecord
 
-# Okabe & Ito's colours: apart for colour-blind readers, and legible on black and on white.
+# After Okabe & Ito: distinct for colour-blind readers, and legible on black and on white.
 BLUE, ORANGE, GREEN, GREY = "#3d8fd1", "#d97706", "#1a9a74", "#8a8f98"
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: it can be searched, scaled and recoloured
+    "svg.fonttype": "none",  # keeps text as text, which can be searched, scaled and recoloured
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -41,8 +41,8 @@ class Chart:
     """A chart for a page.
 
     Attributes:
-        title: above it.
-        svg: the drawing, with its description for screen readers.
+        title: heading above the chart.
+        svg: SVG text, with a description for screen readers.
     """
 
     title: str
@@ -50,7 +50,7 @@ class Chart:
 
 
 def _draw(title: str, description: str, paint: Callable[[Axes], None], size: tuple[float, float] = _SIZE) -> Chart:
-    # Ids come from a hash of content and salt: another salt for each chart keeps them apart on a page.
+    # Ids are hashes of content and salt; a salt per chart makes them unique on a page.
     with mpl.rc_context(_STYLE | {"svg.hashsalt": f"{title} {description}"}):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
@@ -74,7 +74,7 @@ def _unit_axes(axes: Axes, x: str, y: str) -> None:
 
 
 def roc_chart(finding: str, fpr: NDArray[np.float64], tpr: NDArray[np.float64], band: Band, caption: str) -> Chart:
-    """The ROC curve with its pointwise band."""
+    """Draw the ROC curve with its pointwise band."""
 
     def paint(axes: Axes) -> None:
         axes.fill_between(band.x, band.low, band.high, color=BLUE, alpha=0.25, linewidth=0)
@@ -93,7 +93,7 @@ def pr_chart(
     prevalence: float,
     caption: str,
 ) -> Chart:
-    """The precision-recall curve with its pointwise band; the dotted line is chance."""
+    """Draw the precision-recall curve with its pointwise band; the dotted line is a random guess."""
 
     def paint(axes: Axes) -> None:
         axes.fill_between(band.x, band.low, band.high, color=BLUE, alpha=0.25, linewidth=0)
@@ -107,7 +107,7 @@ def pr_chart(
 def reliability_chart(
     finding: str, raw: Sequence[ReliabilityBin], calibrated: Sequence[ReliabilityBin] | None
 ) -> Chart:
-    """Share of positives over mean probability; a dot's area grows with its rows."""
+    """Draw the share of positives over the mean probability; a dot's area grows with its rows."""
 
     def dots(axes: Axes, bins: Sequence[ReliabilityBin], colour: str, name: str) -> None:
         filled = [part for part in bins if part.rows]
@@ -125,16 +125,16 @@ def reliability_chart(
             axes.legend(loc="upper left")
         _unit_axes(axes, "mean probability", "share of positives")
 
-    told = "; ".join(
+    bins = "; ".join(
         f"{part.low:.1f} to {part.high:.1f}: {part.rows} rows, {100 * (part.positive_share or 0):.0f} % positive"
         for part in raw
         if part.rows
     )
-    return _draw(finding, f"Reliability of raw probabilities: {told or 'no row'}", paint)
+    return _draw(finding, f"Reliability of raw probabilities: {bins or 'no rows'}", paint)
 
 
 def threshold_chart(finding: str, curve: ThresholdCurve, threshold: float | None) -> Chart:
-    """F1, recall and specificity over thresholds, and the chosen one."""
+    """Draw F1, recall and specificity over thresholds, and the chosen threshold."""
 
     def paint(axes: Axes) -> None:
         axes.plot(curve.thresholds, curve.f1, color=BLUE, label="F1")
@@ -151,7 +151,7 @@ def threshold_chart(finding: str, curve: ThresholdCurve, threshold: float | None
 def histogram_chart(
     finding: str, positives: NDArray[np.float64], negatives: NDArray[np.float64], threshold: float | None
 ) -> Chart:
-    """Scores of positives above, of negatives below the line, as shares."""
+    """Draw a histogram of probabilities: positives above the line, negatives below it, as shares of their class."""
     edges = np.linspace(0, 1, 21)
 
     def paint(axes: Axes) -> None:
@@ -168,12 +168,12 @@ def histogram_chart(
         axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
         axes.legend(loc="lower center", ncols=2, bbox_to_anchor=(0.5, 1.0), handlelength=1.2)
 
-    told = f"{len(positives)} positives and {len(negatives)} negatives"
-    return _draw(finding, f"Histogram of the probabilities of {told}", paint)
+    description = f"Histogram of the probabilities of {len(positives)} positives and {len(negatives)} negatives"
+    return _draw(finding, description, paint)
 
 
 def decision_chart(finding: str, curve: DecisionCurve) -> Chart:
-    """Net benefit of acting on the model, on everyone, on no one."""
+    """Draw the net benefit of acting on the model, in every case and in none."""
 
     def paint(axes: Axes) -> None:
         axes.plot(curve.thresholds, curve.model, color=BLUE, label="model")
@@ -187,7 +187,7 @@ def decision_chart(finding: str, curve: DecisionCurve) -> Chart:
 
 
 def history_chart(history: Sequence[EpochRecord], best: int) -> Chart:
-    """Losses and valid AUROC over epochs."""
+    """Draw losses and AUROC on valid over epochs; a dashed line marks the best epoch."""
     epochs = [record.epoch for record in history]
 
     def paint(axes: Axes) -> None:

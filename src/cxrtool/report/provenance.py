@@ -1,4 +1,4 @@
-"""The sections on where the figures come from: training, mistakes, data, settings."""
+"""Report sections on training, mistakes, data and settings."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ from cxrtool.report.parts import Picture, Section, Table
 
 
 def history_section(content: ReportContent) -> Section | None:
-    """A row per epoch; None for a bundle without its run folder."""
+    """Return the section with a row per epoch; None for a bundle without its run folder."""
     if not content.history:
         return None
     epoch = content.header.metrics.get("epoch")
@@ -26,10 +26,11 @@ def history_section(content: ReportContent) -> Section | None:
 
 
 def mistakes_section(content: ReportContent) -> Section:
-    """The surest mistakes with their heatmaps."""
+    """Return the section with the most confident mistakes and their heatmaps."""
     found = content.mistakes
     if found is None:
-        return Section("mistakes", "Surest mistakes", ("The images could not be reached; give --data to show them.",))
+        text = "The images are not available; give --data to show them."
+        return Section("mistakes", "Most confident mistakes", (text,))
     rows = [
         [one.finding, one.kind, one.study, cell(one.rank), cell(one.probability), cell(one.threshold, 2)]
         for one in found.mistakes
@@ -48,9 +49,9 @@ def mistakes_section(content: ReportContent) -> Section:
         for place, one in enumerate(found.mistakes)
         if place in found.pictures
     ]
-    told = "The surest first, with the map of the finding in question, on raw probabilities."
+    text = "The most confident first, by raw probability. Heatmaps are those of the mistaken finding."
     return Section(
-        "mistakes", "Surest mistakes", (told,), [Table("Mistakes", header, rows, "mistakes", 3)], (), pictures
+        "mistakes", "Most confident mistakes", (text,), [Table("Mistakes", header, rows, "mistakes", 3)], (), pictures
     )
 
 
@@ -65,7 +66,7 @@ def _thumbnail(path: Path, side: int = 256) -> str:
 
 
 def data_section(content: ReportContent) -> Section:
-    """What the model was trained, chosen and reported on."""
+    """Return the section on the data used to train, choose and report the model."""
     rows = [
         [
             split,
@@ -101,7 +102,7 @@ def data_section(content: ReportContent) -> Section:
 
 
 def settings_section(content: ReportContent) -> Section:
-    """The settings of the run and the versions of what it ran on."""
+    """Return the section with the settings of the run and the versions of libraries and weights."""
     flat = list(_flatten(content.settings or {"train": content.header.training}))
     versions = [[name, number] for name, number in content.header.versions.items()]
     versions.append(["weights SHA-256", content.header.weights_sha256])

@@ -1,4 +1,4 @@
-"""The sections of a report, in their order."""
+"""The order of a report's sections, and the limits of use."""
 
 from collections.abc import Iterable
 
@@ -9,18 +9,18 @@ from cxrtool.report.parts import Section
 from cxrtool.report.provenance import data_section, history_section, mistakes_section, settings_section
 
 LIMITS = (
-    "Research software, not a medical device. It must not decide about a patient.",
-    "It reads five findings in frontal radiographs. It knows no others, and says nothing of what it was not asked.",
-    "Labels of CheXpert's train split were taken from reports by a program; they are often wrong or uncertain.",
-    "Figures hold for patients like those of the split they are of. Another hospital's films, devices or prevalence "
-    "move them; measure again before use there.",
-    "Intervals show chance over patients alone, neither another training run nor another hospital.",
+    "Research software, not a medical device. It must not be used to decide about a patient.",
+    "It detects five findings in frontal radiographs, and says nothing about any other disease.",
+    "Labels of CheXpert's train split were extracted from reports by a program; many are wrong or uncertain.",
+    "Figures hold for patients like those of the reported split. Other hospitals have other patients, devices and "
+    "prevalences; measure again before use there.",
+    "Intervals cover chance in the choice of patients only, not that of another training run or another hospital.",
     "Heatmaps show where the network's score comes from, not where the disease is.",
 )
 
 
 def sections_of(content: ReportContent) -> Iterable[Section | None]:
-    """Every section, None where a run has nothing to say in it."""
+    """Yield the sections in order, None for those without content."""
     yield figures_section(content.assessment)
     yield policies_section(content)
     yield from curve_sections(content)

@@ -1,4 +1,4 @@
-"""Maps in the layout that CheXlocalize's evaluator reads (Saporta et al. 2022, Nature Machine Intelligence 4:867)."""
+"""Heatmaps in the file layout of CheXlocalize's evaluator (Saporta et al. 2022, Nature Machine Intelligence 4:867)."""
 
 import pickle
 from pathlib import Path
@@ -15,10 +15,10 @@ from cxrtool.tasks.localize_cases import Case
 
 
 class ChexlocalizeFiles:
-    """Maps as CheXlocalize's evaluator reads them.
+    """Writes heatmaps for CheXlocalize's evaluator.
 
-    For the overlap pred_segmentations.json, with every task it asks for (empty where this model has none); for the hit
-    rate a pickle per map, which is its format. cxrtool writes those and never reads one.
+    For the overlap it writes pred_segmentations.json with every task of CheXlocalize, empty for tasks that this model
+    does not have; for the hit rate a pickle per map, as the evaluator requires. cxrtool never reads these pickles.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -26,7 +26,7 @@ class ChexlocalizeFiles:
         self._segmentations: dict[str, dict[str, Any]] = {}
 
     def add(self, case: Case) -> None:
-        """Keep one image's maps, cut by Otsu's threshold as theirs are."""
+        """Add the maps of one image, cut at Otsu's threshold as in CheXlocalize."""
         import torch
 
         height, width = case.image.shape
@@ -42,5 +42,5 @@ class ChexlocalizeFiles:
         self._segmentations[name] = tasks
 
     def finish(self) -> None:
-        """Write what was kept."""
+        """Write pred_segmentations.json with all images added."""
         write_json(self._folder / "pred_segmentations.json", self._segmentations)

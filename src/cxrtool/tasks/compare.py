@@ -1,4 +1,4 @@
-"""Several models, or saved tables of theirs, on the same split."""
+"""Comparison of several models, or of their saved tables, on the same split."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,14 +26,14 @@ def compare_models(
 
     Args:
         models: opened bundles, run folders, bundle files or predictions.csv files.
-        settings: data, split and machine.
-        names: of the models, in the comparison; the shortest ends of their paths that differ unless given.
+        settings: data, split and device.
+        names: names of the models in the comparison; None uses the shortest ends of their paths that differ.
         progress: called as images are read.
 
     Raises:
-        RequestError: fewer than two, their rows or labels differ, or a table is of another split.
+        RequestError: there are fewer than two models, rows or labels differ, or a table is from another split.
     """
-    refuse_too_few(models)
+    check_models(models)
     names = names or short_names([model.path if isinstance(model, Bundle) else Path(model) for model in models])
     dataset = dataset_of(settings.data, settings.eval.split)
     candidates = [
@@ -43,21 +43,21 @@ def compare_models(
     return compare(candidates, bootstrap_settings(settings.eval))
 
 
-def refuse_too_few(models: Sequence[Model]) -> None:
-    """Check that there are two models or more, and that their files are there.
+def check_models(models: Sequence[Model]) -> None:
+    """Check that there are at least two models and that their files exist.
 
     Raises:
-        RequestError: otherwise.
+        RequestError: there are fewer than two, or a file does not exist.
     """
     if len(models) < 2:
-        raise RequestError("there is one model to compare", "Name two or more.")
-    lacking = [model for model in models if not isinstance(model, Bundle) and not Path(model).exists()]
-    if lacking:
-        raise RequestError(f"{lacking[0]} does not exist", "Name run folders, bundles or predictions.csv files.")
+        raise RequestError(f"a comparison needs at least two models, not {len(models)}", "Name two or more.")
+    missing = [model for model in models if not isinstance(model, Bundle) and not Path(model).exists()]
+    if missing:
+        raise RequestError(f"{missing[0]} does not exist", "Name run folders, bundles or predictions.csv files.")
 
 
 def is_table(model: Model) -> bool:
-    """Whether this is a predictions.csv rather than a model."""
+    """Return whether `model` is a CSV table of predictions rather than a model."""
     return not isinstance(model, Bundle) and Path(model).suffix.lower() == ".csv"
 
 
@@ -69,7 +69,7 @@ def _table(model: Model, settings: Settings, dataset: Dataset, progress: Progres
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell them apart."""
+    """Return the shortest ends of the paths that differ from each other."""
     longest = max(len(path.parts) for path in paths)
     for length in range(1, longest + 1):
         names = ["/".join(path.parts[-length:]) for path in paths]
@@ -79,7 +79,7 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> None:
-    """Write compare_<split>.json, and figures and differences as CSV."""
+    """Write compare_<split>.json, and figures_<split>.csv and differences_<split>.csv."""
     write_json(folder / f"compare_{comparison.split}.json", comparison.to_dict())
     write_csv(
         folder / f"figures_{comparison.split}.csv",

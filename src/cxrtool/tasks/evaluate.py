@@ -1,4 +1,4 @@
-"""A model over a whole split: predictions, metrics and thresholds, with the files that hold them."""
+"""Evaluation of a model on a whole split: predictions and metrics, and the files that hold them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +19,14 @@ from cxrtool.settings import EvalSettings, Settings
 
 @dataclass(frozen=True)
 class EvalResult:
-    """What `evaluate_model` came to.
+    """Result of `evaluate_model`.
 
     Attributes:
-        assessment: figures at the wished level, how sure they are, and what to beware of.
-        table: the predictions behind them.
-        images: as `table`, by image.
-        folder: where predictions.csv, metrics.json and metrics.csv lie.
-        how: what ran it.
+        assessment: figures at the requested level, with intervals and warnings.
+        table: the predictions that the figures come from.
+        images: the same predictions at image level.
+        folder: folder with predictions.csv, metrics.json, metrics.csv and subgroups.csv.
+        how: backend and precision of the network.
     """
 
     assessment: Assessment
@@ -39,24 +39,24 @@ class EvalResult:
 def evaluate_model(
     model: Model, settings: Settings, out: Path | None = None, progress: ProgressCallback = ignore_progress
 ) -> EvalResult:
-    """Metrics of a model on `settings.eval.split`, with predictions.csv, metrics.json and metrics.csv.
+    """Evaluate a model on `settings.eval.split` and write its predictions and metrics.
 
     Args:
         model: an opened bundle, a run folder or a bundle file.
-        settings: data, split, level and machine.
-        out: folder for the files; beside the model as ``eval_<split>`` unless given.
+        settings: data, split, level and device.
+        out: output folder; None uses ``eval_<split>`` beside the model.
         progress: called as images are read.
 
     Raises:
         CxrError: data or model cannot be used, an image cannot be read, or a file cannot be written.
     """
-    wished = settings.eval
+    options = settings.eval
     bundle = open_model(model)
-    dataset = dataset_of(settings.data, wished.split, attribute_names(wished.by))
-    images, how = predict_split(bundle, settings, dataset, wished.split, progress)
-    table = to_study_level(images) if wished.level is Level.STUDY else images
-    assessment = assess_table(table, bundle.header, wished)
-    folder = out or bundle.path.parent / f"eval_{wished.split}"
+    dataset = dataset_of(settings.data, options.split, attribute_names(options.by))
+    images, how = predict_split(bundle, settings, dataset, options.split, progress)
+    table = to_study_level(images) if options.level is Level.STUDY else images
+    assessment = assess_table(table, bundle.header, options)
+    folder = out or bundle.path.parent / f"eval_{options.split}"
     write_predictions(folder / "predictions.csv", table)
     write_json(folder / "metrics.json", describe_evaluation(assessment, bundle, how))
     _write_metrics_csv(folder / "metrics.csv", assessment)
@@ -64,24 +64,24 @@ def evaluate_model(
     return EvalResult(assessment, table, images, folder, how)
 
 
-def assess_table(table: PredictionTable, header: BundleHeader, wished: EvalSettings) -> Assessment:
-    """What is said of a bundle's predictions `table`."""
+def assess_table(table: PredictionTable, header: BundleHeader, options: EvalSettings) -> Assessment:
+    """Assess a table of predictions by a bundle, with its thresholds and calibration."""
     return assess(
         table,
-        AssessmentSettings(bootstrap_settings(wished), attribute_names(wished.by), wished.prevalence),
+        AssessmentSettings(bootstrap_settings(options), attribute_names(options.by), options.prevalence),
         header.thresholds,
         header.tuning.origin if header.tuning else None,
         header.scalings,
     )
 
 
-def bootstrap_settings(wished: EvalSettings) -> BootstrapSettings:
-    """How patients are drawn."""
-    return BootstrapSettings(wished.draws, wished.draw_seed, wished.confidence)
+def bootstrap_settings(options: EvalSettings) -> BootstrapSettings:
+    """Return how patients are drawn, from the settings of ``cxr eval``."""
+    return BootstrapSettings(options.draws, options.draw_seed, options.confidence)
 
 
 def describe_evaluation(assessment: Assessment, bundle: Bundle, how: HowRun) -> dict[str, object]:
-    """As ``cxr eval --json`` prints it and metrics.json keeps it."""
+    """Return the document of ``cxr eval --json`` and of metrics.json."""
     header = bundle.header
     return assessment.to_dict() | {
         "thresholds": header.thresholds,

@@ -1,4 +1,4 @@
-"""The mistakes of a model on a split, as a table and as pictures of where it looked."""
+"""Gallery of a model's mistakes on a split: a table, and pictures with heatmaps."""
 
 import logging
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ MISTAKES_NAME = "mistakes.json"
 
 @dataclass(frozen=True)
 class MistakesResult:
-    """What `collect_mistakes` came to.
+    """Result of `collect_mistakes`.
 
     Attributes:
-        mistakes: by finding and kind, the surest first.
-        pictures: an overlay per mistake, by its place in `mistakes`; one whose image could not be read has none.
-        galleries: a contact sheet per finding.
-        folder: where mistakes.csv, mistakes.json and the pictures lie.
+        mistakes: by finding and kind, the most confident first.
+        pictures: file of each mistake's overlay, by position in `mistakes`; missing if its image could not be read.
+        galleries: file of the contact sheet of each finding.
+        folder: folder with mistakes.csv, mistakes.json and the pictures.
     """
 
     mistakes: tuple[Mistake, ...]
@@ -39,7 +39,7 @@ class MistakesResult:
     folder: Path
 
     def to_dict(self) -> dict[str, object]:
-        """As ``cxr errors --json`` prints it."""
+        """Return the document of ``cxr errors --json``."""
         return {
             "mistakes": [
                 asdict(mistake) | {"picture": str(self.pictures[place]) if place in self.pictures else None}
@@ -59,23 +59,23 @@ def collect_mistakes(
     progress: ProgressCallback = ignore_progress,
     images: PredictionTable | None = None,
 ) -> MistakesResult:
-    """Find the surest mistakes on `settings.eval.split` and draw where the model looked for the finding.
+    """Find the most confident mistakes on `settings.eval.split` and draw the heatmap of each.
 
     Args:
-        model: an opened bundle, a run folder or a bundle file; without tuned thresholds 0.5 is used for each finding,
-            and a warning says so.
-        settings: data, split and machine.
+        model: an opened bundle, a run folder or a bundle file. Without tuned thresholds, 0.5 is used for each finding,
+            with a warning.
+        settings: data, split and device.
         kind: false positives, false negatives or both.
-        finding: only this one.
-        top: at most so many of each finding and kind.
-        out: folder; ``errors_<split>`` beside the model unless given.
-        progress: called as work goes on.
-        images: the model's predictions of the split, by image; it is run unless they are given.
+        finding: name of the only finding to list; None lists all.
+        top: most mistakes to list per finding and kind.
+        out: output folder; None uses ``errors_<split>`` beside the model.
+        progress: called as pictures are drawn.
+        images: the model's image-level predictions of the split; None runs the model.
     """
     bundle = open_model(model)
     split = settings.eval.split
     if bundle.header.thresholds is None:
-        log.warning("the model's thresholds are not tuned: 0.5 is used for each finding (see cxr tune)")
+        log.warning("the model has no tuned thresholds, so 0.5 is used for each finding; see cxr tune")
     if images is None:
         images, _ = predict_split(bundle, settings, dataset_of(settings.data, split), split, progress)
     mistakes = find_mistakes(images, bundle.header.effective_thresholds, kind, finding, top)

@@ -1,4 +1,4 @@
-"""How far a model's maps can be trusted: measured on images whose truth is known."""
+"""Measurement of a model's heatmaps on images whose true regions are known."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -41,14 +41,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MethodResult:
-    """What one method is worth.
+    """Figures of one heatmap method.
 
     Attributes:
-        figures: by finding.
-        images_per_second: reading left out.
-        sanity: mean rank correlation with the maps of a randomised network, by step; empty where not asked for.
-        deletion: mean area, lower is better; None where not asked for.
-        insertion: mean area, higher is better; likewise.
+        figures: hit rate and overlap by finding.
+        images_per_second: speed without the time to read images.
+        sanity: mean rank correlation with the maps of a randomised network, by step; empty if not requested.
+        deletion: mean area under the deletion curve, lower is better; None if not requested.
+        insertion: mean area under the insertion curve, higher is better; None if not requested.
     """
 
     figures: Mapping[str, LocalizationFigures]
@@ -58,7 +58,7 @@ class MethodResult:
     insertion: float | None
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values."""
+        """Return plain values for JSON."""
         return {
             "labels": {finding: one.to_dict() for finding, one in self.figures.items()},
             "mean": {name: mean_of(self.figures, name) for name in ("hit_rate", "iou")},
@@ -71,14 +71,14 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class LocalizeResult:
-    """What `localize_model` came to.
+    """Result of `localize_model`.
 
     Attributes:
-        methods: by their title.
-        split: measured on.
-        truth: what it was measured against.
-        folder: where localization.json and localization.csv lie.
-        warnings: what to beware of.
+        methods: figures by title of the method.
+        split: name of the split.
+        truth: name of the masks or boxes that the maps were compared with.
+        folder: folder with localization.json and localization.csv.
+        warnings: notes on how maps were cut.
     """
 
     methods: Mapping[str, MethodResult]
@@ -88,7 +88,7 @@ class LocalizeResult:
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, object]:
-        """As ``cxr localize --json`` prints it."""
+        """Return the document of ``cxr localize --json``."""
         return {
             "split": self.split,
             "truth": self.truth,
@@ -97,8 +97,8 @@ class LocalizeResult:
         }
 
 
-def parse_methods(text: str, wished: ExplainSettings, image_size: int) -> tuple[MapSettings, ...]:
-    """``grad-cam,layer-cam@denseblock2`` as settings of maps, in all else as `wished`.
+def parse_methods(text: str, options: ExplainSettings, image_size: int) -> tuple[MapSettings, ...]:
+    """Parse a list such as ``grad-cam,layer-cam@denseblock2``; all other settings of maps come from `options`.
 
     Raises:
         RequestError: a method or layer is unknown.
@@ -108,7 +108,7 @@ def parse_methods(text: str, wished: ExplainSettings, image_size: int) -> tuple[
         name, _, layer = part.strip().partition("@")
         if layer and layer not in list(Layer):
             raise RequestError(f"layer {layer!r} is unknown", f"The layers are {', '.join(Layer)}.")
-        own = replace(MapSettings.of(wished, image_size), method=find_method(name))
+        own = replace(MapSettings.of(options, image_size), method=find_method(name))
         found.append(replace(own, layer=Layer(layer)) if layer else own)
     return tuple(found)
 
@@ -122,42 +122,43 @@ def localize_model(
     maps_out: Path | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> LocalizeResult:
-    """Measure maps against the truth, and store each method's figures in the bundle.
+    """Compare heatmaps with true regions, and store each method's figures in the bundle.
 
     Args:
         model: an opened bundle, a run folder or a bundle file.
-        settings: data, split, methods and machine.
-        masks: a folder of masks or CheXlocalize's JSON; ``masks/`` in the data folder unless given.
-        boxes: a CSV of boxes instead.
-        out: folder; ``localize_<split>`` beside the model unless given.
-        maps_out: write the first method's maps there as CheXlocalize's evaluator reads them.
+        settings: data, split, methods and device.
+        masks: a folder of masks or CheXlocalize's JSON file; None uses ``masks/`` in the data folder.
+        boxes: a CSV file of boxes, instead of masks.
+        out: output folder; None uses ``localize_<split>`` beside the model.
+        maps_out: folder for the first method's maps in CheXlocalize's layout; None writes none.
         progress: called as images are done.
 
     Raises:
-        RequestError: there is no data or truth, or no image of the split has a truth.
+        RequestError: there are no data or no true regions, or no image of the split has one.
     """
-    wished = settings.localize
+    options = settings.localize
     bundle = open_model(model)
     dataset = Dataset(settings.data)
-    manifest = dataset.usable(wished.split)
+    manifest = dataset.usable(options.split)
     truth = load_truth(manifest.root, masks, boxes)
     classifier = Classifier.load(bundle, settings=settings.runtime.for_maps, raw=True)
     results: dict[str, MethodResult] = {}
     warnings: list[str] = []
     size = classifier.header.image_preprocessing.image_size
-    for place, method in enumerate(parse_methods(wished.methods, settings.explain, size)):
-        cuts, told = _map_thresholds(classifier, settings, dataset, truth, method, progress)
-        warnings += [text for text in told if text not in warnings]
+    for place, method in enumerate(parse_methods(options.methods, settings.explain, size)):
+        cuts, notes = _map_thresholds(classifier, settings, dataset, truth, method, progress)
+        warnings += [text for text in notes if text not in warnings]
         export = ChexlocalizeFiles(maps_out) if maps_out is not None and place == 0 else None
         results[method.title] = _measure(classifier, manifest, truth, method, cuts, settings, export, progress)
         if export is not None:
             export.finish()
     if not any(figure.images for one in results.values() for figure in one.figures.values()):
         raise RequestError(
-            f"no image of {wished.split} has a truth in {truth.name}", "Check that the paths or names are the same."
+            f"{truth.name} has no true region for any image of {options.split}",
+            "Check that its paths or names are those of the sheet.",
         )
-    folder = out or bundle.path.parent / f"localize_{wished.split}"
-    result = LocalizeResult(results, wished.split, truth.name, folder, tuple(warnings))
+    folder = out or bundle.path.parent / f"localize_{options.split}"
+    result = LocalizeResult(results, options.split, truth.name, folder, tuple(warnings))
     _write(result)
     _store(bundle, result, manifest)
     return result
@@ -171,18 +172,18 @@ def _map_thresholds(
     method: MapSettings,
     progress: ProgressCallback,
 ) -> tuple[dict[str, float | None], list[str]]:
-    """Where to cut each finding's maps: chosen on valid, else None for Otsu's threshold."""
-    wished = settings.localize
+    """Return the threshold of each finding's maps, chosen on valid, or None for Otsu's; and notes on the choice."""
+    options = settings.localize
     otsu: dict[str, float | None] = dict.fromkeys(FINDINGS)
-    if wished.otsu:
+    if options.otsu:
         return otsu, []
-    if wished.split == "valid" or "valid" not in dataset.available:
-        return otsu, ["maps are cut by Otsu's threshold: there is no other split to choose one on"]
-    measured, _ = _localize(classifier, dataset.usable("valid"), truth, method, wished, None, progress)
+    if options.split == "valid" or "valid" not in dataset.available:
+        return otsu, ["maps are cut at Otsu's threshold, because there is no other split on which to choose one"]
+    measured, _ = _localize(classifier, dataset.usable("valid"), truth, method, options, None, progress)
     chosen = {finding: choose_map_threshold(one) for finding, one in measured.items()}
-    lacking = [finding for finding, cut in chosen.items() if cut is None]
-    told = [f"maps of {', '.join(lacking)} are cut by Otsu's threshold: valid has no truth of it"] if lacking else []
-    return chosen, told
+    without = ", ".join(finding for finding, cut in chosen.items() if cut is None)
+    note = f"maps of {without} are cut at Otsu's threshold, because valid has no true regions of that finding"
+    return chosen, [note] if without else []
 
 
 def _measure(
@@ -195,14 +196,14 @@ def _measure(
     export: ChexlocalizeFiles | None,
     progress: ProgressCallback,
 ) -> MethodResult:
-    wished = settings.localize
-    measured, speed = _localize(classifier, manifest, truth, method, wished, export, progress)
+    options = settings.localize
+    measured, speed = _localize(classifier, manifest, truth, method, options, export, progress)
     draws = bootstrap_settings(settings.eval)
     figures = {finding: localization_figures(one, cuts[finding], draws) for finding, one in measured.items()}
     sanity: Mapping[str, float] = {}
     deletion = insertion = None
-    if wished.faithfulness:
-        sanity, deletion, insertion = _faithfulness(classifier, manifest, truth, method, wished, progress)
+    if options.faithfulness:
+        sanity, deletion, insertion = _faithfulness(classifier, manifest, truth, method, options, progress)
     return MethodResult(figures, speed, sanity, deletion, insertion)
 
 
@@ -211,14 +212,14 @@ def _localize(
     manifest: Manifest,
     truth: Truth,
     method: MapSettings,
-    wished: LocalizeSettings,
+    options: LocalizeSettings,
     export: ChexlocalizeFiles | None,
     progress: ProgressCallback,
 ) -> tuple[dict[str, LocalizedImages], float]:
-    """Hits and overlaps by finding, and images a second."""
+    """Return hits and overlaps by finding, and images per second."""
     found: dict[str, list[tuple[str, bool, NDArray[np.float64], float]]] = {finding: [] for finding in FINDINGS}
     clock = Clock()
-    for case in cases_of(classifier, manifest, truth, method, wished, clock, progress):
+    for case in cases_of(classifier, manifest, truth, method, options, clock, progress):
         for column, region in case.truths.items():
             heatmap = case.heatmap(column)
             found[FINDINGS[column]].append(
@@ -226,10 +227,10 @@ def _localize(
             )
         if export is not None:
             export.add(case)
-    return {finding: _gathered(rows) for finding, rows in found.items()}, clock.rate
+    return {finding: _stack(rows) for finding, rows in found.items()}, clock.rate
 
 
-def _gathered(rows: Sequence[tuple[str, bool, NDArray[np.float64], float]]) -> LocalizedImages:
+def _stack(rows: Sequence[tuple[str, bool, NDArray[np.float64], float]]) -> LocalizedImages:
     return LocalizedImages(
         patients=tuple(row[0] for row in rows),
         hits=np.array([row[1] for row in rows], dtype=np.bool_),
@@ -243,16 +244,16 @@ def _faithfulness(
     manifest: Manifest,
     truth: Truth,
     method: MapSettings,
-    wished: LocalizeSettings,
+    options: LocalizeSettings,
     progress: ProgressCallback,
 ) -> tuple[dict[str, float], float, float]:
-    """Sanity, deletion and insertion over the first pairs of an image and a finding it shows."""
+    """Compute sanity, deletion and insertion over the first pairs of an image and a finding that it shows."""
     pairs: list[tuple[Case, int]] = []
-    for case in cases_of(classifier, manifest, truth, method, wished, Clock(), ignore_progress):
+    for case in cases_of(classifier, manifest, truth, method, options, Clock(), ignore_progress):
         pairs += [(case, column) for column in case.truths]
-        if len(pairs) >= wished.faithfulness:
+        if len(pairs) >= options.faithfulness:
             break
-    pairs = pairs[: wished.faithfulness]
+    pairs = pairs[: options.faithfulness]
     cases = list(dict.fromkeys(case for case, _ in pairs))
     places = {case: place for place, case in enumerate(cases)}
     pixels = classifier.runtime.tensor(np.stack([case.pixels for case in cases])[:, None])
@@ -291,7 +292,7 @@ def _write(result: LocalizeResult) -> None:
 
 
 def _store(bundle: Bundle, result: LocalizeResult, manifest: Manifest) -> None:
-    """Put the figures into the bundle, in the place of older ones of the same method."""
+    """Store the figures in the bundle, where they replace older ones of the same method."""
     new = tuple(
         StoredLocalization(
             method=title,

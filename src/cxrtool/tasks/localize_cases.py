@@ -1,4 +1,4 @@
-"""The radiographs whose truth is known, with a model's maps of the findings that they show."""
+"""Radiographs with known true regions, and a model's maps of the findings that they show."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,16 @@ from cxrtool.settings import LocalizeSettings
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One image, its coarse maps and its truths, by position of the finding."""
+    """One image with its coarse maps and true regions.
+
+    Attributes:
+        path: path in the sheet.
+        patient: name of the patient.
+        image: [H, W] uint8, the whole image.
+        pixels: [S, S] uint8, the network's input.
+        maps: coarse maps by position of the finding.
+        truths: [H, W] bool, true regions by position of the finding.
+    """
 
     path: str
     patient: str
@@ -32,13 +41,13 @@ class Case:
     truths: Mapping[int, NDArray[np.bool_]]
 
     def heatmap(self, column: int) -> NDArray[np.float32]:
-        """The map at the image's size, its peak 1."""
+        """Return the map of a finding at the image's size, scaled so that its peak is 1, [H, W]."""
         height, width = self.image.shape
         return heatmap_of(self.maps[column], height, width, 1.0)
 
 
 class Clock:
-    """Images and seconds of the method alone."""
+    """Counts images and the seconds that the method took, without reading."""
 
     def __init__(self) -> None:
         self.images, self.seconds = 0, 0.0
@@ -53,13 +62,13 @@ def cases_of(
     manifest: Manifest,
     truth: Truth,
     method: MapSettings,
-    wished: LocalizeSettings,
+    options: LocalizeSettings,
     clock: Clock,
     progress: ProgressCallback,
 ) -> Iterator[Case]:
-    """The images that have a truth, with maps of the findings it shows."""
+    """Yield the images that have true regions, with maps of those findings."""
     reading: Reading = replace(classifier.reading, whole=True)
-    total = min(len(manifest), wished.limit or len(manifest))
+    total = min(len(manifest), options.limit or len(manifest))
     files = [manifest.file(row) for row in range(total)]
     row = 0
     for batch in radiograph_batches(files, reading):
@@ -68,7 +77,7 @@ def cases_of(
         rows: list[int] = []
         for _, result in batch:
             if isinstance(result, CxrError):
-                raise type(result)(result.message, "Find all such files with: cxr check-data DATA --full.")
+                raise type(result)(result.message, "List all unreadable images with: cxr check-data DATA --full.")
             regions = _truths(truth, str(manifest.paths[row]), result.image.shape)
             if regions:
                 truths.append(regions)
@@ -77,7 +86,7 @@ def cases_of(
             row += 1
         if good:
             began = time.perf_counter()
-            maps = _maps(classifier, good, truths, method, wished.positives_only)
+            maps = _maps(classifier, good, truths, method, options.positives_only)
             clock.seconds += time.perf_counter() - began
             clock.images += len(good)
             for one, place, found, regions in zip(good, rows, maps, truths, strict=True):

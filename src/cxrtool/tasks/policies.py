@@ -1,4 +1,4 @@
-"""The seed's experiment, with its uncertainty: train one model per policy and seed, and compare them."""
+"""Comparison of uncertainty policies: train one model per policy and seed, and compare them."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -29,12 +29,12 @@ COMPARISON_NAME = "policies.json"
 
 @dataclass(frozen=True)
 class PolicyComparison:
-    """What `compare_policies` came to.
+    """Result of `compare_policies`.
 
     Attributes:
         runs: run folders by policy, one per seed.
-        comparisons: by split, ``valid`` and where there is one ``test``.
-        chosen: the policy with the best mean AUROC on valid; None where that is undefined.
+        comparisons: by split, ``valid`` and ``test`` as far as the data have them.
+        chosen: policy with the best mean AUROC on valid; None if it is undefined.
     """
 
     runs: Mapping[str, tuple[Path, ...]]
@@ -42,14 +42,14 @@ class PolicyComparison:
     chosen: str | None
 
     def sentences(self) -> tuple[str, ...]:
-        """The findings in plain words: the choice on valid, then what test says of the differences."""
-        told = [comparison.sentence() for comparison in self.comparisons.values()]
+        """Return the result in words: the policy chosen on valid, then the comparison on each split."""
+        sentences = [comparison.sentence() for comparison in self.comparisons.values()]
         if self.chosen is not None:
-            told.insert(0, f"Chosen on valid, by mean AUROC: {self.chosen}. Test chooses nothing; it only reports.")
-        return tuple(told)
+            sentences.insert(0, f"Chosen on valid by mean AUROC: {self.chosen}. Test data choose nothing.")
+        return tuple(sentences)
 
     def to_dict(self) -> dict[str, object]:
-        """As ``cxr compare --train --json`` prints it."""
+        """Return the document of ``cxr compare --train --json``."""
         return {
             "runs": {policy: [str(run) for run in runs] for policy, runs in self.runs.items()},
             "comparisons": {split: comparison.to_dict() for split, comparison in self.comparisons.items()},
@@ -59,10 +59,10 @@ class PolicyComparison:
 
 
 def parse_policies(text: str) -> tuple[str, ...]:
-    """``u-ignore,u-ones`` as policies; ``Finding=policy`` belongs to the policy before it.
+    """Parse policies such as ``u-ignore,u-ones``; an exception ``Finding=policy`` belongs to the policy before it.
 
     Raises:
-        RequestError: one is unknown, stands twice, or there are fewer than two.
+        RequestError: a policy is unknown or repeated, or there are fewer than two.
     """
     parts: list[str] = []
     for part in text.split(","):
@@ -72,7 +72,7 @@ def parse_policies(text: str) -> tuple[str, ...]:
             parts.append(part.strip())
     policies = tuple(str(UncertaintyPolicy.parse(part)) for part in parts)
     if len(policies) < 2 or len(set(policies)) < len(policies):
-        raise RequestError(f"--policies {text} names fewer than two different policies", "Try u-ignore,u-ones,u-zeros.")
+        raise RequestError(f"--policies {text} names fewer than two different policies", "Use u-ignore,u-ones,u-zeros.")
     return policies
 
 
@@ -84,21 +84,21 @@ def compare_policies(
     progress: ProgressCallback = ignore_progress,
     stop: StopSignal = never_stop,
 ) -> PolicyComparison:
-    """Train every policy with every seed, then compare them on valid and on test.
+    """Train every policy with every seed, then compare the policies on valid and on test.
 
-    Runs that are done are kept, unfinished ones resumed, so the same call goes on after an interruption.
+    Finished runs are kept and unfinished ones resumed, so that the same call continues after an interruption.
 
     Args:
         resolved: settings of all runs; policy and seed are replaced.
-        policies: two or more.
-        seeds: runs per policy, with the seeds 0, 1, ...
-        out: folder of the runs and of policies.json.
-        progress: called as work goes on.
+        policies: two or more policies.
+        seeds: number of runs per policy, which have the seeds 0, 1, ...
+        out: folder for the runs and policies.json.
+        progress: called as images are read.
         stop: see `train`.
 
     Raises:
         RequestError: the data cannot be used, or a run in `out` was made with other settings.
-        InterruptedWorkError: `stop` gave a signal.
+        InterruptedWorkError: `stop` returned a signal.
     """
     settings = resolved.settings
     dataset = Dataset(settings.data)
@@ -108,7 +108,8 @@ def compare_policies(
         folders = []
         for seed in range(seeds):
             folder = out / f"{policy.replace(',', '+').replace('=', '-').replace(' ', '')}_seed{seed}"
-            _finish(_with(resolved, policy, seed), dataset, folder, _named(progress, folder.name), stop)
+            settings_of_run, named = _with_policy(resolved, policy, seed), _with_name(progress, folder.name)
+            _train_unless_finished(settings_of_run, dataset, folder, named, stop)
             folders.append(folder)
         runs[policy] = tuple(folders)
     comparisons: dict[str, Comparison] = {}
@@ -119,43 +120,43 @@ def compare_policies(
         ]
         comparisons[split] = compare(candidates, bootstrap_settings(settings.eval))
         write_comparison(out, comparisons[split])
-    result = PolicyComparison(runs, comparisons, _chosen(comparisons))
+    result = PolicyComparison(runs, comparisons, _best_on_valid(comparisons))
     write_json(out / COMPARISON_NAME, result.to_dict())
     return result
 
 
-def _with(resolved: ResolvedSettings, policy: str, seed: int) -> ResolvedSettings:
+def _with_policy(resolved: ResolvedSettings, policy: str, seed: int) -> ResolvedSettings:
     return resolved.changed("cxr compare", **{"train.policy": policy, "train.seed": seed})
 
 
-def _finish(
+def _train_unless_finished(
     resolved: ResolvedSettings, dataset: Dataset, folder: Path, progress: ProgressCallback, stop: StopSignal
 ) -> None:
-    wished = resolved.settings.train
+    options = resolved.settings.train
     begun = has_state(folder) or can_begin_anew(folder)
     if has_state(folder):
         state, _ = newest_state(folder)
-        waited = wished.patience and state.epoch - state.best_epoch >= wished.patience
-        if state.fingerprint.get("policy") == wished.policy and (state.epoch >= wished.epochs or waited):
-            log.info("%s is done", folder)
+        out_of_patience = options.patience and state.epoch - state.best_epoch >= options.patience
+        if state.fingerprint.get("policy") == options.policy and (state.epoch >= options.epochs or out_of_patience):
+            log.info("%s is finished", folder)
             return
     train(resolved, None if begun else folder, folder if begun else None, progress, stop, dataset)
 
 
-def _named(progress: ProgressCallback, name: str) -> ProgressCallback:
+def _with_name(progress: ProgressCallback, name: str) -> ProgressCallback:
     return lambda step: progress(replace(step, phase=f"{name} {step.phase}"))
 
 
 def _table(
     folder: Path, settings: Settings, dataset: Dataset, split: str, progress: ProgressCallback
 ) -> PredictionTable:
-    named = _named(progress, folder.name)
+    named = _with_name(progress, folder.name)
     with with_export(open_model(folder), settings.runtime) as bundle:
         images, _ = predict_split(bundle, settings, dataset, split, named)
     return to_study_level(images)
 
 
-def _chosen(comparisons: Mapping[str, Comparison]) -> str | None:
+def _best_on_valid(comparisons: Mapping[str, Comparison]) -> str | None:
     if "valid" not in comparisons:
         return None
     values = {

@@ -1,4 +1,4 @@
-"""A contact sheet of what the network is given: decoded, preprocessed images with labels and masks."""
+"""Contact sheet of the network's inputs: preprocessed images with labels and masks."""
 
 from pathlib import Path
 
@@ -25,9 +25,9 @@ def write_contact_sheet(
     image_size: int,
     limits: Limits = DEFAULT_LIMITS,
 ) -> None:
-    """Draw evenly spaced frontal rows of the first split of `dataset` into the PNG `out`.
+    """Write evenly spaced frontal images of the first split of `dataset` as the PNG file `out`.
 
-    Where the data set has masks (a phantom's do), each finding's is tinted over the image.
+    If the data have masks, as phantoms do, they are tinted over the image.
 
     Raises:
         ImageError: an image cannot be read.

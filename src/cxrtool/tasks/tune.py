@@ -1,4 +1,4 @@
-"""What is chosen on valid and stored in the bundle: thresholds and calibrations."""
+"""Choice of thresholds and calibration on valid, which are stored in the bundle."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,14 +23,14 @@ from cxrtool.tasks.evaluate import bootstrap_settings
 
 @dataclass(frozen=True)
 class TuneResult:
-    """What `tune_model` came to.
+    """Result of `tune_model`.
 
     Attributes:
         tuned: thresholds and curves.
-        stability: where each threshold falls when patients are drawn anew.
-        folder: where thresholds.json, thresholds.csv and curves.csv lie.
-        bundle: the model they were written into, None when tuned from a table alone.
-        how: what ran the model, None when tuned from a saved table.
+        stability: interval of each threshold over draws of patients.
+        folder: folder with thresholds.json, thresholds.csv and curves.csv.
+        bundle: bundle that the thresholds were stored in; None if no model was given.
+        how: backend and precision of the network; None if a saved table was used.
     """
 
     tuned: TunedThresholds
@@ -40,11 +40,11 @@ class TuneResult:
     how: HowRun | None
 
     def to_dict(self) -> dict[str, object]:
-        """As ``cxr tune --json`` prints it and thresholds.json keeps it."""
+        """Return the document of ``cxr tune --json`` and of thresholds.json."""
         return self.tuned.to_dict() | {
             "stability": {finding: interval.to_dict() for finding, interval in self.stability.items()},
             "model": None if self.bundle is None else str(self.bundle),
-            **_described(self.how),
+            **_describe(self.how),
         }
 
 
@@ -55,26 +55,26 @@ def tune_model(
     out: Path | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> TuneResult:
-    """Choose thresholds on a split that is not test and write them into the model's bundle.
+    """Choose thresholds on a split other than test and store them in the model's bundle.
 
     Args:
-        model: an opened bundle, a run folder or a bundle file; may be None with `predictions`, and then only files
-            are written.
-        settings: data, split, criterion, grid and machine.
-        predictions: a saved table to tune from, instead of running the model.
-        out: folder for the files; ``tune_<split>`` beside the model or table unless given.
+        model: an opened bundle, a run folder or a bundle file. With `predictions` it may be None; then only files are
+            written.
+        settings: data, split, criterion, grid and device.
+        predictions: a saved table to use instead of running the model.
+        out: output folder; None uses ``tune_<split>`` beside the model or table.
         progress: called as images are read.
 
     Raises:
-        RequestError: the rows come from the test split and `settings.data.i_know` is not set, or the table is another
-            model's.
+        RequestError: the rows come from the test split and `settings.data.i_know` is not set, or the table comes from
+            another model.
     """
-    wished = settings.tune
+    options = settings.tune
     bundle = None if model is None else open_model(model)
-    table, how = _choosing_table(bundle, settings, wished.split, predictions, progress)
-    grid = threshold_grid(wished.minimum, wished.maximum, wished.step)
-    tuned = tune_thresholds(table, wished.criterion, grid, wished.target, settings.data.i_know)
-    stability = threshold_stability(table, wished.criterion, grid, wished.target, bootstrap_settings(settings.eval))
+    table, how = _choosing_table(bundle, settings, options.split, predictions, progress)
+    grid = threshold_grid(options.minimum, options.maximum, options.step)
+    tuned = tune_thresholds(table, options.criterion, grid, options.target, settings.data.i_know)
+    stability = threshold_stability(table, options.criterion, grid, options.target, bootstrap_settings(settings.eval))
     path = None if bundle is None else bundle.path
     beside = path or predictions
     folder = out or (beside.parent if beside else Path()) / f"tune_{table.split}"
@@ -87,39 +87,39 @@ def tune_model(
     if predictions is None:
         write_predictions(folder / "predictions.csv", table)
     if bundle is not None:
-        change_header(bundle, thresholds=dict(tuned.thresholds), tuning=_provenance(wished, table))
+        change_header(bundle, thresholds=dict(tuned.thresholds), tuning=_provenance(options, table))
     return result
 
 
 def _choosing_table(
     bundle: Bundle | None, settings: Settings, split: str, predictions: Path | None, progress: ProgressCallback
 ) -> tuple[PredictionTable, HowRun | None]:
-    """The study-level rows on which something is chosen: of a saved table, else of `bundle`; and what ran it."""
+    """Return a study-level table, saved or predicted by `bundle`, and how the network was run (None if saved)."""
     if predictions is not None:
         table = read_predictions(predictions)
         if bundle is not None:
-            _refuse_another_model(table, bundle, predictions)
+            _check_model(table, bundle, predictions)
         return table, None
     if bundle is None:
-        raise RequestError("nothing to choose on", "Give --model and --data, or --predictions.")
+        raise RequestError("there are no predictions to choose on", "Give --model and --data, or --predictions.")
     if split == "test" and not settings.data.i_know:
         raise RequestError(
-            "nothing is chosen on the test split: its figures would no longer be out of sample",
-            "Use --split valid, or say --i-know: it is then recorded in the bundle and every output.",
+            "cannot choose on the test split: its figures would no longer be out of sample",
+            "Use --split valid, or use --i-know, which is recorded in the bundle and in every output.",
         )
     images, how = predict_split(bundle, settings, dataset_of(settings.data, split), split, progress)
     return to_study_level(images), how
 
 
-def _described(how: HowRun | None) -> dict[str, object]:
+def _describe(how: HowRun | None) -> dict[str, object]:
     return {"backend": None, "precision": None} if how is None else how.to_dict()
 
 
-def _refuse_another_model(table: PredictionTable, bundle: Bundle, predictions: Path) -> None:
+def _check_model(table: PredictionTable, bundle: Bundle, predictions: Path) -> None:
     if table.model_sha256 and table.model_sha256 != bundle.header.weights_sha256:
         raise RequestError(
-            f"{predictions} was made by another model than {bundle.path}",
-            "Make it anew with cxr eval --split valid.",
+            f"{predictions} comes from another model than {bundle.path}",
+            "Make it again with cxr eval --split valid.",
         )
 
 
@@ -139,15 +139,15 @@ def _provenance(tune: TuneSettings, table: PredictionTable) -> Tuning:
 
 @dataclass(frozen=True)
 class CalibrateResult:
-    """What `calibrate_model` came to.
+    """Result of `calibrate_model`.
 
     Attributes:
-        calibration: the maps.
-        before: figures of the raw probabilities on the split they were fitted on, by finding.
-        after: of the calibrated ones there; in sample, so too good.
-        folder: where calibration.json lies.
-        bundle: the model they were written into.
-        how: what ran the model, None when fitted on a saved table.
+        calibration: the fitted scalings.
+        before: figures of the raw probabilities on the split of the fit, by finding.
+        after: figures of the calibrated probabilities there, by finding; in sample, so too good.
+        folder: folder with calibration.json.
+        bundle: bundle that the calibration was stored in.
+        how: backend and precision of the network; None if a saved table was used.
     """
 
     calibration: Calibration
@@ -158,7 +158,7 @@ class CalibrateResult:
     how: HowRun | None
 
     def to_dict(self) -> dict[str, object]:
-        """As ``cxr calibrate --json`` prints it and calibration.json keeps it."""
+        """Return the document of ``cxr calibrate --json`` and of calibration.json."""
         return {
             "method": self.calibration.method.value,
             "split": self.calibration.split,
@@ -170,7 +170,7 @@ class CalibrateResult:
             },
             "warnings": list(self.calibration.warnings),
             "model": str(self.bundle),
-            **_described(self.how),
+            **_describe(self.how),
         }
 
 
@@ -181,24 +181,24 @@ def calibrate_model(
     out: Path | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> CalibrateResult:
-    """Fit a map from raw to calibrated probabilities on valid, at study level, and write it into the bundle.
+    """Fit a map from raw to calibrated probabilities on valid, at study level, and store it in the bundle.
 
-    Ranks, and so AUROC, AUPRC and every decision, stay as they are: thresholds are kept on the raw scale.
+    Ranks do not change, nor do AUROC, AUPRC and decisions: thresholds apply to raw probabilities.
 
     Args:
         model: an opened bundle, a run folder or a bundle file.
-        settings: data, split, method and machine.
-        predictions: a saved table of this model, instead of running it.
-        out: folder for calibration.json; ``calibrate_<split>`` beside the model unless given.
+        settings: data, split, method and device.
+        predictions: a saved table of this model to use instead of running it.
+        out: output folder; None uses ``calibrate_<split>`` beside the model.
         progress: called as images are read.
 
     Raises:
         RequestError: as `tune_model`.
     """
-    wished = settings.calibrate
+    options = settings.calibrate
     bundle = open_model(model)
-    table, how = _choosing_table(bundle, settings, wished.split, predictions, progress)
-    calibration = fit_calibration(table, wished.method, settings.data.i_know)
+    table, how = _choosing_table(bundle, settings, options.split, predictions, progress)
+    calibration = fit_calibration(table, options.method, settings.data.i_know)
     result = CalibrateResult(
         calibration,
         calibration_figures(table),
