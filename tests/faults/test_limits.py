@@ -207,8 +207,8 @@ def test_out_of_memory_outside_of_training_names_half_the_batch(
     done = call("eval", "--data", phantoms, "--model", run_folder, "--batch-size", 6, "--device", "cpu")
     assert done.code == 1
     error, advice = done.stderr.splitlines()[-2:]
-    assert error.startswith("error: memory has run out at 6 images at once ([enforce fail")
-    assert advice == "Take a smaller runtime.batch_size (--batch-size outside of train): try half of it, 3."
+    assert error.startswith("error: memory has run out with 6 images in a batch ([enforce fail")
+    assert advice == "Use a smaller runtime.batch_size (--batch-size outside of train): try 3."
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_its_images(

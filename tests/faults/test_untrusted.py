@@ -181,7 +181,7 @@ def test_the_record_of_an_export_leads_to_no_file_outside_its_folder(bundle: Pat
 
 
 def test_a_record_names_its_file_alone(bundle: Path) -> None:
-    with pytest.raises(ValueError, match="no file's name"):
+    with pytest.raises(ValueError, match="is not a file name"):
         ExportRecord.model_validate(json.loads(record_of(bundle, {"../x": ""})))
 
 
