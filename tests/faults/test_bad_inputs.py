@@ -698,7 +698,7 @@ MODELS = [
         "module. prefix",
         predict_with(change_weights(lambda w: {f"module.{name}": tensor for name, tensor in w.items()})),
         2,
-        ("no DenseNet121 of ours",),
+        ("is not a DenseNet121 of cxrtool",),
     ),
     Fault(
         "14 findings",
