@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxrtool.errors import CxrError
-from cxrtool.files import csv_row, keep_as, replacing, to_json, write_text
+from cxrtool.files import csv_row, link_or_copy, replacing, to_json, write_text
 
 
 def test_json_has_no_nan() -> None:
@@ -75,13 +75,13 @@ def test_a_killed_writer_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
 def test_a_second_name_keeps_the_content_when_the_first_is_replaced(tmp_path: Path) -> None:
     first, kept = tmp_path / "a", tmp_path / "b"
     write_text(first, "old")
-    keep_as(first, kept)
+    link_or_copy(first, kept)
     assert kept.samefile(first)  # no second copy on the disk
     write_text(first, "new")
     assert kept.read_text() == "old"
     with pytest.MonkeyPatch.context() as patch:  # a file system without hard links
         patch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError()))
-        keep_as(first, kept)
+        link_or_copy(first, kept)
     assert kept.read_text() == "new"
 
 

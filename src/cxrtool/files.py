@@ -55,7 +55,7 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def keep_as(path: Path, kept: Path) -> None:
+def link_or_copy(path: Path, kept: Path) -> None:
     """Give the file at `path` the second name `kept`, in one step; `path` may be replaced afterwards.
 
     Raises:

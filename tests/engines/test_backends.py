@@ -73,8 +73,8 @@ def exported(run_folder: Path, phantoms: Path, tmp_path_factory: pytest.TempPath
 def model_with(exported: Exported, tmp_path: Path) -> Callable[..., Path]:
     """A bundle of the test's own with these exports beside it."""
 
-    def make(*wished: tuple[ExportFormat, Precision]) -> Path:
-        for kind, precision in wished:
+    def make(*exports: tuple[ExportFormat, Precision]) -> Path:
+        for kind, precision in exports:
             shutil.copytree(exported(kind, precision).path.parents[1], tmp_path / "run", dirs_exist_ok=True)
         return tmp_path / "run" / "model.safetensors"
 
@@ -90,7 +90,7 @@ def some_pixels(count: int) -> NDArray[np.uint8]:
 
 
 def torchvision_logits(model: Path, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """By torchvision's network, with the normalisation written out."""
+    """Return logits of torchvision's network, with the normalisation written out."""
     from torchvision.models import densenet121
 
     weights = open_bundle(model).network.state_dict()
@@ -122,7 +122,7 @@ def test_backends_agree_with_torchvision_at_every_batch_size(backend: Backend, m
 
 
 @pytest.mark.parametrize("kind", list(ExportFormat))
-def test_the_document_s_lines_read_each_file_without_cxrtool(
+def test_the_documented_code_reads_each_format_without_cxrtool(
     kind: ExportFormat, exported: Exported, phantoms: Path, tmp_path: Path
 ) -> None:
     export = exported(kind)
@@ -131,7 +131,7 @@ def test_the_document_s_lines_read_each_file_without_cxrtool(
     shutil.copytree(export.path.parent, tmp_path / "export")
     radiograph = list_images([phantoms / "test"], recursive=True)[0]
     shutil.copy(radiograph, tmp_path / "image.jpg")
-    # What it computed, for the comparison, and that nothing of ours was used.
+    # Print the result for the comparison, and check that cxrtool was not imported.
     report = "\nimport json, sys\nassert 'cxrtool' not in sys.modules\nprint(json.dumps(probabilities.tolist()))\n"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", block[1] + report],
@@ -151,7 +151,7 @@ def test_the_document_s_lines_read_each_file_without_cxrtool(
 
 
 @pytest.mark.parametrize("kind", list(ExportFormat))
-def test_the_record_says_what_a_caller_needs(kind: ExportFormat, exported: Exported) -> None:
+def test_the_record_describes_the_export(kind: ExportFormat, exported: Exported) -> None:
     export = exported(kind)
     header = read_header(export.path.parents[1] / "model.safetensors")
     content = json.loads(export.path.with_suffix(".json").read_text())
@@ -166,11 +166,11 @@ def test_the_record_says_what_a_caller_needs(kind: ExportFormat, exported: Expor
     assert set(content["files"]) == {path.name for path in export.path.parent.iterdir()} - {f"{export.path.stem}.json"}
 
 
-def test_an_onnx_file_tells_nothing_of_the_machine_that_wrote_it(exported: Exported) -> None:
+def test_an_onnx_file_contains_no_paths_of_the_machine(exported: Exported) -> None:
     assert b"site-packages" not in exported(ONNX).path.read_bytes()
 
 
-def test_int8_is_near_and_says_how_near(model_with: Callable[..., Path]) -> None:
+def test_int8_differs_from_torch_by_the_recorded_amount(model_with: Callable[..., Path]) -> None:
     model = model_with((OPENVINO, Precision.INT8))
     bundle = open_bundle(model)
     engine = open_engine(bundle, using(Backend.OPENVINO, Precision.INT8), reported=True)
@@ -192,13 +192,13 @@ def changed_weights(model: Path) -> None:
     save_bundle(model, bundle.network.state_dict(), bundle.header)
 
 
-def test_a_stale_export_is_made_again_and_a_line_says_so(
+def test_a_stale_export_is_replaced_with_a_message(
     model_with: Callable[..., Path], phantoms: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_with((OPENVINO, Precision.FP32), (OPENVINO, Precision.INT8))
     changed_weights(model)
     image = list_images([phantoms / "test"], recursive=True)[0]
-    monkeypatch.setattr(opening, "bf16_pays", lambda _device: False)
+    monkeypatch.setattr(opening, "bf16_is_faster", lambda _device: False)
     done = call("predict", image, "--model", model, "--json")
     assert done.json["model"]["backend"] == "torch"
     assert "openvino-fp32.xml was made from other weights and is not used" in done.stderr
@@ -209,7 +209,7 @@ def test_a_stale_export_is_made_again_and_a_line_says_so(
     known = "openvino_telemetry" in sys.modules
     done = call("predict", image, "--model", model, "--backend", "openvino", "--precision", "fp32", "--json")
     assert done.code == 0
-    assert "was made from other weights: it is made now" in done.stderr
+    assert "was made from other weights; exporting it now" in done.stderr
     assert done.json["model"]["backend"] == "openvino"
     assert done.json["model"]["precision"] == "fp32"
     assert known or "openvino_telemetry" not in sys.modules
@@ -218,14 +218,15 @@ def test_a_stale_export_is_made_again_and_a_line_says_so(
     found = [item["raw_probability"] for item in done.json["predictions"][0]["findings"]]
     np.testing.assert_allclose(found, expected, atol=1e-4)
     again = call("predict", image, "--model", model, "--backend", "openvino", "--precision", "fp32", "--json")
-    assert "made" not in again.stderr
+    assert "exporting" not in again.stderr
+    assert "other weights" not in again.stderr
     assert again.stdout == done.stdout
 
 
-def test_auto_takes_an_export_that_fits_and_never_int8_nor_for_figures(
+def test_auto_uses_a_matching_export_but_not_int8_nor_for_reported_metrics(
     model_with: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "bf16_pays", lambda _device: False)
+    monkeypatch.setattr(opening, "bf16_is_faster", lambda _device: False)
     monkeypatch.setattr(opening, "CLOSE_ENOUGH", 1.0)  # how far bf16 moves this model depends on the processor
     model = model_with((OPENVINO, Precision.INT8))
     bundle = open_bundle(model)
@@ -240,7 +241,7 @@ def test_auto_takes_an_export_that_fits_and_never_int8_nor_for_figures(
     assert chosen(precision=Precision.FP32) == ("openvino", "fp32")
     assert chosen(reported=True) == ("torch", "fp32")
     assert chosen(precision=Precision.BF16) == ("torch", "bf16")
-    monkeypatch.setattr(opening, "bf16_pays", lambda _device: True)
+    monkeypatch.setattr(opening, "bf16_is_faster", lambda _device: True)
     assert chosen() == ("openvino", "bf16" if has_bf16(Backend.OPENVINO) else "fp32")
     assert chosen(precision=Precision.FP32) == ("openvino", "fp32")
     shutil.rmtree(model.parent / "export")
@@ -249,13 +250,15 @@ def test_auto_takes_an_export_that_fits_and_never_int8_nor_for_figures(
     assert chosen(precision=Precision.FP32) == ("onnx", "fp32")
     shutil.rmtree(model.parent / "export")
     model_with((OPENVINO, Precision.FP32))
-    monkeypatch.setattr(opening, "bf16_pays", lambda _device: False)
+    monkeypatch.setattr(opening, "bf16_is_faster", lambda _device: False)
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert chosen() == ("torch", "fp32")
 
 
-def test_a_flipped_byte_is_noticed(model_with: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "bf16_pays", lambda _device: False)
+def test_an_export_with_a_flipped_byte_is_not_used(
+    model_with: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "bf16_is_faster", lambda _device: False)
     model = model_with((OPENVINO, Precision.FP32))
     weights = model.parent / "export" / "openvino-fp32.bin"
     content = bytearray(weights.read_bytes())
@@ -266,10 +269,10 @@ def test_a_flipped_byte_is_noticed(model_with: Callable[..., Path], monkeypatch:
     assert open_engine(bundle, using(Backend.AUTO), reported=False).how.backend == "torch"
 
 
-def test_predicting_with_openvino_reports_nothing(
+def test_predicting_with_openvino_sends_no_telemetry(
     model_with: Callable[..., Path], phantoms: Path, tmp_path: Path
 ) -> None:
-    """openvino_telemetry sends when OpenVINO is imported, unless it cannot be imported itself."""
+    """openvino_telemetry sends a report when OpenVINO is imported, unless the package itself fails to import."""
     model = model_with((OPENVINO, Precision.FP32))
     image = list_images([phantoms / "test"], recursive=True)[0]
     program = f"""
@@ -306,7 +309,7 @@ def test_threads_share_an_engine(model_with: Callable[..., Path]) -> None:
         ("nncf", ("export", "--format", "openvino", "--precision", "int8", "--images", ".")),
     ],
 )
-def test_a_missing_library_is_named_with_its_pip_line(
+def test_a_missing_library_is_named_with_its_install_command(
     library: str, arguments: tuple[str, ...], run_folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
@@ -318,47 +321,47 @@ def test_a_missing_library_is_named_with_its_pip_line(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        (("--format", "openvino", "--precision", "int8"), "int8 is calibrated on radiographs"),
-        (("--format", "onnx", "--precision", "int8", "--images", "."), "int8 is made for openvino, not for onnx"),
-        (("--format", "onnx", "--precision", "bf16"), "bf16 is not exported"),
-        (("--format", "onnx", "--images", "."), "fp32 does not need it"),
-        (("--format", "openvino", "--precision", "int8", "--images", "nowhere"), "is no folder"),
-        (("--format", "openvino", "--precision", "int8", "--images", "few"), "holds 3 readable radiographs"),
+        (("--format", "openvino", "--precision", "int8"), "--precision int8 needs radiographs for calibration"),
+        (("--format", "onnx", "--precision", "int8", "--images", "."), "int8 works with openvino, not with onnx"),
+        (("--format", "onnx", "--precision", "bf16"), "--precision bf16 cannot be exported"),
+        (("--format", "onnx", "--images", "."), "--images is only for --precision int8"),
+        (("--format", "openvino", "--precision", "int8", "--images", "nowhere"), "--images nowhere is not a folder"),
+        (("--format", "openvino", "--precision", "int8", "--images", "few"), "has 3 readable radiographs"),
         (("--format", "tflite"), "tflite"),
     ],
 )
-def test_what_cannot_be_exported_is_refused(
-    arguments: tuple[str, ...], told: str, run_folder: Path, phantoms: Path, call: Call, tmp_path: Path
+def test_unsupported_exports_are_refused(
+    arguments: tuple[str, ...], message: str, run_folder: Path, phantoms: Path, call: Call, tmp_path: Path
 ) -> None:
     (tmp_path / "few").mkdir()
     for number, path in enumerate(list_images([phantoms / "test"], recursive=True)[:4]):
         shutil.copy(path, tmp_path / "few" / f"{number}{'_lateral' if number == 3 else ''}.jpg")
     done = call("export", run_folder, *arguments)
     assert done.code == 2
-    assert told in done.stderr
+    assert message in done.stderr
     assert not (run_folder / "export").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--backend", "onnx", "--precision", "int8"), "--backend onnx runs in fp32, not int8"),
         (("--backend", "onnx", "--device", "cuda"), "--backend onnx runs on the CPU"),
         (("--precision", "int8"), "Use --backend openvino"),
-        (("--backend", "openvino", "--precision", "int8"), "openvino-int8.xml is not there"),
+        (("--backend", "openvino", "--precision", "int8"), "openvino-int8.xml does not exist"),
     ],
 )
-def test_what_a_backend_cannot_do_is_refused(
-    arguments: tuple[str, ...], told: str, run_folder: Path, call: Call
+def test_settings_that_a_backend_does_not_support_are_refused(
+    arguments: tuple[str, ...], message: str, run_folder: Path, call: Call
 ) -> None:
     done = call("predict", "x.jpg", "--model", run_folder, *arguments)
     assert done.code == 2
-    assert told in done.stderr
+    assert message in done.stderr
 
 
-def test_bf16_runs_where_openvino_has_it_and_is_refused_elsewhere(
+def test_bf16_runs_if_openvino_supports_it_and_is_refused_otherwise(
     model_with: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_with((OPENVINO, Precision.FP32))
@@ -373,23 +376,21 @@ def test_bf16_runs_where_openvino_has_it_and_is_refused_elsewhere(
         assert engine.how.precision == "bf16"
         assert not np.array_equal(engine.logits(pixels), opened(Precision.FP32).logits(pixels))
     monkeypatch.setattr(runtimes, "has_bf16", lambda _backend: False)
-    with pytest.raises(RequestError, match="no bfloat16 in this CPU"):
+    with pytest.raises(RequestError, match="cannot use bfloat16 on this CPU"):
         opened(Precision.BF16)
     assert opened(Precision.FP32).how.precision == "fp32"
 
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="ONEDNN_MAX_CPU_ISA is for x86")
-def test_bf16_is_refused_where_the_processor_has_it_but_openvino_may_not_use_it(
-    model_with: Callable[..., Path], cxr: Cxr
-) -> None:
+def test_bf16_is_refused_if_openvino_may_not_use_it(model_with: Callable[..., Path], cxr: Cxr) -> None:
     model = model_with((OPENVINO, Precision.FP32))
-    asked = ("predict", "x.jpg", "--model", model, "--backend", "openvino", "--precision", "bf16")
-    done = cxr(*asked, ONEDNN_MAX_CPU_ISA="AVX2")
+    arguments = ("predict", "x.jpg", "--model", model, "--backend", "openvino", "--precision", "bf16")
+    done = cxr(*arguments, ONEDNN_MAX_CPU_ISA="AVX2")
     assert done.returncode == 2
-    assert "no bfloat16 in this CPU" in done.stderr
+    assert "cannot use bfloat16 on this CPU" in done.stderr
 
 
-def test_a_file_that_disagrees_is_not_left_behind(
+def test_an_export_that_disagrees_with_torch_is_removed(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino")
@@ -404,7 +405,7 @@ def test_a_file_that_disagrees_is_not_left_behind(
     assert not list(tmp_path.iterdir())
 
 
-def test_where_nothing_can_be_written_the_export_is_temporary(
+def test_an_export_is_temporary_if_the_folder_is_not_writable(
     run_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip("openvino")
@@ -414,6 +415,6 @@ def test_where_nothing_can_be_written_the_export_is_temporary(
     settings = using(Backend.OPENVINO, Precision.FP32)
     with caplog.at_level(logging.INFO), with_export(open_bundle(model), settings) as bundle:
         engine = open_engine(bundle, settings, reported=False)
-    assert "this run uses a temporary one" in caplog.text
+    assert "a temporary export is used for this run" in caplog.text
     np.testing.assert_allclose(engine.logits(some_pixels(2)), torchvision_logits(model, some_pixels(2)), atol=1e-3)
     assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "export"}

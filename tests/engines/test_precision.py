@@ -24,41 +24,43 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "cxrtool" / "precision.json"
 
 
-def test_the_probe_is_measured_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = [precision.bf16_pays(torch.device("cpu"))]
+def test_speed_is_measured_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [precision.bf16_is_faster(torch.device("cpu"))]
     (ratio,) = json.loads(cache.read_text()).values()
     monkeypatch.setattr(precision, "speed_ratio", lambda: pytest.fail("measured again"))
-    answers.append(precision.bf16_pays(torch.device("cpu")))
+    answers.append(precision.bf16_is_faster(torch.device("cpu")))
     assert answers == [ratio >= precision.WORTHWHILE] * 2
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"bf16 pays": "yes"}'])
-def test_a_damaged_cache_is_measured_again(cache: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+def test_speed_is_measured_again_if_the_cache_is_damaged(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
     cache.parent.mkdir(parents=True)
     cache.write_text(content)
     monkeypatch.setattr(precision, "speed_ratio", lambda: 3.0)
-    assert precision.bf16_pays(torch.device("cpu"))
+    assert precision.bf16_is_faster(torch.device("cpu"))
 
 
-def test_without_a_place_to_write_the_probe_still_answers(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speed_is_measured_if_the_cache_is_not_writable(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.parent.parent.mkdir(parents=True)
     cache.parent.write_text("a file where a folder should be")
     monkeypatch.setattr(precision, "speed_ratio", lambda: 0.1)
-    assert not precision.bf16_pays(torch.device("cpu"))
+    assert not precision.bf16_is_faster(torch.device("cpu"))
 
 
 def fast_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "bf16_pays", lambda _device: True)
+    monkeypatch.setattr(engines, "bf16_is_faster", lambda _device: True)
 
 
-def test_auto_takes_bf16_for_predict_where_probabilities_hardly_move(
+def test_auto_uses_bf16_for_predict_if_probabilities_hardly_change(
     run_folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast_bf16(monkeypatch)
     path = run_folder / "model.safetensors"
     bundle = open_bundle(path)
     network, header = bundle.network, bundle.header
-    network.classifier.weight.data /= 10  # so that the roundings of the features hardly count, on any processor
+    network.classifier.weight.data /= 10  # so that rounding of the features hardly matters on any processor
     pixels = check_images(header.image_preprocessing)
     with torch.inference_mode():
         exact = torch.sigmoid(network(torch.from_numpy(pixels))).numpy()
@@ -69,17 +71,17 @@ def test_auto_takes_bf16_for_predict_where_probabilities_hardly_move(
     engine = open_engine(bundle, CPU, reported=False)
     assert engine.how.precision == "bf16"
     (kept,) = json.loads(cache.read_text()).values()
-    # The network that predicts has its BatchNorms folded, so it rounds at other places.
+    # The network for inference has folded BatchNorms, so it rounds differently.
     assert kept == pytest.approx(truly, abs=0.01)
     assert np.abs(sigmoid(engine.logits(pixels)) - exact).max() <= precision.CLOSE_ENOUGH
 
 
-def test_a_model_that_bf16_moves_stays_in_fp32_and_says_so(
+def test_a_model_that_bf16_changes_stays_in_fp32_with_a_warning(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     fast_bf16(monkeypatch)
     bundle = open_bundle(run_folder / "model.safetensors")
-    # A logit at 0 that is a thousand times as steep: a rounding of the features turns the probability over.
+    # Logits near 0 and weights times 1000: rounding of the features then changes the probability a lot.
     network = bundle.network
     network.classifier.weight.data *= 1000
     pixels = torch.from_numpy(check_images(bundle.header.image_preprocessing))
@@ -87,12 +89,14 @@ def test_a_model_that_bf16_moves_stays_in_fp32_and_says_so(
     with caplog.at_level(logging.WARNING):
         engine = open_engine(bundle, CPU, reported=False)
     assert engine.how.precision == "fp32"
-    assert "bf16 moves this model's probabilities by up to" in caplog.text
+    assert "bf16 changes this model's probabilities by up to" in caplog.text
 
 
-def test_reported_figures_stay_in_fp32_unless_asked(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reported_metrics_stay_in_fp32_unless_bf16_is_requested(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fast_bf16(monkeypatch)
     bundle = open_bundle(run_folder / "model.safetensors")
-    asked = CPU.model_copy(update={"precision": Precision.BF16})
-    for settings, expected in ((CPU, "fp32"), (asked, "bf16")):
+    requested = CPU.model_copy(update={"precision": Precision.BF16})
+    for settings, expected in ((CPU, "fp32"), (requested, "bf16")):
         assert open_engine(bundle, settings, reported=True).how.precision == expected

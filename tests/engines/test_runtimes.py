@@ -1,4 +1,4 @@
-"""What runtimes of other people do to a process."""
+"""Side effects of third-party runtimes."""
 
 import importlib.util
 from pathlib import Path
@@ -9,8 +9,8 @@ from warm import Warm
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
-def test_a_signal_after_two_openvino_engines_does_not_end_the_process(warm: Warm, tmp_path: Path) -> None:
-    """Freed in the order in which they were made; on a CPU with AMX that left a dangling stack for signals."""
+def test_a_signal_after_two_openvino_engines_does_not_crash(warm: Warm, tmp_path: Path) -> None:
+    """Freeing engines in the order of creation left a dangling signal stack on a CPU with AMX."""
     program = """
 import gc, os, signal, sys
 from pathlib import Path

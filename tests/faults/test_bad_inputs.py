@@ -492,8 +492,8 @@ def resumed_on_other_data(scene: Scene) -> list[object]:
 
 
 TRAINING = [
-    Fault("two runs in one folder", held_by_another, 2, ("another process trains",)),
-    Fault("a run is there", lambda scene: train(scene, "--out", scene.run), 2, ("holds a run already", "--resume")),
+    Fault("two runs in one folder", held_by_another, 2, ("another process is training in",)),
+    Fault("a run is there", lambda scene: train(scene, "--out", scene.run), 2, ("already contains a run", "--resume")),
     Fault("nothing to resume", nothing_to_resume, 2, ("nothing to resume",)),
     Fault("resumed otherwise", resumed_on_other_data, 2, ("seed: 0 then, 7 now", "policy", "train sheet")),
     Fault("train --device cuda without a GPU", lambda scene: train(scene, "--device", "cuda"), 2, ("cuda",)),
@@ -698,7 +698,7 @@ MODELS = [
         "module. prefix",
         predict_with(change_weights(lambda w: {f"module.{name}": tensor for name, tensor in w.items()})),
         2,
-        ("no DenseNet121 of ours",),
+        ("is not a DenseNet121 of cxrtool",),
     ),
     Fault(
         "14 findings",

@@ -58,7 +58,7 @@ def without_times(state: TrainingState) -> TrainingState:
 
 
 def assert_same(run: Path, whole: Path) -> None:
-    """Weights of both models, the whole state with the optimizer's, and the history are equal to the bit."""
+    """Check that both models, the state with the optimizer, and the history are identical."""
     (first, ours), (second, theirs) = read_state(run / STATE_NAME), read_state(whole / STATE_NAME)
     assert without_times(first) == without_times(second)
     assert ours.keys() == theirs.keys()
@@ -72,7 +72,7 @@ def assert_same(run: Path, whole: Path) -> None:
 
 
 def assert_agrees(run: Path) -> TrainingState:
-    """The state is sound, and models and history are what it says."""
+    """Check that the state can be read and that models and history match it."""
     state, _ = read_state(run / STATE_NAME)
     assert state.header is not None
     assert read_header(run / "model.safetensors").weights_sha256 == state.best_sha256
@@ -82,14 +82,14 @@ def assert_agrees(run: Path) -> TrainingState:
 
 
 def with_valid_losses(monkeypatch: pytest.MonkeyPatch, values: Sequence[float]) -> None:
-    """Give the epochs these losses on valid: by the real ones, the processor's rounding decides which is the best."""
+    """Set the losses on valid; with the real ones, rounding on this processor would decide which epoch is best."""
     validate = loop._validate
 
-    def decided(work: loop._Work, state: TrainingState, losses: loop._Losses) -> tuple[Evaluation, float]:
+    def replaced(work: loop.Work, state: TrainingState, losses: loop._Losses) -> tuple[Evaluation, float]:
         evaluation, _ = validate(work, state, losses)
         return evaluation, values[state.epoch]
 
-    monkeypatch.setattr(loop, "_validate", decided)
+    monkeypatch.setattr(loop, "_validate", replaced)
 
 
 def saved_at(run: Path) -> int:
@@ -98,16 +98,16 @@ def saved_at(run: Path) -> int:
 
 @pytest.fixture(scope="module")
 def whole(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three epochs, never stopped."""
+    """A run of three epochs without interruption."""
     run = tmp_path_factory.mktemp("whole") / "run"
     train(options(few), run)
     return run
 
 
-def test_a_run_killed_20_times_ends_as_one_never_killed(few: Path, warm: Warm, tmp_path: Path) -> None:
-    """At random moments of the whole life of the process: starting, training, validating and saving.
+def test_a_run_killed_20_times_ends_like_an_uninterrupted_run(few: Path, warm: Warm, tmp_path: Path) -> None:
+    """Kills come at random moments: starting, training, validating and saving.
 
-    Eight kills come after the process has saved, so that the run goes on however slow the machine is.
+    Eight of them wait until the process has saved, so that the run advances on a slow machine too.
     """
     draws = random.Random(6)
     run, done = tmp_path / "run", 0
@@ -123,20 +123,20 @@ def test_a_run_killed_20_times_ends_as_one_never_killed(few: Path, warm: Warm, t
         if not (run / STATE_NAME).exists():
             continue
         state, _ = read_state(run / STATE_NAME)  # never unreadable
-        assert state.epoch >= done, "a whole epoch was lost"
+        assert state.epoch >= done, "a complete epoch was lost"
         if (run / "history.json").exists():
-            assert len(history(run)) <= state.epoch, "an epoch was told of that is not kept"
+            assert len(history(run)) <= state.epoch, "the history has an epoch that was not saved"
         done = state.epoch
     assert done > 2, "the kills were too early to show anything"
     ended = warm.run("train", "--resume", "run", "--epochs", done + 1, cwd=tmp_path)
     assert ended.code == 0, ended.stderr
-    assert not list(run.glob(".*.partial")), "what kills left was not swept"
+    assert not list(run.glob(".*.partial")), "temporary files of killed processes were not removed"
     train(options(few, train__epochs=done + 1), tmp_path / "whole")
     assert_same(run, tmp_path / "whole")
 
 
 def test_20_kills_while_saving_leave_nothing_unreadable(few: Path, whole: Path, warm: Warm, tmp_path: Path) -> None:
-    """Of a process that does nothing but save; killed when a file is seen half written, and later."""
+    """The process only saves; it is killed while a file is half written, or later."""
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     program = """
 from pathlib import Path
@@ -199,7 +199,7 @@ def test_a_run_stopped_at_random_steps_loses_no_step(few: Path, whole: Path, tmp
     assert_same(run, whole)
 
 
-def test_after_a_damaged_state_training_goes_on_from_the_previous_one(
+def test_training_continues_from_the_previous_state_if_the_newest_is_damaged(
     few: Path, whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run"))
@@ -214,7 +214,7 @@ def test_after_a_damaged_state_training_goes_on_from_the_previous_one(
 
 
 def test_models_and_history_go_back_with_the_state(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever the best epoch was, and with nothing but the state before at hand."""
+    """For any best epoch, with only the previous state available."""
     with_valid_losses(monkeypatch, [4, 3, 5, 2])
     run = tmp_path / "run"
     for epochs, best, best_before in ((2, 2, 1), (3, 2, 2), (4, 4, 2)):
@@ -245,7 +245,7 @@ def test_two_damaged_states_are_refused(few: Path, whole: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("losses", "best"), [((3, 2, 4), 2), ((2, 3, 4), 1)])
-def test_files_that_a_kill_kept_from_being_written_are_written_from_the_state(
+def test_files_missing_after_a_kill_are_written_from_the_state(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, losses: tuple[float, ...], best: int
 ) -> None:
     """Killed between the second epoch's state and its other files; `best` is that epoch or the one before."""
@@ -269,7 +269,7 @@ def test_files_that_a_kill_kept_from_being_written_are_written_from_the_state(
 
 
 @pytest.mark.parametrize(("losses", "gone"), [((3, 2), False), ((2, 3), True)])
-def test_a_best_model_that_is_gone_is_written_from_its_state_or_missed(
+def test_a_missing_best_model_is_restored_from_the_state_if_possible(
     few: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -277,7 +277,7 @@ def test_a_best_model_that_is_gone_is_written_from_its_state_or_missed(
     losses: tuple[float, ...],
     gone: bool,
 ) -> None:
-    """The state holds the newest epoch's weights; an earlier epoch's are lost, and the next epoch is the best then."""
+    """The state has the weights of the newest epoch only; if an earlier one was best, the next epoch becomes best."""
     with_valid_losses(monkeypatch, (*losses, 4))
     run = tmp_path / "run"
     train(options(few, train__epochs=2, train__select_by="loss"), run)
@@ -285,7 +285,7 @@ def test_a_best_model_that_is_gone_is_written_from_its_state_or_missed(
         (run / name).unlink()
     with caplog.at_level(logging.WARNING):
         result = train(options(few, train__epochs=3, train__select_by="loss"), resume=run)
-    assert ("the model of epoch 1, the best, is gone" in caplog.text) == gone
+    assert ("the model of epoch 1, the best so far, is missing" in caplog.text) == gone
     assert result.best.epoch == (3 if gone else 2)
     assert assert_agrees(run).best_epoch == result.best.epoch
 
@@ -303,10 +303,10 @@ def test_of_two_runs_in_one_folder_the_second_is_refused(few: Path, warm: Warm, 
     until((tmp_path / "run" / STATE_NAME).exists)
     second = warm.run("train", "--resume", "run", cwd=tmp_path)
     assert second.code == 2
-    assert "another process trains in run" in second.stderr
+    assert "another process is training in run" in second.stderr
     third = warm.run(*command(few), cwd=tmp_path)
     assert third.code == 2
-    assert "holds a run already" in third.stderr
+    assert "already contains a run" in third.stderr
     first.kill(signal.SIGTERM)
     assert first.wait().code == 143
 

@@ -1,4 +1,4 @@
-"""A full disk, no rights, no memory, a loss that is not finite, a read that hangs."""
+"""A full disk, missing permissions, too little memory, a loss that is not finite, a read that hangs."""
 
 import csv
 import fcntl
@@ -29,7 +29,7 @@ MB = 10**6
 
 @contextmanager
 def mounted(folder: Path, settings: str) -> Iterator[Path]:
-    """A tmpfs of the test's own."""
+    """Mount a tmpfs for the test."""
     folder.mkdir()
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", settings, "tmpfs", str(folder)], capture_output=True, text=True, check=False
@@ -44,7 +44,7 @@ def mounted(folder: Path, settings: str) -> Iterator[Path]:
 
 @contextmanager
 def narrow_pipe(path: Path) -> Iterator[int]:
-    """A new FIFO that takes 4 KiB, so that what is written waits for the reader; gives the reader's end."""
+    """Create a FIFO with a buffer of 4 KiB, so that writers wait for the reader, and give its read end."""
     os.mkfifo(path)
     reader = os.open(path, os.O_RDWR)  # does not wait for a writer
     try:
@@ -55,7 +55,7 @@ def narrow_pipe(path: Path) -> Iterator[int]:
 
 
 def assert_two_lines(ended: Ended, code: int) -> tuple[str, str]:
-    """One line of error and one of advice, after whatever progress told."""
+    """Check that stderr ends with one line of error and one of advice, and return them."""
     assert ended.code == code, ended
     assert "Traceback" not in ended.stderr
     *_, error, advice = ended.stderr.splitlines()
@@ -64,12 +64,12 @@ def assert_two_lines(ended: Ended, code: int) -> tuple[str, str]:
     return error, advice
 
 
-def test_a_full_disk_stops_training_and_the_last_state_goes_on(few: Path, warm: Warm, tmp_path: Path) -> None:
+def test_a_full_disk_stops_training_and_it_can_be_resumed(few: Path, warm: Warm, tmp_path: Path) -> None:
     train(options(few, train__epochs=2), tmp_path / "whole")
     with mounted(tmp_path / "disk", "size=70m") as disk:  # room for the first state, not for one with an optimizer
         error, advice = assert_two_lines(warm.run(*command(few, epochs=2), cwd=disk), 1)
         assert error == "error: cannot write run/state.safetensors: No space left on device"
-        assert advice == "Make room, then go on from what is kept: cxr train --resume run"
+        assert advice == "Free some space, then continue: cxr train --resume run"
         assert read_state(disk / "run" / STATE_NAME)[0].epoch == 0
         assert not list((disk / "run").glob(".*.partial"))
         subprocess.run(["mount", "-o", "remount,size=400m", str(disk)], check=True)
@@ -93,7 +93,7 @@ def table(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_full_disk_stops_predict_and_its_rows_go_on(
+def test_a_full_disk_stops_predict_and_it_can_be_resumed(
     warm: Warm, run_folder: Path, table: Path, tmp_path: Path
 ) -> None:
     arguments = ["predict", table, "--model", run_folder, "--device", "cpu", "--csv"]
@@ -114,7 +114,7 @@ def test_a_full_disk_stops_predict_and_its_rows_go_on(
     assert error == "error: cannot write out.csv: File too large"
 
 
-def test_a_table_killed_at_5_random_moments_ends_as_one_never_killed(
+def test_a_table_killed_at_5_random_moments_ends_like_an_uninterrupted_one(
     warm: Warm, run_folder: Path, table: Path, tmp_path: Path
 ) -> None:
     arguments = ["predict", table, "--model", run_folder, "--device", "cpu", "--csv"]
@@ -149,10 +149,10 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_first_epoch(
     (tmp_path / "file").write_text("")
     error, _ = assert_two_lines(warm.run(*command(few, out="file/run"), cwd=tmp_path), 2)
     assert "cannot write in file/run" in error
-    with mounted(tmp_path / "disk", "size=1m,ro") as disk:  # a right that root has not either
+    with mounted(tmp_path / "disk", "size=1m,ro") as disk:  # not writable for root either
         error, advice = assert_two_lines(warm.run(*command(few), cwd=disk), 2)
         assert error == "error: cannot write in run: Read-only file system"
-        assert advice == "Name another --out."
+        assert advice == "Choose another --out."
 
 
 @pytest.mark.parametrize("how", [["--json"], []])
@@ -207,14 +207,14 @@ def test_out_of_memory_outside_of_training_names_half_the_batch(
     done = call("eval", "--data", phantoms, "--model", run_folder, "--batch-size", 6, "--device", "cpu")
     assert done.code == 1
     error, advice = done.stderr.splitlines()[-2:]
-    assert error.startswith("error: memory has run out at 6 images at once ([enforce fail")
-    assert advice == "Take a smaller runtime.batch_size (--batch-size outside of train): try half of it, 3."
+    assert error.startswith("error: memory has run out with 6 images in a batch ([enforce fail")
+    assert advice == "Use a smaller runtime.batch_size (--batch-size outside of train): try 3."
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_its_images(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the third step of the second epoch, though losses are read once an epoch here."""
+    """The third step of the second epoch is named, although losses are read once per epoch here."""
     plain, losses = loop.masked_bce, []
 
     def spoilt(*arguments: torch.Tensor) -> torch.Tensor:
@@ -225,10 +225,10 @@ def test_a_loss_that_is_not_finite_names_the_step_and_its_images(
     monkeypatch.setattr(loop, "masked_bce", spoilt)
     with pytest.raises(CxrError, match="the loss is not finite in epoch 2 at step 3") as caught:
         train(options(few), tmp_path / "run")
-    told = json.loads((tmp_path / "run" / "not-finite.json").read_text())
-    assert (told["epoch"], told["step"], len(told["paths"])) == (2, 3, 6)
-    assert all(Path(path).is_file() for path in told["paths"])
-    assert f"{told['paths'][0]}, {told['paths'][1]} and 4 more" in caught.value.message
+    report = json.loads((tmp_path / "run" / "not-finite.json").read_text())
+    assert (report["epoch"], report["step"], len(report["paths"])) == (2, 3, 6)
+    assert all(Path(path).is_file() for path in report["paths"])
+    assert f"{report['paths'][0]}, {report['paths'][1]} and 4 more" in caught.value.message
     state, _ = read_state(tmp_path / "run" / STATE_NAME)
     assert (state.epoch, state.step) == (1, 0)
 
@@ -259,7 +259,7 @@ batches.read_pixels = read
 
 
 def with_link(few: Path, name: str, folder: Path) -> Path:
-    """The data set with one training image under another name."""
+    """Copy the data set and rename one training image."""
     data = Path(shutil.copytree(few, folder / "data"))
     rows = list(csv.reader((data / "train.csv").open()))
     row = next(row for row in rows if "frontal" in row[0])
@@ -272,25 +272,25 @@ def with_link(few: Path, name: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("HANGS", "has hung for 2 s"), ("BREAKS", "unexpected ZeroDivisionError: a bug")]
+    ("name", "message"), [("HANGS", "has hung for 2 s"), ("BREAKS", "unexpected ZeroDivisionError: a bug")]
 )
 def test_a_read_that_hangs_or_breaks_names_the_file_and_the_process_ends(
-    name: str, told: str, few: Path, warm: Warm, tmp_path: Path
+    name: str, message: str, few: Path, warm: Warm, tmp_path: Path
 ) -> None:
     data = with_link(few, name, tmp_path)
     hang = "import os; os.environ['CXR_RUNTIME__READ_TIMEOUT'] = '2'\n" + HANG
     error, _ = assert_two_lines(warm.run(*command(data), cwd=tmp_path, patch=hang), 1)
     assert name in error
-    assert told in error
+    assert message in error
     assert read_state(tmp_path / "run" / STATE_NAME)[0].epoch == 0
 
 
-def test_a_disk_with_little_room_is_warned_of(
+def test_low_disk_space_gives_a_warning(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=100 * MB)
     monkeypatch.setattr("cxrtool.training.folder.shutil.disk_usage", lambda _: usage)
     train(options(few, train__epochs=1), tmp_path / "run")
-    assert "has 100 MB free, and a run takes about 254 MB" in caplog.text
+    assert "has 100 MB free, but a run takes about 254 MB" in caplog.text
     written = sum(path.stat().st_size for path in (tmp_path / "run").iterdir())
     assert written < 254 * MB

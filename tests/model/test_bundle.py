@@ -17,7 +17,7 @@ from cxrtool.model.bundle import BUNDLE_NAME, open_bundle, read_header, save_bun
 from tests_support import bundle_parts, change_header
 
 
-def test_a_bundle_says_all_that_its_use_needs(run_folder: Path) -> None:
+def test_the_header_describes_the_model(run_folder: Path) -> None:
     header = read_header(run_folder / BUNDLE_NAME)
     assert header.findings == FINDINGS
     assert header.image_preprocessing.image_size == 32
@@ -33,7 +33,7 @@ def test_a_bundle_says_all_that_its_use_needs(run_folder: Path) -> None:
     assert header.versions["torch"]
 
 
-def test_weights_read_back_to_the_bit(bundle: Path, tmp_path: Path) -> None:
+def test_saved_weights_are_read_back_exactly(bundle: Path, tmp_path: Path) -> None:
     opened = open_bundle(bundle)
     network = opened.network
     save_bundle(tmp_path / "again.safetensors", network.state_dict(), opened.header)
@@ -45,7 +45,7 @@ def test_weights_read_back_to_the_bit(bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
-def test_a_pickle_is_refused_and_nothing_in_it_runs(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_is_refused_without_running_it(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     flag = tmp_path / "ran"
     torch.save({"x": Bomb(flag)}, tmp_path / name)
@@ -57,7 +57,7 @@ def test_a_pickle_is_refused_and_nothing_in_it_runs(tmp_path: Path, name: str, m
     assert not flag.exists()
 
 
-def test_an_empty_text_or_cut_file_is_refused(bundle: Path) -> None:
+def test_empty_text_and_incomplete_files_are_refused(bundle: Path) -> None:
     content = bundle.read_bytes()
     for broken in (b"", b"1234", b"this is text and no model" * 10, content[:5000], content[:-1]):
         bundle.write_bytes(broken)
@@ -91,7 +91,7 @@ def test_other_names_and_shapes_are_refused(bundle: Path) -> None:
     opened = open_bundle(bundle)
     weights, header = opened.network.state_dict(), opened.header
     save_bundle(bundle, {f"module.{name}": tensor for name, tensor in weights.items()}, header)
-    with pytest.raises(ModelError, match="no DenseNet121 of ours"):
+    with pytest.raises(ModelError, match="is not a DenseNet121 of cxrtool"):
         open_bundle(bundle)
     save_bundle(bundle, weights | {"classifier.weight": torch.zeros(14, 1024)}, header)
     with pytest.raises(ModelError, match=r"classifier.weight.*\(14, 1024\)"):
@@ -113,15 +113,15 @@ def test_a_newer_version_and_other_findings_are_refused(bundle: Path) -> None:
         read_header(bundle)
 
 
-def test_weights_without_a_header_are_refused_with_the_cure(tmp_path: Path) -> None:
+def test_weights_without_a_header_are_refused_with_advice(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2)}, tmp_path / "w.safetensors")
     with pytest.raises(ModelError) as caught:
         read_header(tmp_path / "w.safetensors")
     assert "--init" in caught.value.advice
 
 
-def calibration_as_in_a_file(**edema: object) -> dict[str, object]:
-    """What calibrated bundles have held since their first version."""
+def stored_calibration(**edema: object) -> dict[str, object]:
+    """Return the calibration in the form that bundles have had since version 1."""
     scalings = {finding: {"slope": 1.5, "intercept": -0.25} for finding in FINDINGS}
     return {
         "method": "platt",
@@ -133,8 +133,8 @@ def calibration_as_in_a_file(**edema: object) -> dict[str, object]:
     }
 
 
-def test_a_calibration_written_before_is_read_and_written_as_it_was(bundle: Path, tmp_path: Path) -> None:
-    stored = calibration_as_in_a_file(slope=0.75, intercept=0)
+def test_a_calibration_in_the_first_format_is_read_and_written_unchanged(bundle: Path, tmp_path: Path) -> None:
+    stored = stored_calibration(slope=0.75, intercept=0)
     change_header(bundle, calibration=stored)
     opened = open_bundle(bundle)
     network, header = opened.network, opened.header
@@ -155,8 +155,8 @@ def test_a_calibration_written_before_is_read_and_written_as_it_was(bundle: Path
         {"slope": 1.0, "intercept": 0, "more": 1},
     ],
 )
-def test_a_scaling_that_is_none_is_refused(bundle: Path, edema: dict[str, object]) -> None:
-    change_header(bundle, calibration=calibration_as_in_a_file(**edema))
+def test_an_invalid_scaling_is_refused(bundle: Path, edema: dict[str, object]) -> None:
+    change_header(bundle, calibration=stored_calibration(**edema))
     with pytest.raises(ModelError, match=r"calibration\.scalings\.Edema"):
         read_header(bundle)
 

@@ -18,7 +18,7 @@ def network() -> ChestNet:
     return build_network(Preprocessing(64), "none", seed=1).eval()
 
 
-def test_logits_are_torchvisions_on_normalised_rgb(network: ChestNet) -> None:
+def test_logits_equal_torchvision_on_normalised_rgb(network: ChestNet) -> None:
     plain = densenet121(weights=None, num_classes=5).eval()
     plain.load_state_dict(network.state_dict())
     pixels = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8)
@@ -30,7 +30,7 @@ def test_logits_are_torchvisions_on_normalised_rgb(network: ChestNet) -> None:
         assert (network.activations(pixels) >= 0).all()
 
 
-def test_the_same_seed_is_the_same_start_and_leaves_the_global_generator_alone() -> None:
+def test_initial_weights_depend_on_the_seed_only_and_the_global_generator_is_unchanged() -> None:
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     first, second, other = (build_network(Preprocessing(64), "none", seed) for seed in (1, 1, 2))
@@ -39,7 +39,7 @@ def test_the_same_seed_is_the_same_start_and_leaves_the_global_generator_alone()
     assert not torch.equal(first.features.conv0.weight, other.features.conv0.weight)
 
 
-def test_the_random_start_is_torchvisions() -> None:
+def test_initial_weights_equal_torchvision() -> None:
     own = build_network(Preprocessing(64), "none", seed=3).state_dict()
     torch.manual_seed(3)
     theirs = densenet121(weights=None, num_classes=5).state_dict()
@@ -47,7 +47,7 @@ def test_the_random_start_is_torchvisions() -> None:
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in own.items())
 
 
-def test_gradients_are_torchvisions() -> None:
+def test_gradients_equal_torchvision() -> None:
     own = build_network(Preprocessing(64), "none", seed=3).double().train()
     theirs = densenet121(weights=None, num_classes=5).double().train()
     theirs.load_state_dict(own.state_dict())
@@ -62,7 +62,7 @@ def test_gradients_are_torchvisions() -> None:
 
 
 def imagenet_file(folder: Path) -> dict[str, torch.Tensor]:
-    """What torchvision publishes: its real file name, its old layer names (norm.1), 1,000 classes."""
+    """Write weights as torchvision publishes them: its file name, its old layer names (norm.1), 1,000 classes."""
     state = densenet121(weights=None).state_dict()
     old = {}
     for name, tensor in state.items():
@@ -88,7 +88,7 @@ def test_imagenet_weights_come_from_torch_home(tmp_path: Path, monkeypatch: pyte
     assert network.classifier.weight.shape == (5, 1024)
 
 
-def test_without_a_network_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_names_the_alternatives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
     def no_route(*_: object, **__: object) -> None:
@@ -97,13 +97,13 @@ def test_without_a_network_the_way_out_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("torch.hub.download_url_to_file", no_route)
     with pytest.raises(RequestError) as caught:
         build_network(Preprocessing(64), "imagenet", seed=0)
-    told = f"{caught.value.message} {caught.value.advice}"
-    assert "\n" not in told
-    assert "--init none" in told
-    assert "--init FILE" in told
+    text = f"{caught.value.message} {caught.value.advice}"
+    assert "\n" not in text
+    assert "--init none" in text
+    assert "--init FILE" in text
 
 
-def test_a_pickle_in_the_weights_place_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_in_place_of_the_weights_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     class Bomb:
@@ -120,7 +120,7 @@ def test_a_pickle_in_the_weights_place_does_not_run(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "ran").exists()
 
 
-def test_init_from_a_file_takes_the_backbone_and_refuses_what_does_not_fit(tmp_path: Path) -> None:
+def test_init_from_a_file_loads_the_backbone_and_refuses_other_weights(tmp_path: Path) -> None:
     state = densenet121(weights=None).state_dict()
     save_file(state, tmp_path / "w.safetensors")
     network = build_network(Preprocessing(64), str(tmp_path / "w.safetensors"), seed=0)

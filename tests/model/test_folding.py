@@ -1,4 +1,4 @@
-"""The network with its BatchNorms folded computes the same function."""
+"""The network with folded BatchNorms computes the same function."""
 
 import pytest
 import torch
@@ -10,8 +10,8 @@ from cxrtool.model.folding import inference_copy
 
 
 @pytest.fixture(scope="module")
-def worn() -> ChestNet:
-    """A network whose BatchNorms scale up, down, the other way and not at all, as trained ones do."""
+def trained() -> ChestNet:
+    """A network whose BatchNorms have large, small, negative and zero scales, as after training."""
     network = build_network(Preprocessing(64), "none", seed=3)
     with torch.no_grad():
         for _ in range(3):
@@ -25,27 +25,27 @@ def worn() -> ChestNet:
     return network.eval()
 
 
-def test_the_inference_copy_is_the_same_function_and_leaves_the_network_alone(worn: ChestNet) -> None:
+def test_the_inference_copy_computes_the_same_and_does_not_change_the_network(trained: ChestNet) -> None:
     pixels = torch.randint(0, 256, (4, 1, 64, 64), dtype=torch.uint8)
-    before = {name: tensor.clone() for name, tensor in worn.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
     for layout in (torch.contiguous_format, torch.channels_last):
-        placed = worn.to(memory_format=layout)
+        placed = trained.to(memory_format=layout)
         with torch.inference_mode():
-            expected = worn(pixels)
+            expected = trained(pixels)
             torch.testing.assert_close(inference_copy(placed)(pixels), expected, rtol=1e-4, atol=1e-5)
             for layer in Layer:
                 found = inference_copy(placed).activations(pixels, layer)
-                torch.testing.assert_close(found, worn.activations(pixels, layer), rtol=1e-3, atol=1e-4)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in worn.state_dict().items())
-    left = [m for m in inference_copy(worn).modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    assert len(left) == 4  # three transitions keep theirs for maps, and the last has no convolution behind it
+                torch.testing.assert_close(found, trained.activations(pixels, layer), rtol=1e-3, atol=1e-4)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trained.state_dict().items())
+    left = [m for m in inference_copy(trained).modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert len(left) == 4  # three transitions keep theirs for heatmaps, and no convolution follows the last
 
 
-def test_the_inference_copy_in_bf16_is_as_near_as_autocast_is(worn: ChestNet) -> None:
+def test_the_inference_copy_in_bf16_is_as_accurate_as_autocast(trained: ChestNet) -> None:
     pixels = torch.randint(0, 256, (8, 1, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        exact, ours = worn(pixels), inference_copy(worn, torch.bfloat16)(pixels)
+        exact, ours = trained(pixels), inference_copy(trained, torch.bfloat16)(pixels)
         with torch.autocast("cpu", torch.bfloat16):
-            theirs = worn(pixels).float()
+            theirs = trained(pixels).float()
     assert ours.dtype == torch.float32
     assert 0 < (ours - exact).abs().mean() < 2 * (theirs - exact).abs().mean()

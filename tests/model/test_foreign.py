@@ -1,4 +1,4 @@
-"""``cxr import``: torchvision's own network, by other people's hands, against torchvision by hand."""
+"""``cxr import``, compared with torchvision's network."""
 
 import os
 import pickle
@@ -23,7 +23,7 @@ from cxrtool.model.foreign import ImportSettings, import_checkpoint, parse_findi
 
 @pytest.fixture(scope="module")
 def theirs() -> nn.Module:
-    """A DenseNet121 of torchvision with running statistics that are not the start's."""
+    """A DenseNet121 of torchvision whose running statistics are not the initial ones."""
     from torchvision.models import densenet121
 
     torch.manual_seed(0)
@@ -35,7 +35,7 @@ def theirs() -> nn.Module:
 
 
 def in_torchvision(network: nn.Module, path: Path, size: int) -> np.ndarray:
-    """Probabilities of one image by the seed's own steps."""
+    """Return the probabilities of one image, with the preprocessing of the original scripts."""
     grey = torch.from_numpy(preprocess(read(path).pixels, Preprocessing(size)).astype(np.float32) / 255)
     mean, std = (torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     with torch.no_grad():
@@ -47,7 +47,9 @@ def predicted(call: Call, model: str, image: Path) -> np.ndarray:
     return np.array([finding["probability"] for finding in row["findings"]])
 
 
-def test_probabilities_are_torchvisions(theirs: nn.Module, call: Call, phantoms: Path, tmp_path: Path) -> None:
+def test_an_imported_model_predicts_the_same_as_torchvision(
+    theirs: nn.Module, call: Call, phantoms: Path, tmp_path: Path
+) -> None:
     torch.save({"epoch": 3, "model_state_dict": theirs.state_dict(), "config": {"lr": 1e-4}}, tmp_path / "best.pt")
     done = call("import", "best.pt", "imported", "--image-size", 64, "--policy", "u-ones")
     assert done.code == 0, done.stderr
@@ -63,9 +65,7 @@ def test_probabilities_are_torchvisions(theirs: nn.Module, call: Call, phantoms:
     assert call("import", "best.pt", "imported").code == 2
 
 
-def test_findings_in_another_order_are_put_into_ours(
-    theirs: nn.Module, call: Call, phantoms: Path, tmp_path: Path
-) -> None:
+def test_findings_in_another_order_are_reordered(theirs: nn.Module, call: Call, phantoms: Path, tmp_path: Path) -> None:
     order = ["Edema", "Pleural Effusion", "Atelectasis", "Consolidation", "Cardiomegaly"]
     torch.save(theirs.state_dict(), tmp_path / "best.pt")
     done = call("import", "best.pt", "a.safetensors", "--image-size", 64, "--findings", ",".join(order).lower())
@@ -97,7 +97,9 @@ def renamed(state: dict[str, Tensor], head: str, prefix: str) -> dict[str, Tenso
         ("network", "_orig_mod.", "_orig_mod.classifier"),
     ],
 )
-def test_what_people_call_things(theirs: nn.Module, tmp_path: Path, key: str | None, prefix: str, head: str) -> None:
+def test_usual_keys_prefixes_and_layer_names_are_understood(
+    theirs: nn.Module, tmp_path: Path, key: str | None, prefix: str, head: str
+) -> None:
     state: Any = renamed(theirs.state_dict(), head, prefix)
     torch.save(state if key is None else {key: state, "optimizer": {"state": {}}}, tmp_path / "best.pt")
     import_checkpoint(tmp_path / "best.pt", tmp_path / "a.safetensors", ImportSettings(image_size=64))
@@ -106,7 +108,7 @@ def test_what_people_call_things(theirs: nn.Module, tmp_path: Path, key: str | N
         torch.testing.assert_close(ours[name], tensor, rtol=0, atol=0)
 
 
-def test_half_precision_and_torchvisions_old_names(theirs: nn.Module, tmp_path: Path) -> None:
+def test_half_precision_and_old_torchvision_names_are_understood(theirs: nn.Module, tmp_path: Path) -> None:
     old = {
         name.replace("norm1", "norm.1").replace("conv2.weight", "conv.2.weight"): tensor.half()
         if tensor.is_floating_point()
@@ -139,7 +141,7 @@ class TestRefused:
         content = {"model_state_dict": Bomb(tmp_path / "ran")}
         torch.save(content, tmp_path / "best.pt", _use_new_zipfile_serialization=not legacy)
         self.refuse(tmp_path, "older ones can contain code" if legacy else "nothing of it was run")
-        torch.load(tmp_path / "best.pt", weights_only=False)  # so it was a bomb
+        torch.load(tmp_path / "best.pt", weights_only=False)  # to prove that the file contains code
         assert (tmp_path / "ran").exists()
 
     def test_a_bare_pickle_and_a_whole_network(self, theirs: nn.Module, tmp_path: Path) -> None:
@@ -148,7 +150,7 @@ class TestRefused:
         torch.save(theirs, tmp_path / "best.pt")
         self.refuse(tmp_path, "more than weights")
 
-    def test_a_wrong_number_of_outputs(self, theirs: nn.Module, tmp_path: Path) -> None:
+    def test_another_number_of_outputs(self, theirs: nn.Module, tmp_path: Path) -> None:
         more = {"classifier.weight": torch.zeros(14, 1024), "classifier.bias": torch.zeros(14)}
         torch.save(theirs.state_dict() | more, tmp_path / "best.pt")
         self.refuse(tmp_path, "14 outputs")
@@ -171,14 +173,14 @@ class TestRefused:
             torch.save(content, tmp_path / "best.pt")
             self.refuse(tmp_path, "no state dict")
 
-    def test_a_file_that_unpacks_to_more(self, theirs: nn.Module, tmp_path: Path) -> None:
+    def test_a_zip_bomb(self, theirs: nn.Module, tmp_path: Path) -> None:
         torch.save({"a": torch.zeros(3)}, tmp_path / "plain.pt")
         with zipfile.ZipFile(tmp_path / "plain.pt") as source, zipfile.ZipFile(tmp_path / "best.pt", "w") as target:
             for item in source.infolist():
                 target.writestr(item.filename, source.read(item), compress_type=zipfile.ZIP_DEFLATED)
         self.refuse(tmp_path, "unpacks to more")
 
-    def test_cut_empty_text_folder_pipe(self, theirs: nn.Module, tmp_path: Path) -> None:
+    def test_incomplete_empty_and_text_files_and_pipes(self, theirs: nn.Module, tmp_path: Path) -> None:
         torch.save(theirs.state_dict(), tmp_path / "whole.pt")
         content = (tmp_path / "whole.pt").read_bytes()
         for broken in (b"", b"text", content[: len(content) // 2], content[:-30]):
@@ -188,7 +190,7 @@ class TestRefused:
         os.mkfifo(tmp_path / "best.pt")
         self.refuse(tmp_path, "is not a file")
 
-    def test_a_torch_whose_reader_lets_code_through(
+    def test_an_unsafe_version_of_torch(
         self, theirs: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         torch.save(theirs.state_dict(), tmp_path / "best.pt")

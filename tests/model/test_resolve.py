@@ -1,4 +1,4 @@
-"""Which model is meant."""
+"""Finding a model."""
 
 from pathlib import Path
 
@@ -23,5 +23,5 @@ def test_a_model_is_found_by_file_folder_or_newest_run(bundle: Path, tmp_path: P
     for given in (tmp_path / "empty", tmp_path / "gone"):
         with pytest.raises(RequestError):
             resolve_model(given, runs)
-    with pytest.raises(ModelError, match="no model"):
+    with pytest.raises(ModelError, match="no model was given"):
         resolve_model(None, tmp_path / "empty")

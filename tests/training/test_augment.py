@@ -10,7 +10,7 @@ SIDE = 64
 
 
 def by_opencv(image: np.ndarray, changes: Changes, row: int) -> np.ndarray:
-    """The same change by `cv2.warpAffine`, which counts from the centre of the first pixel."""
+    """Apply the same change with `cv2.warpAffine`, whose origin is the centre of the first pixel."""
     to_unit = np.array([[2 / SIDE, 0, 1 / SIDE - 1], [0, 2 / SIDE, 1 / SIDE - 1], [0, 0, 1]])
     inverse = np.linalg.inv(to_unit) @ np.vstack([changes.places[row], [0, 0, 1]]) @ to_unit
     moved = cv2.warpAffine(
@@ -19,7 +19,7 @@ def by_opencv(image: np.ndarray, changes: Changes, row: int) -> np.ndarray:
     return np.clip(moved * changes.contrast[row] + changes.brightness[row], 0, 255)
 
 
-def test_it_is_opencv_s_warp() -> None:
+def test_augmentation_equals_opencv() -> None:
     rng = np.random.default_rng(0)
     images = np.stack([cv2.GaussianBlur(rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8), (0, 0), 2) for _ in "abc"])
     changes = draw_changes(3, 1, np.array([0, 10, 20]))
@@ -32,8 +32,8 @@ def test_it_is_opencv_s_warp() -> None:
         assert np.abs(found[row, 0].numpy() - image).mean() > 1
 
 
-def test_a_turn_a_zoom_and_a_shift_by_hand() -> None:
-    """Of many draws: angles within 7 degrees, zooms within 5 %, the centre moved by 4 % of the side at most."""
+def test_rotation_zoom_and_shift_stay_in_their_ranges() -> None:
+    """Angles are within 7 degrees, zooms within 5 %, and the centre moves by at most 4 % of the side."""
     changes = draw_changes(0, 1, np.arange(2000))
     turn = changes.places[:, :, :2].astype(np.float64)
     zoom = 1 / np.sqrt(np.linalg.det(turn))
@@ -45,7 +45,7 @@ def test_a_turn_a_zoom_and_a_shift_by_hand() -> None:
     assert 11.5 < np.abs(changes.brightness).max() <= 12
 
 
-def test_it_never_mirrors() -> None:
+def test_images_are_never_mirrored() -> None:
     image = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.uint8)
     image[:, :, 20:44, 40:60] = 200  # bright on the right
     for row in range(50):

@@ -1,4 +1,4 @@
-"""What a run's folder holds."""
+"""The folder of a run."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 
-def test_a_run_folder_holds_its_history_settings_counts_and_models(run_folder: Path) -> None:
+def test_a_run_folder_contains_history_settings_counts_and_models(run_folder: Path) -> None:
     history = list(csv.DictReader((run_folder / "history.csv").open()))
     assert [row["epoch"] for row in history] == ["1", "2"]
     assert json.loads((run_folder / "history.json").read_text())[1]["train_loss"] == float(history[1]["train_loss"])

@@ -23,7 +23,7 @@ def equal(a: Path, b: Path) -> bool:
     return all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-def test_the_same_seed_gives_the_same_weights_to_the_bit_whatever_the_threads(phantoms: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_identical_weights_with_any_number_of_threads(phantoms: Path, tmp_path: Path) -> None:
     train(tiny_training(phantoms, train__epochs=1, runtime__workers=1), tmp_path / "a")
     train(tiny_training(phantoms, train__epochs=1, runtime__workers=3), tmp_path / "b")
     train(tiny_training(phantoms, train__epochs=1, train__seed=1), tmp_path / "c")
@@ -31,7 +31,7 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit_whatever_the_threads(ph
     assert not equal(tmp_path / "a/last.safetensors", tmp_path / "c/last.safetensors")
 
 
-def test_a_resumed_run_ends_with_the_weights_of_one_never_stopped(phantoms: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_run(phantoms: Path, tmp_path: Path) -> None:
     train(tiny_training(phantoms), tmp_path / "whole")
 
     def stop_in_second_epoch() -> int | None:
@@ -40,19 +40,21 @@ def test_a_resumed_run_ends_with_the_weights_of_one_never_stopped(phantoms: Path
     with pytest.raises(InterruptedWorkError) as caught:
         train(tiny_training(phantoms), tmp_path / "parts", stop=stop_in_second_epoch)
     assert caught.value.exit_code == 130
-    assert "1 whole epoch is kept" in caught.value.message
+    assert "1 complete epoch is saved" in caught.value.message
     result = train(tiny_training(phantoms), resume=tmp_path / "parts")
     assert [row.epoch for row in result.history] == [1, 2]
     for name in ("last.safetensors", "model.safetensors"):
         assert equal(tmp_path / "whole" / name, tmp_path / "parts" / name)
 
 
-def test_a_cache_changes_no_bit_and_a_run_goes_on_with_it_or_without(phantoms: Path, tmp_path: Path) -> None:
+def test_a_cache_does_not_change_weights_and_a_run_can_be_resumed_with_or_without_it(
+    phantoms: Path, tmp_path: Path
+) -> None:
     train(tiny_training(phantoms), tmp_path / "without")
     place = tmp_path / "pixels"
     train(tiny_training(phantoms, train__epochs=1, data__cache_dir=place), tmp_path / "mixed")
-    held = {path.parent.name for path in place.rglob("pixels-*.npy")}
-    assert held == {"train-frontal-32px", "valid-frontal-32px"}
+    caches = {path.parent.name for path in place.rglob("pixels-*.npy")}
+    assert caches == {"train-frontal-32px", "valid-frontal-32px"}
     train(tiny_training(phantoms), resume=tmp_path / "mixed")
     for name in ("last.safetensors", "model.safetensors"):
         assert equal(tmp_path / "without" / name, tmp_path / "mixed" / name)
@@ -61,24 +63,24 @@ def test_a_cache_changes_no_bit_and_a_run_goes_on_with_it_or_without(phantoms: P
     assert equal(tmp_path / "without/last.safetensors", tmp_path / "other/last.safetensors")
 
 
-def test_an_unreadable_image_ends_training_alike_and_with_a_cache_before_the_first_epoch(
+def test_an_unreadable_image_stops_training_and_with_a_cache_before_the_first_epoch(
     phantoms: Path, tmp_path: Path
 ) -> None:
     data = Path(shutil.copytree(phantoms, tmp_path / "data"))
     bad = sorted((data / "train").rglob("*frontal.jpg"))[4]
     bad.write_bytes(bad.read_bytes()[:500])
-    told = []
+    errors = []
     for run, cache in (("a", None), ("b", True)):
         shown: list[Progress] = []
         with pytest.raises(ImageError) as caught:
             train(tiny_training(data, data__cache=cache), tmp_path / run, progress=shown.append)
-        told.append((caught.value.message, caught.value.advice, caught.value.exit_code))
-    assert told[0] == told[1]
-    assert str(bad) in told[0][0]
+        errors.append((caught.value.message, caught.value.advice, caught.value.exit_code))
+    assert errors[0] == errors[1]
+    assert str(bad) in errors[0][0]
     assert not any(step.phase.startswith("epoch") for step in shown)
 
 
-def test_what_is_refused_is_refused_before_a_cache_is_built(phantoms: Path, tmp_path: Path) -> None:
+def test_settings_are_checked_before_a_cache_is_built(phantoms: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="no such file"):
         train(
             tiny_training(phantoms, train__init="none.safetensors", data__cache_dir=tmp_path / "pixels"),
@@ -87,7 +89,7 @@ def test_what_is_refused_is_refused_before_a_cache_is_built(phantoms: Path, tmp_
     assert not (tmp_path / "pixels").exists()
 
 
-def test_the_best_epoch_is_the_bundles(phantoms: Path, tmp_path: Path) -> None:
+def test_the_bundle_contains_the_best_epoch(phantoms: Path, tmp_path: Path) -> None:
     by_auroc = train(tiny_training(phantoms, train__epochs=3), tmp_path / "a")
     assert by_auroc.best.valid_auroc == max(row.valid_auroc or 0 for row in by_auroc.history)
     by_loss = train(tiny_training(phantoms, train__epochs=3, train__select_by="loss"), tmp_path / "b")
@@ -105,7 +107,7 @@ def test_a_last_batch_of_one_at_32_px_does_not_break_batch_norm(phantoms: Path, 
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_real_process_and_what_is_done_is_kept(
+def test_a_signal_stops_the_process_and_finished_steps_are_saved(
     phantoms: Path, tmp_path: Path, number: signal.Signals, code: int, warm: Warm
 ) -> None:
     options = ["--data", phantoms, "--out", "run", "--init", "none", "--image-size", 32, "--device", "cpu"]

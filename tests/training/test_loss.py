@@ -19,7 +19,7 @@ def test_the_loss_is_the_mean_over_the_cells_that_count(seed: int) -> None:
     assert masked_bce(*tensors).item() == pytest.approx(expected, abs=1e-9)
 
 
-def test_masked_cells_have_no_gradient_and_no_cell_at_all_is_zero() -> None:
+def test_masked_cells_have_no_gradient_and_the_loss_of_no_cells_is_zero() -> None:
     logits = torch.randn(3, 5, requires_grad=True)
     mask = torch.zeros(3, 5, dtype=torch.bool)
     mask[0, 0] = True
@@ -33,7 +33,7 @@ def test_masked_cells_have_no_gradient_and_no_cell_at_all_is_zero() -> None:
     assert torch.isfinite(logits.grad).all()
 
 
-def test_positive_weights_by_hand_and_without_positives() -> None:
+def test_positive_weights_of_known_labels_and_without_positives() -> None:
     targets = np.array([[1, 0, 0, 1, 1], [0, 0, 0, 1, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 0]], dtype=np.float32)
     mask = np.ones((4, 5), dtype=bool)
     mask[3, 4] = False

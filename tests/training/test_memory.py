@@ -1,4 +1,4 @@
-"""The size of a batch that is named when memory runs out."""
+"""The batch size that is suggested when memory runs out."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ CPU = Runtime(torch.device("cpu"), False, False)
 
 
 @given(st.integers(1, 512), st.integers(0, 600))
-def test_it_is_the_largest_half_that_fits_with_room_to_spare(batch_size: int, room: int) -> None:
+def test_the_largest_half_that_fits_with_a_margin_is_found(batch_size: int, room: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "_fits", lambda images, *_: images <= room)
         found = memory.batch_that_fits(batch_size, 64, CPU)
@@ -21,5 +21,5 @@ def test_it_is_the_largest_half_that_fits_with_room_to_spare(batch_size: int, ro
     assert found == max(fitting, default=0)
 
 
-def test_a_step_is_really_made() -> None:
+def test_a_training_step_is_made() -> None:
     assert memory.batch_that_fits(4, 32, CPU) == 2

@@ -1,4 +1,4 @@
-"""What a run refuses before it starts, and what it warns of."""
+"""Checks and warnings before a run starts."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,7 @@ from cxrtool.training.loop import train
 from tests_support import tiny_training
 
 
-def test_a_finding_without_positives_trains_and_says_so(
+def test_a_finding_without_positives_trains_with_a_warning(
     phantoms: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = Path(shutil.copytree(phantoms, tmp_path / "data"))
@@ -20,20 +20,20 @@ def test_a_finding_without_positives_trains_and_says_so(
         line[column] = "0.0"
     (data / "train.csv").write_text("\n".join(map(",".join, lines)) + "\n")
     result = train(tiny_training(data, train__epochs=1), tmp_path / "run")
-    assert "Edema has one class only in the train split; its weight is 8" in caplog.text
+    assert "Edema has only one class in the train split; its weight is 8" in caplog.text
     assert result.best.train_loss > 0
 
 
 def test_a_run_that_cannot_be_started_or_resumed_is_refused(phantoms: Path, run_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="holds a run already"):
+    with pytest.raises(RequestError, match="already contains a run"):
         train(tiny_training(phantoms), run_folder)
     with pytest.raises(RequestError, match="nothing to resume"):
         train(tiny_training(phantoms), resume=tmp_path)
-    with pytest.raises(RequestError, match="seed: 0 then, 7 now"):
+    with pytest.raises(RequestError, match="seed was 0 and is now 7"):
         train(tiny_training(phantoms, train__batch_size=8, train__seed=7), resume=run_folder)
 
 
-def test_too_many_missing_images_stop_and_a_few_are_named(
+def test_too_many_missing_images_are_refused_and_few_are_named(
     phantoms: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = Path(shutil.copytree(phantoms, tmp_path / "data"))

@@ -1,4 +1,4 @@
-"""What a run goes on from: read back to the bit, or refused."""
+"""The state from which a run continues is read back exactly, or refused."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def make_step(network: ChestNet, optimizer: Adam) -> None:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ChestNet, Adam]:
-    """A folder with a state after one step, and what it was saved from."""
+    """A folder with a state after one step, and the network and optimizer that were saved."""
     network = build_network(Preprocessing(32), "none", seed=0).train().to(memory_format=torch.channels_last)
     optimizer = Adam(network.parameters(), lr=1e-2)
     make_step(network, optimizer)
@@ -45,7 +45,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ChestNet, Ada
     return folder, network, optimizer
 
 
-def test_the_next_step_from_a_saved_state_is_the_same_to_the_bit(saved: tuple[Path, ChestNet, Adam]) -> None:
+def test_the_next_step_from_a_saved_state_is_identical(saved: tuple[Path, ChestNet, Adam]) -> None:
     folder, network, optimizer = saved
     state, tensors = read_state(folder / STATE_NAME)
     assert state == state_at(3, 1)
@@ -53,7 +53,7 @@ def test_the_next_step_from_a_saved_state_is_the_same_to_the_bit(saved: tuple[Pa
     other = Adam(again.parameters(), lr=1e-2)
     restore(tensors, again, other)
     for parameter, slots in other.state.items():
-        assert slots["exp_avg"].stride() == parameter.stride(), "summed in another order than without the pause"
+        assert slots["exp_avg"].stride() == parameter.stride(), "another memory layout sums in another order"
     make_step(network, optimizer)
     make_step(again, other)
     expected = network.state_dict()
@@ -72,7 +72,7 @@ def test_a_flipped_bit_anywhere_is_refused(
         read_state(tmp_path / STATE_NAME)
 
 
-def test_the_state_before_is_kept_and_taken_where_the_newest_is_damaged(
+def test_the_previous_state_is_kept_and_used_if_the_newest_is_damaged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     network = ChestNet(Preprocessing(32))
@@ -87,7 +87,7 @@ def test_the_state_before_is_kept_and_taken_where_the_newest_is_damaged(
     assert "1 complete epoch" in caplog.text
 
 
-def test_a_place_in_words() -> None:
+def test_positions_are_described_in_words() -> None:
     assert describe_position(state_at(1)) == "1 complete epoch"
     assert describe_position(state_at(0, 1)) == "0 complete epochs and 1 step"
     assert describe_position(state_at(2, 5)) == "2 complete epochs and 5 steps"

@@ -26,7 +26,7 @@ from cxrtool.data.manifest import SPLITS, load_manifest
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.engines.export import ExportSettings, export_model
 from cxrtool.engines.export_record import installed
-from cxrtool.engines.precision import bf16_pays
+from cxrtool.engines.precision import bf16_is_faster
 from cxrtool.engines.runtimes import has_bf16
 from cxrtool.errors import RequestError
 from cxrtool.files import write_csv
@@ -165,7 +165,7 @@ def _machine() -> dict[str, object]:
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "gpu": gpu,
-        "bf16_pays": bf16_pays(torch.device("cuda" if gpu else "cpu")),
+        "bf16_is_faster": bf16_is_faster(torch.device("cuda" if gpu else "cpu")),
         "python": platform.python_version(),
         "versions": current_versions(),
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -215,7 +215,7 @@ def _predict_rows(scene: _Scene) -> Iterator[Row]:
         return _PLAIN_IMAGES / (time.perf_counter() - began)
 
     runtimes = [RuntimeSettings(backend=Backend.TORCH, precision=Precision.FP32)]
-    if bf16_pays(torch.device(device)):
+    if bf16_is_faster(torch.device(device)):
         runtimes.append(RuntimeSettings(backend=Backend.TORCH, precision=Precision.BF16))
     runtimes += _exported(scene)
     for runtime in runtimes:

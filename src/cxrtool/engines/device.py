@@ -1,4 +1,4 @@
-"""Where and how torch runs the network, and the sigmoid behind every backend."""
+"""Device and precision of the network in torch, and the sigmoid that every backend uses."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from cxrtool.choices import Device, Precision
-from cxrtool.engines.precision import bf16_pays
+from cxrtool.engines.precision import bf16_is_faster
 from cxrtool.errors import RequestError
 from cxrtool.model.densenet import ChestNet
 from cxrtool.settings import RuntimeSettings
@@ -15,12 +15,12 @@ from cxrtool.settings import RuntimeSettings
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how a network runs.
+    """Device, precision and memory layout of a network.
 
     Attributes:
-        device: CPU or a GPU.
-        bf16: convolutions in bfloat16 (autocast in training); the classifier and the sigmoid stay in float32.
-        channels_last: memory layout of images and weights.
+        device: CPU or GPU.
+        bf16: run convolutions in bfloat16 (autocast in training); the classifier and the sigmoid stay in float32.
+        channels_last: store images and weights in channels-last order.
         pin_memory: copy batches to the GPU from page-locked memory.
     """
 
@@ -31,16 +31,16 @@ class Runtime:
 
     @property
     def precision(self) -> str:
-        """``bf16`` or ``fp32``, as results state it."""
+        """``bf16`` or ``fp32``, as written in results."""
         return "bf16" if self.bf16 else "fp32"
 
     def place(self, network: ChestNet) -> ChestNet:
-        """Move `network` to the device and into the memory layout."""
+        """Move `network` to the device and to the memory layout, and return it."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return network.to(self.device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
     def tensor(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        """`pixels` on the device."""
+        """Copy `pixels` to the device."""
         batch = torch.from_numpy(pixels)
         if self.pin_memory:
             batch = batch.pin_memory()
@@ -48,30 +48,30 @@ class Runtime:
 
 
 def choose_runtime(settings: RuntimeSettings, auto_bf16: bool = False) -> Runtime:
-    """Turn settings into a device and a precision.
+    """Choose the device and the precision.
 
     Args:
-        settings: what the user wishes.
-        auto_bf16: whether ``auto`` may take bfloat16. Training may; figures that are reported stay in float32.
+        settings: requested device, precision and memory layout.
+        auto_bf16: whether precision ``auto`` may choose bfloat16. Training allows it; reported metrics use float32.
 
     Raises:
-        RequestError: a GPU is asked for and there is none.
+        RequestError: a GPU is requested and there is none.
     """
     has_gpu = torch.cuda.is_available()
     if settings.device is Device.CUDA and not has_gpu:
-        raise RequestError("--device cuda: no CUDA device is here", "Use --device cpu, or auto.")
+        raise RequestError("--device cuda: no CUDA device was found", "Use --device cpu or --device auto.")
     use_gpu = has_gpu and settings.device is not Device.CPU
     device = torch.device("cuda" if use_gpu else "cpu")
     bf16 = settings.precision is Precision.BF16 or (
-        settings.precision is Precision.AUTO and auto_bf16 and bf16_pays(device)
+        settings.precision is Precision.AUTO and auto_bf16 and bf16_is_faster(device)
     )
     return Runtime(device, bf16, settings.channels_last, settings.pin_memory and use_gpu)
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities in [0, 1], float32, of float32 logits; the one place where they are made.
+    """Return probabilities in [0, 1], float32, for logits; all probabilities are computed here.
 
-    Through logaddexp, which overflows for no logit and keeps small probabilities apart. In bfloat16 a logit of 6.3
-    would already be 1, and ranks would tie.
+    logaddexp does not overflow for any logit and keeps small probabilities distinct. In bfloat16 a logit of 6.3 would
+    already become 1, and ranks would tie.
     """
     return np.exp(-np.logaddexp(np.float32(0), -logits.astype(np.float32)))

@@ -1,8 +1,8 @@
-"""What turns pixels into logits: torch, or an export that another runtime reads."""
+"""Engines turn pixels into logits: the interface, and the engine that uses torch."""
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,17 +14,13 @@ from cxrtool.errors import CxrError, first_line, is_out_of_memory
 from cxrtool.model.densenet import ChestNet
 from cxrtool.model.folding import inference_copy
 
-if TYPE_CHECKING:
-    pass
-
-
 _LARGEST_BLOCK = 32 * 2**20
-"""Bytes. glibc gives larger blocks back to the kernel and faults them in again: 1.3 times as slow at 320 px."""
+"""Bytes. glibc returns larger blocks to the kernel after each use, which made prediction 1.3 times slower at 320 px."""
 
 
 @dataclass(frozen=True)
 class HowRun:
-    """What results say of the engine behind them.
+    """Backend and precision of an engine, as stated in results.
 
     Attributes:
         backend: ``torch``, ``onnx`` or ``openvino``.
@@ -35,7 +31,7 @@ class HowRun:
     precision: str
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values by name."""
+        """Return a dict ready for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -43,23 +39,23 @@ class HowRun:
 
 
 class Engine(Protocol):
-    """One network, ready to run; threads may share it."""
+    """A network ready to run; threads may share it."""
 
     @property
     def how(self) -> HowRun:
         """Backend and precision."""
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits [B, 5] float32 of pixels [B, 1, S, S] uint8."""
+        """Return logits [B, 5] float32 for pixels [B, 1, S, S] uint8."""
 
 
 @dataclass(frozen=True)
 class TorchEngine:
-    """The network itself.
+    """Engine that runs the network in torch; made by `torch_engine`.
 
     Attributes:
-        network: as `torch_engine` makes it.
-        runtime: where and how.
+        network: network prepared for inference.
+        runtime: device, precision and memory layout.
     """
 
     network: ChestNet
@@ -71,7 +67,11 @@ class TorchEngine:
         return HowRun(Backend.TORCH.value, self.runtime.precision)
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits [B, 5] float32 of pixels [B, 1, S, S] uint8."""
+        """Return logits [B, 5] float32 for pixels [B, 1, S, S] uint8.
+
+        Raises:
+            CxrError: memory has run out.
+        """
         try:
             with torch.inference_mode():
                 parts = [self.network(self.runtime.tensor(part)) for part in self._parts(pixels)]
@@ -79,25 +79,25 @@ class TorchEngine:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            less = f"try half of it, {len(pixels) // 2}" if len(pixels) > 1 else "there is no smaller one"
+            advice = (
+                f"Use a smaller runtime.batch_size (--batch-size outside of train): try {len(pixels) // 2}."
+                if len(pixels) > 1
+                else "The batch size is already 1: free memory, or use a machine with more."
+            )
             raise CxrError(
-                f"memory has run out at {len(pixels)} images at once ({first_line(error)})",
-                f"Take a smaller runtime.batch_size (--batch-size outside of train): {less}.",
+                f"memory has run out with {len(pixels)} images in a batch ({first_line(error)})", advice
             ) from error
         return logits
 
     def _parts(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-        """On a CPU, as few images at once as keep every block of memory below `_LARGEST_BLOCK`."""
+        """Split a batch, on a CPU, so that every block of memory stays below `_LARGEST_BLOCK`."""
         if self.runtime.device.type != "cpu":
             return [pixels]
-        block = 4 * 64 * (pixels.shape[-1] // 2) ** 2  # what the first convolution gives, the largest: float32 always
+        block = 4 * 64 * (pixels.shape[-1] // 2) ** 2  # output of the first convolution, the largest: always float32
         return np.array_split(pixels, math.ceil(len(pixels) / max(1, _LARGEST_BLOCK // block)))
 
 
-# What needs an export is imported where it is needed: most runs do without, and these modules build on this one.
-
-
 def torch_engine(network: ChestNet, runtime: Runtime) -> TorchEngine:
-    """`network` made ready to predict; it stays as it is."""
+    """Return an engine for `network`, which is not changed."""
     dtype = torch.bfloat16 if runtime.bf16 else torch.float32
     return TorchEngine(runtime.place(inference_copy(network, dtype)), runtime)

@@ -1,4 +1,4 @@
-"""A bundle's network as a file that other runtimes read: written, read again and compared before it counts."""
+"""Export of a bundle's network to formats of other runtimes; every written file is read again and compared."""
 
 import contextlib
 import io
@@ -35,7 +35,7 @@ from cxrtool.engines.export_record import (
     record_path,
     refuse_without_library,
 )
-from cxrtool.engines.runtimes import OnnxEngine, OpenVinoEngine, refuse_what_it_cannot, without_telemetry
+from cxrtool.engines.runtimes import OnnxEngine, OpenVinoEngine, check_supported, without_telemetry
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.files import sha256_of_file, sync_folder, write_json
 from cxrtool.locks import locked_folder, sweep_partials
@@ -48,24 +48,24 @@ from cxrtool.settings import DEFAULT_LIMITS, Limits, RuntimeSettings
 log = logging.getLogger(__name__)
 
 ALLOWED = {Precision.FP32: 1e-4, Precision.INT8: 0.2}
-"""Largest difference in probability from torch in float32, on the phantoms, at which an export is kept."""
+"""Largest allowed difference in probability from torch in float32, on phantoms."""
 FEWEST_IMAGES = 32
-"""For int8: below, a few odd radiographs would set the ranges of all activations."""
+"""For int8: with fewer, some unusual radiographs would determine the ranges of all activations."""
 MOST_IMAGES = 300
-"""NNCF's own default."""
+"""For int8: NNCF's default."""
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What is written.
+    """Options of an export.
 
     Attributes:
-        kind: the format.
+        kind: file format.
         precision: fp32, or int8 for OpenVINO.
-        images: a folder of radiographs like those that the model will read; for int8.
-        out: folder; ``export/`` beside the bundle unless given.
-        workers: threads that read them.
-        limits: what is too large to be read.
+        images: for int8, a folder of radiographs like those that the model will read.
+        out: folder to write to; by default ``export/`` beside the bundle.
+        workers: number of threads that read `images`.
+        limits: upper limits on an image.
     """
 
     kind: ExportFormat
@@ -77,10 +77,10 @@ class ExportSettings:
 
 
 class ExportGraph(nn.Module):
-    """What is exported: pixels [B, 1, S, S] uint8 to logits and probabilities, [B, 5] float32 each.
+    """The exported graph: pixels [B, 1, S, S] uint8 to logits and probabilities, [B, 5] float32 each.
 
-    The network as it is trained, not `inference_copy`: runtimes fold BatchNorms themselves, and a buffer written in
-    slices becomes hundreds of scatters.
+    It contains the network as trained, not `inference_copy`: runtimes fold BatchNorms themselves, and a buffer written
+    in slices would become hundreds of scatter operations.
     """
 
     def __init__(self, network: ChestNet) -> None:
@@ -88,54 +88,55 @@ class ExportGraph(nn.Module):
         self.network = network
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Both outputs by name."""
+        """Return both outputs by name."""
         logits = self.network(pixels)
         return {"logits": logits, "probabilities": torch.sigmoid(logits)}
 
 
-def export_model(bundle: Bundle, wished: ExportSettings, progress: ProgressCallback = ignore_progress) -> Export:
-    """Write the network of `bundle`, read it again and compare it with torch in float32.
+def export_model(bundle: Bundle, settings: ExportSettings, progress: ProgressCallback = ignore_progress) -> Export:
+    """Write the network of `bundle`, read the file again and compare it with torch in float32.
 
-    Files are written into a folder beside their place and renamed when they agree, the record last.
+    Files are written to a temporary folder and moved to their place, the record last, once they agree.
 
     Raises:
-        RequestError: a library is missing, int8 is wished of another format, or has no radiographs.
-        CxrError: the written file disagrees with torch; nothing of it is left.
+        RequestError: a library is missing, int8 is requested for another format or without radiographs, or `images`
+            is given without int8.
+        CxrError: the written file disagrees with torch, or cannot be written; no file is left.
     """
-    kind, int8 = wished.kind, wished.precision is Precision.INT8
-    if wished.precision not in ALLOWED:
-        raise RequestError(f"--precision {wished.precision} is not exported", "Use fp32 or int8.")
+    kind, int8 = settings.kind, settings.precision is Precision.INT8
+    if settings.precision not in ALLOWED:
+        raise RequestError(f"--precision {settings.precision} cannot be exported", "Use fp32 or int8.")
     if int8 and kind is not ExportFormat.OPENVINO:
-        raise RequestError(f"--precision int8 is made for openvino, not for {kind}", "Use --format openvino.")
-    if int8 and wished.images is None:
+        raise RequestError(f"--precision int8 works with openvino, not with {kind}", "Use --format openvino.")
+    if int8 and settings.images is None:
         raise RequestError(
-            "int8 is calibrated on radiographs, and none are given", "Name a folder of the training set with --images."
+            "--precision int8 needs radiographs for calibration", "Give a folder of the training set with --images."
         )
-    if not int8 and wished.images is not None:
-        raise RequestError("--images calibrates int8 and fp32 does not need it", "Add --precision int8, or leave it.")
+    if not int8 and settings.images is not None:
+        raise RequestError("--images is only for --precision int8", "Add --precision int8, or leave out --images.")
     refuse_without_library(kind, writing=True, int8=int8)
     network, header = bundle.network, bundle.header
-    images = _calibration_images(wished, header, progress) if int8 else None
-    folder = wished.out or bundle.exports
+    images = _calibration_images(settings, header, progress) if int8 else None
+    folder = settings.out or bundle.exports
     graph = ExportGraph(network).eval()
     pixels = check_images(header.image_preprocessing)
     with torch.inference_mode():
         expected = torch.sigmoid(network(torch.from_numpy(pixels))).numpy()
     with _replacing_folder(folder) as partial:
-        path = partial / export_name(kind, wished.precision)
+        path = partial / export_name(kind, settings.precision)
         progress(Progress(f"writing {path.name}", 0, 1))
         _write(graph, kind, path, header.image_preprocessing.image_size, images)
         progress(Progress(f"writing {path.name}", 1, 1))
-        difference = _largest_difference(path, kind, wished.precision, pixels, expected)
-        allowed = ALLOWED[wished.precision]
+        difference = _largest_difference(path, kind, settings.precision, pixels, expected)
+        allowed = ALLOWED[settings.precision]
         if not difference <= allowed:  # NaN must not pass
             raise CxrError(
                 f"{path.name} disagrees with torch by {difference:.2g} in probability; {allowed:g} is allowed",
-                "Nothing was written. " + ("Calibrate on other radiographs." if int8 else "Report it with versions."),
+                "No file was kept. " + ("Use other radiographs with --images." if int8 else "Report it as a bug."),
             )
         record = ExportRecord(
             format=kind,
-            precision=wished.precision,
+            precision=settings.precision,
             files={file.name: sha256_of_file(file) for file in sorted(partial.iterdir(), key=lambda f: f != path)},
             weights_sha256=header.weights_sha256,
             findings=header.findings,
@@ -145,7 +146,7 @@ def export_model(bundle: Bundle, wished: ExportSettings, progress: ProgressCallb
             preprocessing=header.preprocessing,
             input=Pixels(shape=("batch", 1, *pixels.shape[2:])),
             check=Check(largest_difference=difference, allowed=allowed, images=len(pixels)),
-            int8=None if images is None else CalibratedOn(folder=str(wished.images), images=len(images)),
+            int8=None if images is None else CalibratedOn(folder=str(settings.images), images=len(images)),
             versions=current_versions() | library_versions(kind, int8),
             created=now(),
             intended_use=header.intended_use,
@@ -156,7 +157,7 @@ def export_model(bundle: Bundle, wished: ExportSettings, progress: ProgressCallb
 
 @contextlib.contextmanager
 def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write in; when the block ends well its files are moved into `folder`, the record last."""
+    """Give a temporary folder; if the block succeeds, its files are moved into `folder`, the record last."""
     partial = folder / f".{secrets.token_hex(4)}.partial"
     sweep_partials(folder)
     try:
@@ -171,45 +172,47 @@ def _replacing_folder(folder: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             with contextlib.suppress(OSError):
-                folder.rmdir()  # where it was made for this and is empty
+                folder.rmdir()  # if it is empty, it was created here
     except OSError as error:
         raise CxrError(
-            f"cannot write in {folder}: {error.strerror or error}", "Check the folder's rights and free space."
+            f"cannot write in {folder}: {error.strerror or error}", "Check permissions and free space."
         ) from error
 
 
-def _calibration_images(wished: ExportSettings, header: BundleHeader, progress: ProgressCallback) -> NDArray[np.uint8]:
-    """Radiographs for int8, evenly over the folder's sorted list, [N, 1, S, S] uint8."""
-    assert wished.images is not None
-    if not wished.images.is_dir():
-        raise RequestError(f"--images {wished.images} is no folder", "Name a folder of radiographs.")
-    paths = list_images([wished.images], recursive=True)
-    if header.views == "frontal":  # CheXpert names a lateral radiograph so
+def _calibration_images(
+    settings: ExportSettings, header: BundleHeader, progress: ProgressCallback
+) -> NDArray[np.uint8]:
+    """Return radiographs for int8, [N, 1, S, S] uint8, evenly spaced over the folder's sorted list."""
+    assert settings.images is not None
+    if not settings.images.is_dir():
+        raise RequestError(f"--images {settings.images} is not a folder", "Give a folder of radiographs.")
+    paths = list_images([settings.images], recursive=True)
+    if header.views == "frontal":  # as CheXpert names lateral radiographs
         paths = [path for path in paths if not path.stem.endswith("_lateral")]
     chosen = paths
     if len(paths) > MOST_IMAGES:
         chosen = [paths[place] for place in np.linspace(0, len(paths) - 1, MOST_IMAGES).astype(int)]
     good: list[NDArray[np.uint8]] = []
-    phase = f"reading {wished.images}"
+    phase = f"reading {settings.images}"
     for batch in radiograph_batches(
-        chosen, Reading(header.image_preprocessing, 16, wished.workers, limits=wished.limits)
+        chosen, Reading(header.image_preprocessing, 16, settings.workers, limits=settings.limits)
     ):
         for path, result in batch:
             if isinstance(result, Radiograph):
                 good.append(result.pixels)
             else:
-                log.warning("%s is left out of the calibration: %s", path, result)
+                log.warning("%s is not used for calibration: %s", path, result)
         progress(Progress(phase, len(good), len(chosen)))
     if len(good) < FEWEST_IMAGES:
         raise RequestError(
-            f"--images {wished.images} holds {len(good)} readable radiographs; int8 needs at least {FEWEST_IMAGES}",
-            "Name a folder of the training set.",
+            f"--images {settings.images} has {len(good)} readable radiographs; int8 needs at least {FEWEST_IMAGES}",
+            "Give a folder of the training set.",
         )
     return np.stack(good)[:, None]
 
 
 def _write(graph: ExportGraph, kind: ExportFormat, path: Path, size: int, images: NDArray[np.uint8] | None) -> None:
-    # Two images: a batch of one would be taken for a constant.
+    # Two images, because torch.export treats a batch size of 1 as a constant.
     example = torch.zeros(2, 1, size, size, dtype=torch.uint8)
     with _quiet():
         if kind is ExportFormat.OPENVINO:
@@ -229,7 +232,7 @@ def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
         program, (), dynamo=True, input_names=["pixels"], output_names=["logits", "probabilities"], verbose=False
     )
     assert exported is not None
-    for node in exported.model.graph:  # the exporter notes the paths of this machine's source files
+    for node in exported.model.graph:  # the exporter stores paths of this machine's source files
         node.metadata_props.clear()
     exported.save(path, external_data=False)
 
@@ -238,7 +241,7 @@ def _write_openvino(graph: ExportGraph, example: Tensor, path: Path, images: NDA
     with without_telemetry():
         import openvino
 
-        # Traced here, in half the time that convert_model takes for it.
+        # Tracing here takes half the time of tracing in convert_model.
         traced = torch.jit.trace(graph, (example,), check_trace=False, strict=False)  # type: ignore[no-untyped-call]
         shape = openvino.PartialShape([-1, *example.shape[1:]])
         model = openvino.convert_model(traced, input=[("pixels", shape, openvino.Type.u8)])
@@ -257,7 +260,7 @@ def _write_openvino(graph: ExportGraph, example: Tensor, path: Path, images: NDA
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep exporters' prints, bars and warnings off stdout, which is the user's, and off stderr."""
+    """Suppress output and warnings of the exporters."""
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
@@ -278,8 +281,8 @@ def _quiet() -> Iterator[None]:
 def _largest_difference(
     path: Path, kind: ExportFormat, precision: Precision, pixels: NDArray[np.uint8], expected: NDArray[np.float32]
 ) -> float:
-    """In probability, of the file at `path`: all images in one batch, and the first alone."""
-    run = _reopened(path, kind, precision)
+    """Return the largest difference in probability: of all images in one batch, and of the first image alone."""
+    run = _load_export(path, kind, precision)
     pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]] = [
         (run(pixels), expected),
         (run(pixels[:1]), expected[:1]),
@@ -287,8 +290,8 @@ def _largest_difference(
     return max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
 
 
-def _reopened(path: Path, kind: ExportFormat, precision: Precision) -> Any:
-    """A function of pixels [B, 1, S, S] uint8 to probabilities [B, 5], by what reads files of this kind."""
+def _load_export(path: Path, kind: ExportFormat, precision: Precision) -> Any:
+    """Return a function from pixels [B, 1, S, S] uint8 to probabilities [B, 5] that runs the exported file."""
     if kind is ExportFormat.TORCH_EXPORT:
         with _quiet():
             program = torch.export.load(path).module()
@@ -305,31 +308,31 @@ def _reopened(path: Path, kind: ExportFormat, precision: Precision) -> Any:
 
 @contextlib.contextmanager
 def with_export(bundle: Bundle, settings: RuntimeSettings) -> Iterator[Bundle]:
-    """The bundle, beside it the export that the backend of `settings` reads; a float32 one is made where need be.
+    """Give the bundle with the export that the backend of `settings` needs; a float32 export is written if missing.
 
-    Where the bundle's folder cannot be written, it is made in a temporary folder that lasts as long as the block.
+    If the bundle's folder is not writable, the export goes to a temporary folder that is removed after the block.
 
     Raises:
-        RequestError: the backend cannot do what is asked for; or int8 is asked for and there is none of these weights:
-            it is not made without radiographs.
+        RequestError: the backend does not support the settings.
+        CxrError: the export disagrees with torch.
     """
     if settings.backend not in FORMAT_OF:
         yield bundle
         return
-    refuse_what_it_cannot(settings.backend, settings.precision, settings.device)
+    check_supported(settings.backend, settings.precision, settings.device)
     found = export_for(bundle, settings.backend, settings.precision)
-    if isinstance(found, Export) or settings.precision is Precision.INT8:  # without int8 opening says what to do
+    if isinstance(found, Export) or settings.precision is Precision.INT8:  # `open_engine` reports a missing int8
         yield bundle
         return
-    log.info("%s: it is made now, once", found)
-    wished = ExportSettings(FORMAT_OF[settings.backend])
+    log.info("%s; exporting it now", found)
+    options = ExportSettings(FORMAT_OF[settings.backend])
     with tempfile.TemporaryDirectory(prefix="cxr-export-") as temporary:
         try:
-            export_model(bundle, wished)
+            export_model(bundle, options)
         except CxrError as error:
             if not isinstance(error.__cause__, OSError):
                 raise
-            log.info("%s: this run uses a temporary one", error.message)
-            export_model(bundle, replace(wished, out=Path(temporary)))
+            log.info("%s; a temporary export is used for this run", error.message)
+            export_model(bundle, replace(options, out=Path(temporary)))
             bundle = replace(bundle, exports=Path(temporary))
         yield bundle

@@ -1,6 +1,6 @@
-"""Exported networks beside a bundle: their files' names, what is said of each, and whether it is still the bundle's.
+"""Exported networks beside a bundle: file names, records, and whether an export still matches the bundle.
 
-Nothing here imports a runtime: looking for an export costs a few stats, and a digest of what is found.
+No runtime is imported here, so looking for an export is fast.
 """
 
 import json
@@ -22,8 +22,8 @@ from cxrtool.model.bundle import Bundle
 
 FORMAT_OF = {Backend.ONNX: ExportFormat.ONNX, Backend.OPENVINO: ExportFormat.OPENVINO}
 _SUFFIXES = {ExportFormat.ONNX: ".onnx", ExportFormat.OPENVINO: ".xml", ExportFormat.TORCH_EXPORT: ".pt2"}
-_RUNS_WITH = {ExportFormat.ONNX: "onnxruntime", ExportFormat.OPENVINO: "openvino", ExportFormat.TORCH_EXPORT: "torch"}
-_ALSO_WRITTEN_WITH = {ExportFormat.ONNX: ("onnx", "onnxscript")}
+_RUNTIMES = {ExportFormat.ONNX: "onnxruntime", ExportFormat.OPENVINO: "openvino", ExportFormat.TORCH_EXPORT: "torch"}
+_WRITERS = {ExportFormat.ONNX: ("onnx", "onnxscript")}
 
 
 class _Part(BaseModel):
@@ -31,7 +31,7 @@ class _Part(BaseModel):
 
 
 class Pixels(_Part):
-    """The graph's input."""
+    """Input of the graph."""
 
     name: Literal["pixels"] = "pixels"
     dtype: Literal["uint8"] = "uint8"
@@ -40,12 +40,12 @@ class Pixels(_Part):
 
 
 class Check(_Part):
-    """How the written file, read again, agreed with torch in float32.
+    """Comparison of the written file with torch in float32.
 
     Attributes:
-        largest_difference: in probability.
-        allowed: above it, nothing is written.
-        images: phantoms that it was checked on.
+        largest_difference: largest difference in probability.
+        allowed: largest difference at which an export is kept.
+        images: number of phantoms used.
     """
 
     largest_difference: float
@@ -54,24 +54,24 @@ class Check(_Part):
 
 
 class CalibratedOn(_Part):
-    """The radiographs whose activations gave int8 its ranges."""
+    """Radiographs that determined the ranges of activations in int8."""
 
     folder: str
     images: int
 
 
 class ExportRecord(_Part):
-    """What lies beside an exported network, as JSON.
+    """Content of the JSON file beside an exported network.
 
     Attributes:
-        files: SHA-256 by name of each file of the export, the first to be opened.
-        weights_sha256: of the bundle that it was made from.
-        findings: in the order of the outputs' columns.
-        thresholds: a finding is positive at or above its own, on `probabilities`; None where the bundle has none.
-        calibration: a calibrated probability is sigmoid(slope * logit + intercept); by finding, None where the bundle
-            has none; not part of the graph.
+        files: SHA-256 of each file of the export, by name; the first is the one to open.
+        weights_sha256: digest of the weights in the bundle.
+        findings: findings in the order of the output columns.
+        thresholds: probability at or above which each finding is positive; None if the bundle has none.
+        calibration: slope and intercept of each finding: a calibrated probability is sigmoid(slope * logit +
+            intercept). Not part of the graph. None if the bundle has none.
         outputs: names of the two outputs, [batch, 5] float32.
-        int8: what it was calibrated on, None in float32.
+        int8: radiographs that it was calibrated on; None in float32.
     """
 
     format: ExportFormat
@@ -94,10 +94,10 @@ class ExportRecord(_Part):
     @field_validator("files")
     @classmethod
     def _files_lie_beside(cls, files: dict[str, str]) -> dict[str, str]:
-        """A name is a name and no way out of the folder."""
+        """Refuse file names that would lead out of the folder."""
         for name in files:
             if name in ("", ".", "..") or any(mark in name for mark in "/\\\0"):
-                raise ValueError(f"{name!r} is no file's name")
+                raise ValueError(f"{name!r} is not a file name")
         return files
 
 
@@ -106,8 +106,8 @@ class Export:
     """An exported network.
 
     Attributes:
-        path: the file to open.
-        record: what is said of it.
+        path: file to open.
+        record: its description.
     """
 
     path: Path
@@ -115,29 +115,29 @@ class Export:
 
 
 def export_name(kind: ExportFormat, precision: Precision) -> str:
-    """The name of the file to open: ``openvino-int8.xml``."""
+    """Return the name of the file to open, such as ``openvino-int8.xml``."""
     return f"{kind}-{precision}{_SUFFIXES[kind]}"
 
 
 def record_path(path: Path) -> Path:
-    """Where the record of the export at `path` lies."""
+    """Return the path of the record of the export at `path`."""
     return path.with_suffix(".json")
 
 
 def read_export(path: Path) -> Export | None:
-    """The export whose file to open is `path`; None where it, its record or its digest is missing or wrong."""
+    """Read the export at `path`; return None if it is missing, or its files do not match its record."""
     try:
-        if not _is_plain(record_path(path)):
+        if not _is_regular_file(record_path(path)):
             return None
         record = ExportRecord.model_validate(json.loads(record_path(path).read_text(encoding="utf-8")))
-        whole = all(_is_whole(path.parent / name, digest) for name, digest in record.files.items())
-    except (OSError, ValueError, RecursionError):  # pydantic's refusal is a ValueError
+        whole = all(_has_digest(path.parent / name, digest) for name, digest in record.files.items())
+    except (OSError, ValueError, RecursionError):  # pydantic's ValidationError is a ValueError
         return None
     return Export(path, record) if whole and path.name in record.files else None
 
 
-def _is_whole(file: Path, digest: str) -> bool:
-    if not _is_plain(file):
+def _has_digest(file: Path, digest: str) -> bool:
+    if not _is_regular_file(file):
         return False
     status = file.lstat()
     return _sha256_of(file, (status.st_ino, status.st_size, status.st_mtime_ns)) == digest
@@ -145,32 +145,32 @@ def _is_whole(file: Path, digest: str) -> bool:
 
 @lru_cache(maxsize=16)
 def _sha256_of(file: Path, _stamp: tuple[int, int, int]) -> str:
-    """The file's digest; taken once until it is written, as who makes an export looks before who opens it."""
+    """Return the file's digest, computed once per version of the file: it is checked before export and on opening."""
     return sha256_of_file(file)
 
 
-def _is_plain(file: Path) -> bool:
-    """A file itself: a link is not followed, and a device or pipe not opened."""
+def _is_regular_file(file: Path) -> bool:
+    """Whether this is a regular file and not a link, a device or a pipe."""
     return stat.S_ISREG(file.lstat().st_mode)
 
 
 def find_export(bundle: Bundle, kind: ExportFormat, precision: Precision) -> Export | None:
-    """The bundle's export, whole, whether or not it still `is_of` it; None where there is none."""
+    """Return the export beside the bundle, even if it was made from other weights; None if there is none."""
     return read_export(bundle.exports / export_name(kind, precision))
 
 
 def export_for(bundle: Bundle, backend: Backend, precision: Precision) -> Export | str:
-    """The export that `backend` reads; else what keeps it from being read, with its path."""
+    """Return the export that `backend` reads, or a sentence with its path that says why it cannot be used."""
     kind = FORMAT_OF[backend]
     kept = Precision.INT8 if precision is Precision.INT8 else Precision.FP32
     place = bundle.exports / export_name(kind, kept)
     found = read_export(place)
     if found is None:
-        return f"{place} is damaged" if place.exists() else f"{place} is not there"
-    return found if is_of(found, bundle) else f"{place} was made from other weights"
+        return f"{place} is damaged" if place.exists() else f"{place} does not exist"
+    return found if is_made_from(found, bundle) else f"{place} was made from other weights"
 
 
-def is_of(export: Export, bundle: Bundle) -> bool:
+def is_made_from(export: Export, bundle: Bundle) -> bool:
     """Whether `export` was made from the weights and the preprocessing of this bundle."""
     record, header = export.record, bundle.header
     same = record.preprocessing == json.loads(json.dumps(header.preprocessing))
@@ -178,32 +178,32 @@ def is_of(export: Export, bundle: Bundle) -> bool:
 
 
 def can_run(kind: ExportFormat) -> bool:
-    """Whether what runs `kind` is installed; nothing is imported."""
-    return _is_here(_RUNS_WITH[kind])
+    """Whether the library that runs `kind` is installed; nothing is imported."""
+    return _is_installed(_RUNTIMES[kind])
 
 
 def refuse_without_library(kind: ExportFormat, writing: bool = False, int8: bool = False) -> None:
-    """Refuse where what runs `kind`, and writes it, is not installed.
+    """Check that the libraries that run `kind`, and if `writing` write it, are installed.
 
     Raises:
-        RequestError: with the line that installs it.
+        RequestError: a library is missing; the advice says how to install it.
     """
     for name in _libraries(kind, writing, int8):
-        if not _is_here(name):
-            raise RequestError(f"{kind} needs {name}, which is not installed", f"pip install 'cxrtool[{kind}]'")
+        if not _is_installed(name):
+            raise RequestError(f"{kind} needs {name}, which is not installed", f"Run pip install 'cxrtool[{kind}]'.")
 
 
 def installed(kind: ExportFormat, int8: bool = False) -> bool:
-    """Whether all that writes and runs `kind` is here."""
-    return all(_is_here(name) for name in _libraries(kind, True, int8))
+    """Whether all libraries that write and run `kind` are installed."""
+    return all(_is_installed(name) for name in _libraries(kind, True, int8))
 
 
 def _libraries(kind: ExportFormat, writing: bool, int8: bool) -> tuple[str, ...]:
-    also = _ALSO_WRITTEN_WITH.get(kind, ()) if writing else ()
-    return (_RUNS_WITH[kind], *also, *(("nncf",) if int8 else ()))
+    also = _WRITERS.get(kind, ()) if writing else ()
+    return (_RUNTIMES[kind], *also, *(("nncf",) if int8 else ()))
 
 
-def _is_here(name: str) -> bool:
+def _is_installed(name: str) -> bool:
     try:
         return find_spec(name) is not None
     except ValueError:  # a module without a spec
@@ -211,5 +211,5 @@ def _is_here(name: str) -> bool:
 
 
 def library_versions(kind: ExportFormat, int8: bool) -> dict[str, str]:
-    """Version by name of what writes `kind`."""
+    """Return the versions of the libraries that write `kind`, by name."""
     return {name: version(name) for name in _libraries(kind, True, int8)}

@@ -1,4 +1,4 @@
-"""Open what runs a bundle's network: torch, or an export that is there. Nothing is written."""
+"""Open an engine for a bundle's network: torch, or an existing export. Nothing is written."""
 
 import logging
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import torch
 from cxrtool.choices import Backend, Precision
 from cxrtool.engines.device import choose_runtime, sigmoid
 from cxrtool.engines.engine import Engine, torch_engine
-from cxrtool.engines.precision import CLOSE_ENOUGH, bf16_pays, keep_difference, kept_difference
+from cxrtool.engines.precision import CLOSE_ENOUGH, bf16_is_faster, load_difference, store_difference
 from cxrtool.errors import RequestError
 from cxrtool.model.bundle import Bundle, BundleHeader
 from cxrtool.phantoms.check_images import check_images
@@ -24,104 +24,107 @@ if TYPE_CHECKING:
 
 
 def open_engine(bundle: Bundle, settings: RuntimeSettings, reported: bool) -> Engine:
-    """The engine that `settings` ask for.
+    """Open the engine that `settings` request.
 
     Args:
-        bundle: whose network it runs.
+        bundle: bundle with the network.
         settings: backend, device and precision.
-        reported: figures that are written down stay with torch in float32 on ``auto``.
+        reported: whether metrics are computed from its output; ``auto`` then means torch in float32.
 
     Raises:
-        RequestError: what is asked for is not here.
+        RequestError: the device, library, precision or export is not available.
         ModelError: an export cannot be opened.
     """
-    backend, wished = settings.backend, settings.precision
-    if wished is Precision.INT8 and backend in (Backend.AUTO, Backend.TORCH):
-        raise RequestError("--precision int8 is not torch's", "Use --backend openvino.")
+    backend, precision = settings.backend, settings.precision
+    if precision is Precision.INT8 and backend in (Backend.AUTO, Backend.TORCH):
+        raise RequestError("--precision int8 does not work with torch", "Use --backend openvino.")
     if backend in (Backend.ONNX, Backend.OPENVINO):
-        return _asked_for(bundle, settings, reported)
+        return _requested_engine(bundle, settings, reported)
     runtime = choose_runtime(settings)
-    if backend is Backend.AUTO and runtime.device.type == "cpu" and wished is not Precision.BF16 and not reported:
-        found = _beside(bundle, wished)
+    if backend is Backend.AUTO and runtime.device.type == "cpu" and precision is not Precision.BF16 and not reported:
+        found = _engine_beside(bundle, precision)
         if found is not None:
             return found
 
     def make(precision: Precision) -> Engine:
         return torch_engine(bundle.network, replace(runtime, bf16=precision is Precision.BF16))
 
-    return _in_precision(make, wished, not reported and bf16_pays(runtime.device), bundle.header, runtime.device)
+    fast = not reported and bf16_is_faster(runtime.device)
+    return _engine_in_precision(make, precision, fast, bundle.header, runtime.device)
 
 
-def _in_precision(
+def _engine_in_precision(
     make: Callable[[Precision], Engine],
-    wished: Precision,
+    precision: Precision,
     bf16_is_fast: bool,
     header: BundleHeader,
     device: torch.device,
 ) -> Engine:
-    """The engine in the wished precision; on ``auto`` in bf16 where that is fast and close enough, else in fp32."""
-    if wished is not Precision.AUTO:
-        return make(wished)
+    """Return an engine in `precision`; ``auto`` means bf16 if that is fast and close enough, else fp32."""
+    if precision is not Precision.AUTO:
+        return make(precision)
     if not bf16_is_fast:
         return make(Precision.FP32)
     faster = make(Precision.BF16)
     return faster if _is_close(faster, make, header, device) else make(Precision.FP32)
 
 
-def _asked_for(bundle: Bundle, settings: RuntimeSettings, reported: bool) -> Engine:
-    """The engine of a backend that the user named.
+def _requested_engine(bundle: Bundle, settings: RuntimeSettings, reported: bool) -> Engine:
+    """Return the engine of a backend that the user named.
 
     Raises:
-        RequestError: the backend cannot do what is asked for, or the bundle has no export that fits.
+        RequestError: the backend does not support the settings, or there is no matching export.
     """
     from cxrtool.engines.export_record import FORMAT_OF, Export, export_for
-    from cxrtool.engines.runtimes import refuse_what_it_cannot
+    from cxrtool.engines.runtimes import check_supported
 
     backend, precision = settings.backend, settings.precision
-    refuse_what_it_cannot(backend, precision, settings.device)
+    check_supported(backend, precision, settings.device)
     found = export_for(bundle, backend, precision)
     if not isinstance(found, Export):
-        more = " --precision int8 --images FOLDER" if precision is Precision.INT8 else ""
-        raise RequestError(found, f"Make it: cxr export {bundle.path} --format {FORMAT_OF[backend]}{more}")
-    return _of_export(found, backend, precision, bundle.header, reported)
+        options = " --precision int8 --images FOLDER" if precision is Precision.INT8 else ""
+        raise RequestError(found, f"Export it: cxr export {bundle.path} --format {FORMAT_OF[backend]}{options}")
+    return _export_engine(found, backend, precision, bundle.header, reported)
 
 
-def _of_export(export: "Export", backend: Backend, wished: Precision, header: BundleHeader, reported: bool) -> Engine:
+def _export_engine(
+    export: "Export", backend: Backend, precision: Precision, header: BundleHeader, reported: bool
+) -> Engine:
     from cxrtool.engines.runtimes import has_bf16, runtime_engine
 
     cpu = torch.device("cpu")
-    fast = not reported and bf16_pays(cpu) and has_bf16(backend)
-    return _in_precision(lambda precision: runtime_engine(export, backend, precision), wished, fast, header, cpu)
+    fast = not reported and bf16_is_faster(cpu) and has_bf16(backend)
+    return _engine_in_precision(lambda chosen: runtime_engine(export, backend, chosen), precision, fast, header, cpu)
 
 
-def _beside(bundle: Bundle, wished: Precision) -> Engine | None:
-    """What runs the export beside the bundle that still is the bundle's, where that is faster than torch.
+def _engine_beside(bundle: Bundle, precision: Precision) -> Engine | None:
+    """Return an engine for a matching export beside the bundle if it is faster than torch, else None.
 
-    OpenVINO's is always. ONNX Runtime has no bf16, so torch is faster where the CPU has bf16 units and may use them.
+    OpenVINO always is. ONNX Runtime has no bf16, so torch is faster if the CPU has bf16 units and may use them.
     """
-    from cxrtool.engines.export_record import FORMAT_OF, can_run, find_export, is_of
+    from cxrtool.engines.export_record import FORMAT_OF, can_run, find_export, is_made_from
 
-    torch_is_faster = wished is Precision.AUTO and bf16_pays(torch.device("cpu"))
+    torch_is_faster = precision is Precision.AUTO and bf16_is_faster(torch.device("cpu"))
     for backend in (Backend.OPENVINO,) if torch_is_faster else (Backend.OPENVINO, Backend.ONNX):
         export = find_export(bundle, FORMAT_OF[backend], Precision.FP32)
         if export is None or not can_run(FORMAT_OF[backend]):
             continue
-        if not is_of(export, bundle):
-            log.info("%s was made from other weights and is not used; make it again with cxr export", export.path)
+        if not is_made_from(export, bundle):
+            log.info("%s was made from other weights and is not used; run cxr export again", export.path)
             continue
-        return _of_export(export, backend, wished, bundle.header, reported=False)
+        return _export_engine(export, backend, precision, bundle.header, reported=False)
     return None
 
 
 def _is_close(faster: Engine, make: Callable[[Precision], Engine], header: BundleHeader, device: torch.device) -> bool:
-    """Whether the model's probabilities move by at most `CLOSE_ENOUGH` on the phantoms it is checked on; kept."""
+    """Whether probabilities on phantoms change by at most `CLOSE_ENOUGH`; the difference is cached."""
     backend = faster.how.backend
-    difference = kept_difference(header.weights_sha256, device, backend)
+    difference = load_difference(header.weights_sha256, device, backend)
     if difference is None:
         pixels = check_images(header.image_preprocessing)
         ours, theirs = (sigmoid(engine.logits(pixels)) for engine in (make(Precision.FP32), faster))
         difference = float(np.abs(ours - theirs).max())
-        keep_difference(header.weights_sha256, device, backend, difference)
+        store_difference(header.weights_sha256, device, backend, difference)
     if difference > CLOSE_ENOUGH:
-        log.warning("bf16 moves this model's probabilities by up to %.3f: fp32 is used", difference)
+        log.warning("bf16 changes this model's probabilities by up to %.3f, so fp32 is used", difference)
     return difference <= CLOSE_ENOUGH

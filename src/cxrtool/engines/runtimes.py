@@ -18,14 +18,14 @@ from cxrtool.errors import ModelError, RequestError
 
 
 class OnnxEngine:
-    """An ONNX file in ONNX Runtime, in float32, with as many threads as torch has.
+    """Engine that runs an ONNX file in ONNX Runtime, in float32, with as many threads as torch.
 
     Args:
-        path: of the ``.onnx`` file.
+        path: the ``.onnx`` file.
 
     Raises:
         RequestError: the library is not installed.
-        ModelError: it cannot read the file.
+        ModelError: the file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,25 +34,24 @@ class OnnxEngine:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3  # errors: warnings about the machine are no news to the user
+        options.log_severity_level = 3  # errors only: its warnings concern the machine, not the model
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001 - its exceptions have no base of their own
+        except Exception as error:  # noqa: BLE001 - its exceptions have no common base class
             raise _cannot_open(path, error) from None
         self.how = HowRun(Backend.ONNX.value, Precision.FP32.value)
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits [B, 5] float32 of pixels [B, 1, S, S] uint8."""
+        """Return logits [B, 5] float32 for pixels [B, 1, S, S] uint8."""
         logits: NDArray[np.float32] = self._session.run(["logits"], {"pixels": np.ascontiguousarray(pixels)})[0]
         return logits
 
 
 @contextmanager
 def without_telemetry() -> Iterator[None]:
-    """Hide openvino_telemetry from what is first imported here: it reports each use over the network, unasked.
+    """Make openvino_telemetry fail to import inside the block, because it reports each use over the network.
 
-    OpenVINO does so when it is imported, from a forked process; NNCF likewise. Both do without it when it cannot be
-    imported.
+    OpenVINO sends a report from a forked process when it is imported, and so does NNCF. Both work without the package.
     """
     name = "openvino_telemetry"
     before = sys.modules.get(name)
@@ -67,11 +66,11 @@ def without_telemetry() -> Iterator[None]:
 
 @cache
 def _openvino_core() -> Any:
-    """One for the process, and for ever.
+    """Return the one core, which is kept for the life of the process.
 
-    On a CPU with AMX each core gives its thread an alternate stack for signals and takes it away when it is freed. Two
-    that are not freed in reverse order leave the thread on a stack that is gone, and the next signal that Python
-    handles, of a child's end say, ends the process by SIGSEGV (openvino 2026.4).
+    On a CPU with AMX, each core installs an alternate signal stack in its thread and removes it when it is freed. If
+    two cores are not freed in reverse order, the thread keeps a stack that no longer exists, and the next signal that
+    Python handles, such as the end of a child process, crashes the process with SIGSEGV (openvino 2026.4).
     """
     with without_telemetry():
         import openvino
@@ -80,24 +79,24 @@ def _openvino_core() -> Any:
 
 
 class OpenVinoEngine:
-    """An OpenVINO model on the CPU, with as many threads as torch has.
+    """Engine that runs an OpenVINO model on the CPU, with as many threads as torch.
 
     Args:
-        path: of the ``.xml`` file.
-        precision: fp32 and int8 run as the file is; bf16 runs a float32 file with bfloat16 units.
+        path: the ``.xml`` file.
+        precision: fp32 and int8 run the file in its own precision; bf16 runs a float32 file on bfloat16 units.
 
     Raises:
         RequestError: the library is not installed, or this CPU has no bfloat16.
-        ModelError: it cannot read the file.
+        ModelError: the file cannot be opened.
     """
 
     def __init__(self, path: Path, precision: Precision) -> None:
         refuse_without_library(ExportFormat.OPENVINO)
         core = _openvino_core()
         if precision is Precision.BF16 and not has_bf16(Backend.OPENVINO):
-            raise RequestError("--precision bf16: OpenVINO finds no bfloat16 in this CPU", "Use fp32, or int8.")
+            raise RequestError("--precision bf16: OpenVINO cannot use bfloat16 on this CPU", "Use --precision fp32.")
         options: dict[str, Any] = {
-            # What is not int8 stays in float32: OpenVINO's own choice would be bf16 where the CPU has it.
+            # Otherwise OpenVINO would use bf16 for layers that are not int8 if the CPU has it.
             "INFERENCE_PRECISION_HINT": "bf16" if precision is Precision.BF16 else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
@@ -109,8 +108,8 @@ class OpenVinoEngine:
         self.how = HowRun(Backend.OPENVINO.value, precision.value)
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits [B, 5] float32 of pixels [B, 1, S, S] uint8."""
-        # A request of this call's own: calling the compiled model would share one between threads.
+        """Return logits [B, 5] float32 for pixels [B, 1, S, S] uint8."""
+        # A new request per call, because the compiled model's own request is shared between threads.
         request = self._network.create_infer_request()
         result = request.infer({"pixels": np.ascontiguousarray(pixels)})
         logits: NDArray[np.float32] = np.array(result["logits"], dtype=np.float32)
@@ -119,10 +118,10 @@ class OpenVinoEngine:
 
 @cache
 def has_bf16(backend: Backend) -> bool:
-    """Whether this backend computes in bfloat16 on this CPU; its library must be installed.
+    """Whether this backend can compute in bfloat16 on this CPU; its library must be installed.
 
-    OpenVINO lists what the processor has, though its kernels may be kept from it (``ONEDNN_MAX_CPU_ISA``), and then
-    refuses the network. So a small convolution is compiled as well, in about 20 ms.
+    OpenVINO lists bfloat16 if the processor has it, even if ``ONEDNN_MAX_CPU_ISA`` keeps its kernels from using it, and
+    then cannot compile the network. A small convolution is therefore compiled as a test, in about 20 ms.
     """
     if backend is not Backend.OPENVINO:
         return False
@@ -145,26 +144,26 @@ def _compiles_in_bf16(core: Any) -> bool:
 
 def _cannot_open(path: Path, error: Exception) -> ModelError:
     reason = " ".join(str(error).split())[:200]
-    return ModelError(f"{path} cannot be opened: {reason}", "Export it again: cxr export MODEL --format ...")
+    return ModelError(f"{path} cannot be opened: {reason}", "Export it again: cxr export MODEL --format FORMAT.")
 
 
 def runtime_engine(export: Export, backend: Backend, precision: Precision) -> OnnxEngine | OpenVinoEngine:
-    """What runs `export` in `precision`.
+    """Return the engine that runs `export` in `precision`.
 
     Raises:
-        RequestError: the library, or what the precision needs, is not here.
-        ModelError: the file cannot be read.
+        RequestError: the library is not installed, or this CPU does not support the precision.
+        ModelError: the file cannot be opened.
     """
     if backend is Backend.ONNX:
         return OnnxEngine(export.path)
     return OpenVinoEngine(export.path, precision)
 
 
-def refuse_what_it_cannot(backend: Backend, precision: Precision, device: Device) -> None:
-    """Refuse, before anything is loaded, what this backend does not do.
+def check_supported(backend: Backend, precision: Precision, device: Device) -> None:
+    """Check, before anything is loaded, that a backend supports these settings.
 
     Raises:
-        RequestError: a GPU, a precision that it lacks, or its library is missing.
+        RequestError: a GPU or an unsupported precision is requested, or the backend's library is not installed.
     """
     if device is Device.CUDA:
         raise RequestError(f"--backend {backend} runs on the CPU", "Leave out --device cuda, or use --backend torch.")

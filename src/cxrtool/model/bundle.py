@@ -1,7 +1,7 @@
 """One model, one file: weights and everything needed to use them, as safetensors with a JSON header.
 
-safetensors holds a length, a JSON header and raw numbers, so that reading a stranger's file runs no code. No pickle
-is read in this package, but by `cxrtool.model.foreign` as weights alone.
+A safetensors file contains a length, a JSON header and raw numbers, so reading an untrusted file runs no code. Pickles
+are read only in `cxrtool.model.foreign`, for weights only.
 """
 
 import hashlib
@@ -36,14 +36,14 @@ from cxrtool.settings import FINEST_STEP
 
 BUNDLE_NAME = "model.safetensors"
 EXPORTS_NAME = "export"
-"""The folder of a bundle's exports, beside it."""
+"""Folder beside a bundle with its exports."""
 FORMAT_VERSION = 2
-"""1 had no digest of the header."""
+"""Version 1 had no digest of the header."""
 DEFAULT_THRESHOLD = 0.5
 _KEY, _DIGEST_KEY = "cxrtool", "cxrtool-sha256"
 _LARGEST_HEADER = 16 * 2**20
 _LARGEST_FILE = 64 * 2**20
-"""More than the largest header and the weights; of a larger file no more is read, as it is no bundle."""
+"""More than the largest header and the weights; a larger file is not a bundle and is not read further."""
 _TYPES = {torch.float32: "F32", torch.int64: "I64"}
 
 
@@ -52,7 +52,7 @@ class _Part(BaseModel):
 
 
 class Tuning(_Part):
-    """How thresholds were chosen; `minimum`, `maximum` and `step` are the grid's."""
+    """How thresholds were chosen; `minimum`, `maximum` and `step` define the grid."""
 
     criterion: Criterion
     target: float | None = None
@@ -66,13 +66,13 @@ class Tuning(_Part):
 
     @property
     def origin(self) -> ThresholdOrigin:
-        """As an assessment asks for it."""
+        """The same as a `ThresholdOrigin`."""
         grid = threshold_grid(self.minimum, self.maximum, self.step)
         return ThresholdOrigin(self.split, self.sheet_sha256, self.criterion, self.target, grid)
 
 
 class StoredCalibration(_Part):
-    """The maps of all findings, and where they were fitted."""
+    """Calibration of all findings, and the data it was fitted on."""
 
     method: CalibrationMethod
     scalings: dict[str, Scaling]
@@ -85,12 +85,12 @@ class StoredCalibration(_Part):
     @classmethod
     def _scalings_fit(cls, scalings: dict[str, Scaling]) -> dict[str, Scaling]:
         if set(scalings) != set(FINDINGS):
-            raise ValueError(f"scalings are for {', '.join(scalings)}")
+            raise ValueError(f"scalings are for {', '.join(scalings)}, not for the five findings")
         return scalings
 
 
 class StoredLocalization(_Part):
-    """How well a method's maps of this model point at findings: the mean over images, by finding."""
+    """How well a method's heatmaps of this model locate findings: the mean over images, by finding."""
 
     method: str
     truth: str
@@ -102,7 +102,7 @@ class StoredLocalization(_Part):
 
 
 class SplitDigest(_Part):
-    """Which rows a model has seen."""
+    """Description of a split that a model was trained or validated on."""
 
     sheet: str
     sheet_sha256: str
@@ -112,20 +112,20 @@ class SplitDigest(_Part):
 
 
 class BundleHeader(_Part):
-    """What a bundle says of itself.
+    """Header of a bundle.
 
     Attributes:
-        findings: their order in the network's last layer.
-        preprocessing: what `preprocess` and the network do to an image.
-        policy: what uncertain labels became in training.
-        thresholds: a finding is positive at or above its own, on the raw scale; None before `cxr tune`.
-        tuning: how they were chosen.
-        calibration: of probabilities; None before `cxr calibrate`.
-        localization: how well maps point at findings, by method; empty before `cxr localize`.
-        training: the run's resolved settings.
-        data: the train and valid sheets, by digest.
-        metrics: of the chosen epoch on valid.
-        weights_sha256: over names, shapes, types and numbers of all tensors.
+        findings: findings in the order of the network's outputs.
+        preprocessing: parameters of `preprocess` and of the network's normalisation.
+        policy: uncertainty policy of the training.
+        thresholds: raw probability at or above which each finding is positive; None before `cxr tune`.
+        tuning: how the thresholds were chosen.
+        calibration: calibration of probabilities; None before `cxr calibrate`.
+        localization: how well heatmaps locate findings, by method; empty before `cxr localize`.
+        training: resolved settings of the run.
+        data: train and valid sheets with their digests.
+        metrics: metrics of the chosen epoch on valid.
+        weights_sha256: digest of names, shapes, types and numbers of all tensors.
     """
 
     format_version: int = Field(default=FORMAT_VERSION, ge=1)
@@ -154,28 +154,28 @@ class BundleHeader(_Part):
     def _thresholds_fit(cls, thresholds: dict[str, float] | None) -> dict[str, float] | None:
         if thresholds is not None:
             if set(thresholds) != set(FINDINGS):
-                raise ValueError(f"thresholds are for {', '.join(thresholds)}")
+                raise ValueError(f"thresholds are for {', '.join(thresholds)}, not for the five findings")
             if not all(0 <= value <= 1 for value in thresholds.values()):
-                raise ValueError("a threshold lies outside [0, 1]")
+                raise ValueError("a threshold is outside [0, 1]")
         return thresholds
 
     @property
     def image_preprocessing(self) -> Preprocessing:
-        """The preprocessing, as `preprocess` takes it."""
+        """Preprocessing of the model's images."""
         return Preprocessing.from_dict(self.preprocessing)
 
     @property
     def effective_thresholds(self) -> dict[str, float]:
-        """Tuned thresholds, or 0.5 each before tuning, by finding."""
+        """Thresholds by finding: the tuned ones, or 0.5 before tuning."""
         return self.thresholds or dict.fromkeys(FINDINGS, DEFAULT_THRESHOLD)
 
     @property
     def scalings(self) -> dict[str, Scaling] | None:
-        """The calibration by finding, None before `cxr calibrate`."""
+        """Calibration by finding; None before `cxr calibrate`."""
         return None if self.calibration is None else self.calibration.scalings
 
     def known_localization(self, method: str, finding: str) -> str:
-        """A sentence on how often this method's peak lies in the finding; empty where that was not measured."""
+        """Return a sentence on how often this method's peak lies in the finding; empty if it was not measured."""
         for stored in self.localization:
             if stored.method == method and finding in stored.hit_rate:
                 return (
@@ -187,10 +187,10 @@ class BundleHeader(_Part):
 
 
 def save_bundle(path: Path, weights: Mapping[str, Tensor], header: BundleHeader) -> BundleHeader:
-    """Write a bundle in one step; give back the header as written, with the weights' digest.
+    """Write a bundle atomically; return the header as written, with the digest of the weights.
 
     Raises:
-        CxrError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(weights.items())}
     signed = header.model_copy(
@@ -207,14 +207,14 @@ def _digest_of_text(text: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A bundle that was read: file, header and weights of the same bytes.
+    """An opened bundle; header and weights come from one read of the file.
 
     Attributes:
         path: the file.
-        sha256: of the file.
-        header: what it says of itself.
-        network: with its weights; in eval mode, without gradients, on the CPU. Who changes it takes a copy.
-        exports: the folder where exports of its network are looked for.
+        sha256: digest of the file.
+        header: header of the bundle.
+        network: network with its weights, in eval mode, without gradients, on the CPU. Copy it before changing it.
+        exports: folder in which exports of the network are searched.
     """
 
     path: Path
@@ -229,18 +229,18 @@ def open_bundle(path: Path) -> Bundle:
     """Read a bundle, in one read of its file.
 
     Raises:
-        ModelError: the file is no bundle of ours, or of another finding set or a newer version; tensors are missing,
-            extra, of another shape or not finite; or a digest is wrong.
+        ModelError: the file is not a bundle, has other findings or a newer version; tensors are missing, unexpected,
+            of another shape or not finite; or a digest does not match.
     """
-    with _opened(path) as file:
+    with _open(path) as file:
         status = os.fstat(file.fileno())
         content = file.read(_LARGEST_FILE)
     metadata, tensors = _read_start(path, io.BytesIO(content), status.st_size)
-    header = _header_in(path, metadata)
-    with torch.device("meta"):  # shapes only: a random start would cost half a second and be overwritten
+    header = _header_of(path, metadata)
+    with torch.device("meta"):  # shapes only: initialising weights would take half a second
         network = ChestNet(header.image_preprocessing)
-    _refuse_other_tensors(path, tensors, network)
-    weights = _tensors_in(path, content)
+    _check_tensors(path, tensors, network)
+    weights = _load_tensors(path, content)
     if digest_of_weights(weights) != header.weights_sha256:
         raise ModelError(
             f"model {path} is damaged: its weights do not match their digest", "Copy it again.", code="model-damaged"
@@ -258,26 +258,26 @@ def open_bundle(path: Path) -> Bundle:
 
 
 def read_header(path: Path) -> BundleHeader:
-    """What the bundle says of itself, without reading its weights.
+    """Read the header of a bundle without its weights.
 
     Raises:
-        ModelError: the file is no bundle of ours, or of another finding set or a newer version.
+        ModelError: the file is not a bundle, has other findings or a newer version.
     """
-    with _opened(path) as file:
+    with _open(path) as file:
         metadata, _ = _read_start(path, file, os.fstat(file.fileno()).st_size)
-    return _header_in(path, metadata)
+    return _header_of(path, metadata)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The file, open for reading.
+def _open(path: Path) -> Iterator[BinaryIO]:
+    """Open the file for reading.
 
     Raises:
-        ModelError: it cannot be read.
+        ModelError: the file cannot be read.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
-            raise _no_bundle(path, "it is no regular file")
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would block
+            raise _not_a_bundle(path, "it is not a regular file")
         with path.open("rb") as file:
             yield file
     except OSError as error:
@@ -285,57 +285,59 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _read_start(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a safetensors file of `size` bytes says before its numbers: its metadata, and each tensor by name.
+    """Read the header of a safetensors file of `size` bytes: its metadata, and the description of each tensor.
 
     Raises:
-        ModelError: it is no such file, or is cut.
+        ModelError: it is not a safetensors file, or is incomplete.
     """
     start = file.read(8)
     if len(start) < 8:
-        raise _no_bundle(path, "it is empty or cut")
+        raise _not_a_bundle(path, "it is empty or incomplete")
     (length,) = struct.unpack("<Q", start)
-    if length > min(_LARGEST_HEADER, size - 8):  # a header of a stated terabyte is not asked for
-        raise _no_bundle(path, "it does not begin as safetensors does, or is cut")
+    if length > min(_LARGEST_HEADER, size - 8):  # never allocate a stated terabyte
+        raise _not_a_bundle(path, "it is not a safetensors file, or is incomplete")
     try:
         tensors = json.loads(file.read(length))
         metadata = tensors.pop("__metadata__", {})
         end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
         texts = all(isinstance(text, str) for text in metadata.values())
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        raise _no_bundle(path, "its header is not as safetensors has it") from None
+        raise _not_a_bundle(path, "its safetensors header is not valid") from None
     if not texts or end != size - 8 - length:
-        raise _no_bundle(path, "its header does not fit its size: it is cut, or no safetensors file")
+        raise _not_a_bundle(path, "its size does not match its safetensors header: it is incomplete or damaged")
     return metadata, tensors
 
 
-def _header_in(path: Path, metadata: Mapping[str, str]) -> BundleHeader:
+def _header_of(path: Path, metadata: Mapping[str, str]) -> BundleHeader:
     text = metadata.get(_KEY)
     if text is None:
-        raise ModelError(f"{path} holds weights but no cxrtool header", "Use it as a start: cxr train --init FILE.")
+        raise ModelError(
+            f"{path} has weights but no cxrtool header", "Use it as initial weights: cxr train --init FILE."
+        )
     return _parse_header(path, text, metadata.get(_DIGEST_KEY))
 
 
 def _stamp_of(status: os.stat_result) -> tuple[int, int, int]:
-    """What changes when a file is replaced or written."""
+    """Return inode, size and modification time, which change when a file is replaced or written."""
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _no_bundle(path: Path, reason: str) -> ModelError:
+def _not_a_bundle(path: Path, reason: str) -> ModelError:
     return ModelError(
         f"model {path} is not a bundle: {' '.join(reason.split())}",
-        "Give a model.safetensors that cxr train wrote; pickles (.pt, .pth) are never read.",
+        "Give a model.safetensors written by cxr train; convert .pt and .pth files with cxr import.",
     )
 
 
 def _parse_header(path: Path, text: str, digest: str | None) -> BundleHeader:
     try:
         content = json.loads(text)
-    except (ValueError, RecursionError) as error:  # ValueError: also of a number of more than 4,300 digits
-        raise _no_bundle(path, f"its header is not JSON ({error})") from None
+    except (ValueError, RecursionError) as error:  # ValueError: also for integers of more than 4,300 digits
+        raise _not_a_bundle(path, f"its header is not JSON ({error})") from None
     newer = content.get("format_version") if isinstance(content, dict) else None
     if isinstance(newer, int) and newer > FORMAT_VERSION:
         raise ModelError(
-            f"model {path} has bundle version {newer}; this cxrtool reads up to {FORMAT_VERSION}",
+            f"model {path} has bundle version {newer}; this version of cxrtool reads up to {FORMAT_VERSION}",
             "Upgrade: pip install -U cxrtool.",
         )
     if digest != _digest_of_text(text) and not (digest is None and newer == 1):
@@ -348,12 +350,12 @@ def _parse_header(path: Path, text: str, digest: str | None) -> BundleHeader:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise _no_bundle(path, f"header key {where or '(all)'}: {first['msg']}") from None
+        raise _not_a_bundle(path, f"header key {where or '(all)'}: {first['msg']}") from None
     except CxrError as error:
-        raise _no_bundle(path, f"header key preprocessing: {error.message}") from None
+        raise _not_a_bundle(path, f"header key preprocessing: {error.message}") from None
     if header.findings != FINDINGS:
         raise ModelError(
-            f"model {path} reads {', '.join(header.findings)}; this cxrtool reads {', '.join(FINDINGS)}",
+            f"model {path} predicts {', '.join(header.findings)}; cxrtool supports {', '.join(FINDINGS)}",
             "Use a bundle with these five findings in this order.",
         )
     return header
@@ -363,7 +365,7 @@ def refuse_broken(weights: Mapping[str, Tensor], origin: str) -> None:
     """Refuse weights that would make every probability NaN.
 
     Raises:
-        ModelError: one is not finite, or a variance is negative; the message begins with `origin`.
+        ModelError: a weight is not finite, or a variance is negative; the message begins with `origin`.
     """
     for name, tensor in weights.items():
         if not torch.isfinite(tensor).all():
@@ -372,52 +374,51 @@ def refuse_broken(weights: Mapping[str, Tensor], origin: str) -> None:
             raise ModelError(f"{origin} has a negative variance ({name})", "Train it again.")
 
 
-def _refuse_other_tensors(path: Path, tensors: Mapping[str, Any], network: ChestNet) -> None:
-    """Refuse a file whose tensors have other names, types or shapes than `network`'s.
+def _check_tensors(path: Path, tensors: Mapping[str, Any], network: ChestNet) -> None:
+    """Check that tensors have the names, types and shapes of `network`.
 
     Raises:
-        ModelError: it has.
+        ModelError: one does not.
     """
     own = network.state_dict()
     odd = sorted(set(tensors) ^ set(own))
     if odd:
         raise ModelError(
-            f"model {path} is no DenseNet121 of ours: tensor {odd[0]!r} is "
-            f"{'extra' if odd[0] in tensors else 'missing'}",
-            "Train with this cxrtool, or use it as a start: cxr train --init FILE.",
+            f"model {path} is not a DenseNet121 of cxrtool: tensor {odd[0]!r} is "
+            f"{'unexpected' if odd[0] in tensors else 'missing'}",
+            "Train with cxrtool, or use it as initial weights: cxr train --init FILE.",
         )
     for name, tensor in own.items():
         dtype, shape = tensors[name].get("dtype"), tensors[name].get("shape")
         if dtype != _TYPES[tensor.dtype]:
-            raise _no_bundle(path, f"tensor {name!r} is not of type {_TYPES[tensor.dtype]}")
+            raise _not_a_bundle(path, f"tensor {name!r} is not of type {_TYPES[tensor.dtype]}")
         if shape != list(tensor.shape):
             found = tuple(shape) if isinstance(shape, list) else shape
             raise ModelError(
                 f"model {path}: tensor {name!r} has shape {found}, not {tuple(tensor.shape)}",
-                "It reads another number of findings or is another network.",
+                "The model has another number of findings or another architecture; use one trained with cxrtool.",
             )
 
 
-def _tensors_in(path: Path, content: bytes) -> dict[str, Tensor]:
+def _load_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
         return load(content)
     except (SafetensorError, ValueError) as error:
-        raise _no_bundle(path, str(error)) from None
+        raise _not_a_bundle(path, str(error)) from None
 
 
 def change_header(bundle: Bundle, **changes: object) -> BundleHeader:
-    """Write other header fields into the bundle's file, in one step; its weights stay as they are.
+    """Change header fields of the bundle's file, atomically, and keep its weights.
 
-    The file is read again only where it has been changed since it was opened: what another command stored meanwhile
-    stays.
+    If the file has changed since it was opened, it is read again, so that fields stored by other commands are kept.
 
     Raises:
-        ModelError: the file holds other weights by now, or is no bundle.
-        WriteError: it cannot be written.
+        ModelError: the file now has other weights, or is not a bundle.
+        WriteError: the file cannot be written.
     """
     current = bundle if _is_unchanged(bundle) else open_bundle(bundle.path)
     if current.header.weights_sha256 != bundle.header.weights_sha256:
-        raise ModelError(f"model {bundle.path} was replaced by another while it was used", "Run the command again.")
+        raise ModelError(f"model {bundle.path} was replaced by another model while in use", "Run the command again.")
     return save_bundle(bundle.path, current.network.state_dict(), current.header.model_copy(update=changes))
 
 
@@ -425,11 +426,11 @@ def _is_unchanged(bundle: Bundle) -> bool:
     try:
         return _stamp_of(bundle.path.stat()) == bundle._stamp
     except OSError:
-        return False  # reading it says why
+        return False  # reading it again reports the error
 
 
 def digest_of_weights(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and numbers, in the order of the names; in hex."""
+    """Return the SHA-256 of names, types, shapes and numbers, sorted by name, in hex."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         contiguous = tensor.detach().cpu().contiguous()
@@ -439,7 +440,7 @@ def digest_of_weights(weights: Mapping[str, Tensor]) -> str:
 
 
 def current_versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Return the versions of the packages that results depend on."""
     names = ("cxrtool", "torch", "torchvision", "numpy", "pillow", "safetensors")
     return {name: _version(name) for name in names}
 
@@ -447,10 +448,10 @@ def current_versions() -> dict[str, str]:
 def _version(name: str) -> str:
     try:
         return version(name)
-    except PackageNotFoundError:  # run from a checkout that is not installed
+    except PackageNotFoundError:  # cxrtool runs from a checkout without being installed
         return "unknown"
 
 
 def now() -> str:
-    """The time in UTC, ISO 8601, to the microsecond so that runs of one second have an order."""
+    """Return the time in UTC, ISO 8601, with microseconds, so that runs within one second can be ordered."""
     return datetime.now(UTC).isoformat()

@@ -250,7 +250,7 @@ def _load_backbone(network: ChestNet, weights: dict[str, Tensor], origin: str) -
     missing = [n for n in own if n not in renamed and not n.startswith("classifier.") and "num_batches" not in n]
     if unexpected or missing:
         raise ModelError(
-            f"--init {origin} does not hold the weights of a DenseNet121: {(unexpected + missing)[0]!r} "
+            f"--init {origin} does not contain the weights of a DenseNet121: {(unexpected + missing)[0]!r} "
             f"{'is unknown or has another shape' if unexpected else 'is missing'}",
             "Use weights with torchvision's names (features.*, classifier.*), without a prefix.",
         )

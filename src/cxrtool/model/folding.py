@@ -1,4 +1,4 @@
-"""The same network arranged for inference: fewer passes over memory, which is what a CPU spends most of its time on."""
+"""The network rearranged for inference with fewer passes over memory, which take most of the time on a CPU."""
 
 import copy
 
@@ -10,22 +10,22 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from cxrtool.model.densenet import GROWTH, ChestNet, DenseBlock, DenseLayer, Transition
 
 _FLAT = 1e-12
-"""A BatchNorm that scales by less than this gives a constant."""
+"""A BatchNorm with a smaller scale is treated as a constant."""
 
 
 def inference_copy(network: ChestNet, dtype: torch.dtype = torch.float32) -> ChestNet:
-    """The same function without gradients, 1.7 times as fast as the network on a CPU in float32, and twice in bfloat16.
+    """Return a network that computes the same function without gradients, about 1.7 times as fast in float32 on a CPU.
 
-    - A BatchNorm behind a convolution is folded into it (59 of 121).
-    - A BatchNorm and ReLU before a 1 x 1 convolution go into it but for a clamp (61 of 121): see `ClampedConv`.
+    - A BatchNorm after a convolution is folded into it (59 of 121).
+    - A BatchNorm and ReLU before a 1 x 1 convolution become a clamp and new weights (61 of 121): see `ClampedConv`.
     - Dense blocks write into one buffer instead of concatenating.
-    - Pooling comes before the ReLU or the 1 x 1 convolution with which it can change places.
+    - Pooling is moved before a ReLU or a 1 x 1 convolution where they commute.
 
-    Logits differ by rounding: by 8e-6 at most in float32, measured on three trained networks.
+    Logits differ by rounding, by at most 8e-6 in float32 on three trained networks.
 
     Args:
-        network: in eval mode; stays as it is.
-        dtype: of the convolutions, but for the first: its weights alone made half of bfloat16's error.
+        network: network in eval mode; it is not changed.
+        dtype: number format of all convolutions except the first, which alone caused half of bfloat16's error.
     """
     changed = copy.deepcopy(network)
     features = changed.features
@@ -46,15 +46,15 @@ def inference_copy(network: ChestNet, dtype: torch.dtype = torch.float32) -> Che
 class ClampedConv(nn.Module):
     """BatchNorm, ReLU and a 1 x 1 convolution in one or two passes over the activations instead of three.
 
-    The BatchNorm is a x + b per channel, and 0 at t = -b / a. In float32, relu(a x + b) is a max(x, t) + b where a > 0
-    and a min(x, t) + b where a < 0; the convolution is linear and has no padding, so that a goes into its weights, b
-    into its bias, and a clamp is left. In bfloat16 that bias would round more than the result can bear; there
-    relu(a x + b) is |a| relu(x - t), or |a| relu(t - x), and |a| goes into the weights.
+    The BatchNorm is a x + b per channel, and 0 at t = -b / a. In float32, relu(a x + b) is a max(x, t) + b for a > 0
+    and a min(x, t) + b for a < 0. The convolution is linear and has no padding, so a is folded into its weights and b
+    into its bias, and only a clamp remains. In bfloat16 rounding that bias would cost too much accuracy; there,
+    relu(a x + b) is computed as |a| relu(x - t) or |a| relu(t - x), and |a| is folded into the weights.
 
     Args:
-        norm: BatchNorm, in eval mode.
-        conv: 1 x 1.
-        dtype: of the activations.
+        norm: BatchNorm in eval mode.
+        conv: 1 x 1 convolution.
+        dtype: number format of the activations.
     """
 
     first: Tensor
@@ -85,26 +85,26 @@ class ClampedConv(nn.Module):
         self.conv.bias = nn.Parameter(bias if conv.bias is None else bias + conv.bias)
 
     def clamp(self, values: Tensor) -> Tensor:
-        """What the convolution is given, [B, C, H, W]."""
+        """Return the input of the convolution, [B, C, H, W]."""
         if values.dtype is torch.float32:
             return torch.clamp(values, self.first, self.second)
         return _relu_(torch.addcmul(self.first, values, self.second))
 
     def forward(self, values: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, out, H, W]."""
+        """Return [B, out, H, W] for [B, C, H, W]."""
         result: Tensor = self.conv(self.clamp(values))
         return result
 
 
 class BufferedBlock(nn.Module):
-    """A dense block whose channels go into one buffer and are not copied for each later layer."""
+    """A dense block that writes channels into one buffer instead of copying them for each layer."""
 
     def __init__(self, block: DenseBlock, dtype: torch.dtype) -> None:
         super().__init__()
         self.layers = nn.ModuleList(_FoldedLayer(layer, dtype) for layer in block.children())
 
     def forward(self, values: Tensor) -> Tensor:
-        """As `DenseBlock`."""
+        """Return the output of the `DenseBlock`."""
         batch, channels, height, width = values.shape
         shape = (batch, channels + GROWTH * len(self.layers), height, width)
         last = values.is_contiguous(memory_format=torch.channels_last)
@@ -130,9 +130,9 @@ class _FoldedLayer(nn.Module):
 
 
 class FoldedTransition(nn.Module):
-    """A transition that pools first: averages change places with a 1 x 1 convolution, which then has a quarter to do.
+    """A transition that pools first: averaging commutes with a 1 x 1 convolution, which then has a quarter of the work.
 
-    Its `norm` stays, for maps of what lies behind it.
+    `norm` is kept for `ChestNet.activations`.
     """
 
     def __init__(self, transition: Transition, dtype: torch.dtype) -> None:
@@ -141,7 +141,7 @@ class FoldedTransition(nn.Module):
         self.folded = ClampedConv(transition.norm, transition.conv, dtype)
 
     def forward(self, values: Tensor) -> Tensor:
-        """As `Transition`."""
+        """Return the output of the `Transition`."""
         halved: Tensor = self.folded.conv(self.pool(self.folded.clamp(values)))
         return halved
 
@@ -158,8 +158,8 @@ class _PoolThenRelu(nn.Module):
 def _relu_(values: Tensor) -> Tensor:
     """ReLU in place.
 
-    As numbers of 16 bits with a sign, values in bfloat16 that are not negative keep their order and negative ones stay
-    negative. torch's own ReLU of bfloat16 takes four to fourteen times as long on a CPU (torch 2.14, measured).
+    Read as signed 16-bit integers, negative bfloat16 values are negative and the others keep their order, so a clamp of
+    integers works. torch's ReLU in bfloat16 takes 4 to 14 times as long on a CPU (torch 2.14).
     """
     if values.dtype is torch.bfloat16 and values.device.type == "cpu":
         values.view(torch.int16).clamp_(min=0)

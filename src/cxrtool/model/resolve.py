@@ -1,4 +1,4 @@
-"""Which bundle a run folder, file or setting means."""
+"""Finding the bundle that a run folder, file or setting refers to."""
 
 from pathlib import Path
 
@@ -6,38 +6,40 @@ from cxrtool.errors import ModelError
 from cxrtool.model.bundle import BUNDLE_NAME, Bundle, open_bundle, read_header
 
 Model = Bundle | str | Path
-"""A model as functions take it: opened, or a run folder or bundle file, which is then opened once."""
+"""A model as an argument: an opened bundle, or the path of a run folder or bundle file."""
 
 
 def open_model(model: Model) -> Bundle:
-    """The bundle that `model` names, opened; as it is where it is opened already.
+    """Open the bundle that `model` refers to; an opened bundle is returned unchanged.
 
     Raises:
-        ModelError: there is none, or it cannot be used.
+        ModelError: it does not exist, or cannot be used.
     """
     return model if isinstance(model, Bundle) else open_bundle(resolve_model(Path(model), Path()))
 
 
 def resolve_model(model: Path | None, runs: Path) -> Path:
-    """The bundle file that `model` names: itself, or the one in the run folder; without `model` the newest in `runs`.
+    """Return the path of the bundle that `model` refers to, a file or a run folder; if None, of the newest in `runs`.
 
-    Newest goes by the creation time in the header, which copying does not change; where there is one run, nothing is
-    read.
+    The newest is determined by the creation time in the header, which copying a file does not change. If there is only
+    one run, no file is read.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is no such bundle.
     """
     if model is None:
         found = sorted(runs.glob(f"*/{BUNDLE_NAME}"))
         if not found:
             raise ModelError(
-                f"no model is given and {runs}/ holds no run", "Give --model, or set CXR_MODEL.", code="model-missing"
+                f"no model was given and {runs}/ contains no run",
+                "Give --model, or set CXR_MODEL.",
+                code="model-missing",
             )
         return found[0] if len(found) == 1 else max(found, key=lambda path: read_header(path).created)
     if model.is_dir():
         if not (model / BUNDLE_NAME).is_file():
             raise ModelError(
-                f"folder {model} holds no {BUNDLE_NAME}", "Give a run folder of cxr train.", code="model-missing"
+                f"folder {model} contains no {BUNDLE_NAME}", "Give a run folder of cxr train.", code="model-missing"
             )
         return model / BUNDLE_NAME
     if not model.exists():

@@ -18,7 +18,7 @@ from cxrtool.progress import ProgressCallback, StopSignal, ignore_progress, neve
 from cxrtool.settings import ResolvedSettings, Settings
 from cxrtool.tasks.compare import write_comparison
 from cxrtool.tasks.evaluate import bootstrap_settings
-from cxrtool.training.folder import can_begin_anew
+from cxrtool.training.folder import can_restart
 from cxrtool.training.loop import train
 from cxrtool.training.state import has_state, newest_state
 
@@ -133,7 +133,7 @@ def _train_unless_finished(
     resolved: ResolvedSettings, dataset: Dataset, folder: Path, progress: ProgressCallback, stop: StopSignal
 ) -> None:
     options = resolved.settings.train
-    begun = has_state(folder) or can_begin_anew(folder)
+    begun = has_state(folder) or can_restart(folder)
     if has_state(folder):
         state, _ = newest_state(folder)
         out_of_patience = options.patience and state.epoch - state.best_epoch >= options.patience

@@ -1,4 +1,4 @@
-"""A run's folder: its name, its lock, and what is written into it."""
+"""The folder of a run: its name, its lock and its files."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor
 
 from cxrtool.errors import ModelError, RequestError
-from cxrtool.files import keep_as, write_csv, write_json
+from cxrtool.files import link_or_copy, write_csv, write_json
 from cxrtool.locks import NoLocksError, open_locked
 from cxrtool.model.bundle import BUNDLE_NAME, BundleHeader, read_header, save_bundle
 from cxrtool.model.densenet import ChestNet
@@ -29,56 +29,74 @@ PREVIOUS_BUNDLE_NAME = "model-previous.safetensors"
 
 
 def run_name(settings: TrainSettings) -> str:
+    """Return a readable folder name with date, policy, image size and seed."""
     policy = settings.policy.replace(",", "+").replace("=", "-").replace(" ", "")
     return f"{datetime.now():%Y%m%d-%H%M%S}_{policy}_{settings.image_size}px_seed{settings.seed}"
 
 
-def refuse_changes(before: dict[str, Any], after: dict[str, Any], folder: Path) -> None:
-    changed = [f"{key}: {before.get(key)} then, {after.get(key)} now" for key in after if before.get(key) != after[key]]
+def refuse_changed_settings(before: dict[str, Any], after: dict[str, Any], folder: Path) -> None:
+    """Refuse to resume a run with other settings or data.
+
+    Args:
+        before: fingerprint of the run in `folder`.
+        after: fingerprint of the settings and data to resume with.
+        folder: folder of the run.
+
+    Raises:
+        RequestError: a value differs.
+    """
+    changed = [
+        f"{key} was {before.get(key)} and is now {after.get(key)}" for key in after if before.get(key) != after[key]
+    ]
     if changed:
         raise RequestError(
-            f"{folder} was trained otherwise: {'; '.join(changed)}",
-            "Resume with the same, or start another run.",
+            f"{folder} was trained with other settings: {'; '.join(changed)}",
+            "Resume with the same settings, or start a new run with --out.",
         )
 
 
-def refuse_run_there(folder: Path) -> None:
-    """Refuse to begin where a run is.
+def refuse_existing_run(folder: Path) -> None:
+    """Refuse to start a new run in the folder of another one.
 
     Raises:
-        RequestError: one is there.
+        RequestError: `folder` already contains a run.
     """
     if has_state(folder) or any((folder / name).exists() for name in (SETTINGS_NAME, BUNDLE_NAME)):
-        raise RequestError(f"{folder} holds a run already", f"Go on with --resume {folder}, or name another --out.")
+        raise RequestError(
+            f"{folder} already contains a run", f"Continue it with --resume {folder}, or choose another --out."
+        )
 
 
-def can_begin_anew(folder: Path) -> bool:
-    """Whether the run in `folder` was killed before its first state: it then begins with the settings that it has."""
+def can_restart(folder: Path) -> bool:
+    """Whether the run in `folder` was killed before its first state, so that it can start again with its settings."""
     return (folder / SETTINGS_NAME).is_file() and not has_state(folder) and not (folder / BUNDLE_NAME).exists()
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder, made where need be; the kernel frees it when the process ends, however it ends.
+    """Lock a run's folder inside the block, and create it if it is missing; a killed process leaves no lock.
 
     Raises:
-        RequestError: another process trains there, or nothing can be written there.
+        RequestError: another process trains there, or the folder is not writable.
     """
 
     def refuse() -> None:
-        raise RequestError(f"another process trains in {folder}", "Wait for it, or name --out.")
+        raise RequestError(
+            f"another process is training in {folder}", "Wait for it to finish, or choose another --out."
+        )
 
     path = folder / ".lock"
     try:
         try:
             file = open_locked(path, refuse)
         except NoLocksError as error:
-            log.warning("%s cannot be locked (%s): let no second process train in it", folder, error.strerror or error)
+            reason = error.strerror or error
+            log.warning("%s cannot be locked (%s): do not start a second training in it", folder, reason)
             file = path.open("a", encoding="utf-8")
     except OSError as error:
         raise _cannot_use(folder, error) from None
     with file:
-        try:  # by writing, as rights do not tell of a disk that is full or read-only
+        try:  # permissions would not reveal a full or read-only disk
             file.truncate(0)
             file.write(f"{os.getpid()}\n")
             file.flush()
@@ -88,33 +106,33 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _cannot_use(folder: Path, error: OSError) -> RequestError:
-    return RequestError(f"cannot write in {folder}: {error.strerror or error}", "Name another --out.")
+    return RequestError(f"cannot write in {folder}: {error.strerror or error}", "Choose another --out.")
 
 
-def warn_of_little_space(folder: Path, network: ChestNet) -> None:
-    """Say so when the disk has less room than a run takes: two states of three times the weights, three models."""
+def warn_low_disk_space(folder: Path, network: ChestNet) -> None:
+    """Warn if the disk has less space than a run takes: two states of three times the weights, and three models."""
     weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     needed, free = 9 * weights, shutil.disk_usage(folder).free
     if free < needed:
-        log.warning("%s has %.0f MB free, and a run takes about %.0f MB", folder, free / 1e6, needed / 1e6)
+        log.warning("%s has %.0f MB free, but a run takes about %.0f MB", folder, free / 1e6, needed / 1e6)
 
 
 def save_epoch(
     folder: Path, state: TrainingState, weights: Mapping[str, Tensor], agreed: TrainingState | None = None
 ) -> TrainingState:
-    """Make the files beside the state agree with it: the two models and the history.
+    """Bring the two models and the history up to date with the state.
 
-    They are written after the state and from it, so that a run that was killed between the two, or that goes on from
-    the state before a damaged one, begins with this and ends with the files of a run that was never stopped.
+    They are written after the state and derived from it. A run that was killed in between, or that continues from the
+    state before a damaged one, calls this first and so ends with the same files as a run without interruption.
 
     Args:
-        folder: the run's.
-        state: newest.
-        weights: of that state; the last whole epoch's only where its `step` is 0.
-        agreed: the state before, where the files agree with it; without it they are read to find out.
+        folder: folder of the run.
+        state: newest state.
+        weights: weights of that state; they are those of the last complete epoch only if its `step` is 0.
+        agreed: the previous state, if the files are known to match it; otherwise the files are read.
 
     Returns:
-        The state, with another best epoch if the best one's model is gone.
+        The state, without its best epoch if the model of that epoch is missing.
 
     Raises:
         WriteError: a file cannot be written.
@@ -124,20 +142,20 @@ def save_epoch(
     header = BundleHeader.model_validate(state.header)
     best, before, last = (folder / name for name in (BUNDLE_NAME, PREVIOUS_BUNDLE_NAME, LAST_NAME))
     if agreed is None:
-        at_best, at_last = _weights_at(best), _weights_at(last)
+        at_best, at_last = _digest_of_weights_in(best), _digest_of_weights_in(last)
     else:
         at_best, at_last = agreed.best_sha256 if best.is_file() else "", ""
     if at_best == state.best_sha256:
         if state.best_epoch < state.epoch:
-            before.unlink(missing_ok=True)  # the state before has the same best epoch
+            before.unlink(missing_ok=True)  # the previous state has the same best epoch
     elif state.best_epoch == state.epoch and not state.step:
         if best.exists():
-            keep_as(best, before)
+            link_or_copy(best, before)
         save_bundle(best, weights, header)
-    elif _weights_at(before) == state.best_sha256:
-        keep_as(before, best)
+    elif _digest_of_weights_in(before) == state.best_sha256:
+        link_or_copy(before, best)
     else:
-        log.warning("the model of epoch %d, the best, is gone from %s", state.best_epoch, folder)
+        log.warning("the model of epoch %d, the best so far, is missing from %s", state.best_epoch, folder)
         state = replace(state, best_epoch=0, best_score=None, best_sha256="")
     if not state.step and at_last != header.weights_sha256:
         save_bundle(last, weights, header)
@@ -147,8 +165,8 @@ def save_epoch(
     return state
 
 
-def _weights_at(path: Path) -> str:
-    """The digest that a bundle states of its weights; empty where there is no bundle."""
+def _digest_of_weights_in(path: Path) -> str:
+    """Return the digest of the weights that a bundle's header states; empty if there is no bundle."""
     try:
         return read_header(path).weights_sha256
     except ModelError:
@@ -156,13 +174,13 @@ def _weights_at(path: Path) -> str:
 
 
 def settings_of_run(run: Path) -> dict[str, Any]:
-    """The resolved settings that a run stored, as dotted overrides are merged over them.
+    """Read the resolved settings that a run stored, as nested dicts.
 
     Raises:
-        RequestError: the folder holds none.
+        RequestError: the folder has none.
     """
     path = run / SETTINGS_NAME
     if not path.is_file():
-        raise RequestError(f"{run} holds nothing to resume (no {SETTINGS_NAME})", "Name a run folder.")
+        raise RequestError(f"{run} has nothing to resume (no {SETTINGS_NAME})", "Give the folder of a run.")
     content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return content

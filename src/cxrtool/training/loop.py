@@ -28,13 +28,13 @@ from cxrtool.progress import Progress, ProgressCallback, StopSignal, ignore_prog
 from cxrtool.settings import ResolvedSettings, TrainSettings
 from cxrtool.training.augment import augment, draw_changes, epoch_order
 from cxrtool.training.folder import (
-    can_begin_anew,
+    can_restart,
     locked,
-    refuse_changes,
-    refuse_run_there,
+    refuse_changed_settings,
+    refuse_existing_run,
     run_name,
     save_epoch,
-    warn_of_little_space,
+    warn_low_disk_space,
 )
 from cxrtool.training.loss import masked_bce
 from cxrtool.training.memory import batch_that_fits
@@ -54,14 +54,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run came to.
+    """Result of `train`.
 
     Attributes:
-        run: its folder.
-        bundle: the best epoch's model.
-        best: the best epoch's record.
-        history: a record per epoch.
-        seconds: from the first epoch of this call to the end.
+        run: folder of the run.
+        bundle: model of the best epoch.
+        best: record of the best epoch.
+        history: one record per epoch.
+        seconds: duration of the epochs trained in this call.
     """
 
     run: Path
@@ -79,53 +79,53 @@ def train(
     stop: StopSignal = never_stop,
     dataset: Dataset | None = None,
 ) -> TrainResult:
-    """Train one model on DATA's train split and choose its best epoch on valid.
+    """Train one model on the train split and choose its best epoch on valid.
 
     Args:
         resolved: settings and their sources; `data.root` must be set.
-        out: the run's folder; without it a readable name under `settings.runs`.
-        resume: the folder of a run to go on with; its settings must be `resolved`'s.
+        out: folder of the run; by default a readable name under `settings.runs`.
+        resume: folder of a run to continue; it must have been started with the same settings.
         progress: called after each step.
-        stop: asked before each step and after each batch of valid; see `StopSignal`.
-        dataset: the data of `resolved`, where it is opened already; with the rows of train and valid.
+        stop: called before each step and after each batch of valid; see `StopSignal`.
+        dataset: the data of `resolved` if it is already open, with the rows of train and valid.
 
     Returns:
-        The run, with RUN/model.safetensors (best), last.safetensors, history.csv and .json, settings.yaml,
-        dataset.json, model.json and the state that `resume` needs.
+        The result. The folder has model.safetensors (best epoch), last.safetensors, history.csv and .json,
+        settings.yaml, dataset.json, model.json and the state that `resume` needs.
 
     Raises:
-        RequestError: the data, the settings or the folder cannot be used; nothing was begun.
-        InterruptedWorkError: `stop` gave a signal; every step is kept.
-        WriteError: the disk is full; the last state is kept.
+        RequestError: the data, the settings or the folder cannot be used; no training was started.
+        InterruptedWorkError: `stop` returned a signal; all steps are saved.
+        WriteError: the disk is full; the last saved state is unchanged.
         CxrError: an image cannot be read, the loss is not finite, or memory has run out.
     """
     settings = resolved.settings
     folder = resume or out or settings.runs / run_name(settings.train)
     if resume is None:
-        refuse_run_there(folder)
-    anew = resume is None or can_begin_anew(folder)
-    if not anew and not has_state(folder):
-        raise RequestError(f"{folder} holds nothing to resume (no {STATE_NAME})", "Start it anew with --out.")
+        refuse_existing_run(folder)
+    fresh = resume is None or can_restart(folder)
+    if not fresh and not has_state(folder):
+        raise RequestError(f"{folder} has nothing to resume (no {STATE_NAME})", "Start a new run with --out.")
     run = prepare_run(settings, dataset or Dataset(settings.data, ("train", "valid")), folder, progress, stop)
-    init = settings.train.init if anew else "none"
+    init = settings.train.init if fresh else "none"
     network = run.runtime.place(build_network(run.reading.preprocessing, init, settings.train.seed))
     work = Work(run, network, _build_optimizer(network, settings.train))
-    with locked(folder), _telling_how_to_go_on(folder):
-        if anew and has_state(folder):  # of another process, since
-            refuse_run_there(folder)
+    with locked(folder), _advise_resuming(folder):
+        if fresh and has_state(folder):  # another process has written one in the meantime
+            refuse_existing_run(folder)
         sweep_partials(folder)
-        state = TrainingState(0, 0, None, "", (), run.fingerprint) if anew else _resumed(work)
-        warn_of_little_space(folder, network)
-        work = replace(work, run=with_caches(run))  # last, as it may take minutes: what can be refused has been
+        state = TrainingState(0, 0, None, "", (), run.fingerprint) if fresh else _resume(work)
+        warn_low_disk_space(folder, network)
+        work = replace(work, run=with_caches(run))  # it may take minutes, so all checks come first
         describe_run(run, resolved, network)
-        if anew:
+        if fresh:
             save_state(folder, state, network, work.optimizer)
         return _fit(work, state)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What an epoch works on."""
+    """Run, network and optimizer."""
 
     run: Run
     network: ChestNet
@@ -137,20 +137,20 @@ def _build_optimizer(network: ChestNet, settings: TrainSettings) -> torch.optim.
     return kind(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
-def _resumed(work: Work) -> TrainingState:
+def _resume(work: Work) -> TrainingState:
     folder = work.run.folder
     state, tensors = newest_state(folder)
-    refuse_changes(state.fingerprint, work.run.fingerprint, folder)
+    refuse_changed_settings(state.fingerprint, work.run.fingerprint, folder)
     restore(tensors, work.network, work.optimizer)
     return save_epoch(folder, state, work.network.state_dict())
 
 
 @contextmanager
-def _telling_how_to_go_on(folder: Path) -> Iterator[None]:
+def _advise_resuming(folder: Path) -> Iterator[None]:
     try:
         yield
     except WriteError as error:
-        advice = f"Make room, then go on from what is kept: cxr train --resume {folder}"
+        advice = f"Free some space, then continue: cxr train --resume {folder}"
         raise WriteError(error.message, advice if has_state(folder) else error.advice) from error
 
 
@@ -171,9 +171,9 @@ def _fit(work: Work, state: TrainingState) -> TrainResult:
             images_per_second=speed,
             seconds=time.perf_counter() - began,
         )
-        state = _keep(work, state, record, evaluation)
+        state = _save(work, state, record, evaluation)
         if settings.patience and epoch - state.best_epoch >= settings.patience:
-            log.warning("no better epoch for %d: stopped after epoch %d", settings.patience, epoch)
+            log.warning("stopped after epoch %d: no better epoch in the last %d", epoch, settings.patience)
             break
     best = next(record for record in state.history if record.epoch == state.best_epoch)
     return TrainResult(run.folder, run.folder / BUNDLE_NAME, best, state.history, time.perf_counter() - started)
@@ -181,12 +181,12 @@ def _fit(work: Work, state: TrainingState) -> TrainResult:
 
 @dataclass
 class _Losses:
-    """The losses of an epoch's steps. They stay on the device until they are read, as reading waits for it.
+    """Losses of the steps of an epoch. They stay on the device until `read`, which waits for the device.
 
     Attributes:
-        total: of the steps read.
-        steps: of the epoch, read or not.
-        waiting: rows and loss of the steps that are not.
+        total: sum over the steps that were read.
+        steps: number of steps of the epoch, read or not.
+        waiting: rows and loss of the steps that were not read yet.
     """
 
     total: float
@@ -195,19 +195,19 @@ class _Losses:
 
     @property
     def mean(self) -> float:
-        """Over the steps read."""
+        """Mean over the steps that were read."""
         return self.total / (self.steps - len(self.waiting))
 
     def add(self, rows: NDArray[np.int64], loss: torch.Tensor) -> None:
-        """Count a step."""
+        """Add a step."""
         self.steps += 1
         self.waiting.append((rows, loss.detach()))
 
     def read(self, work: Work, epoch: int) -> None:
-        """Add up what waits.
+        """Read the waiting losses from the device.
 
         Raises:
-            CxrError: a loss is not finite; it names the step and its images.
+            CxrError: a loss or a weight is not finite; the message names the step and its images.
         """
         if not self.waiting:
             return
@@ -219,9 +219,9 @@ class _Losses:
             self.total += value
         rows = self.waiting[-1][0]
         self.waiting.clear()
-        # A step can spoil the weights though its loss was finite: such weights must not be kept.
-        sound = torch.stack([tensor.isfinite().all() for tensor in work.network.parameters()]).all()
-        if not sound.item():
+        # A step with a finite loss can still make weights infinite; such weights must not be saved.
+        finite = torch.stack([tensor.isfinite().all() for tensor in work.network.parameters()]).all()
+        if not finite.item():
             raise _not_finite(work.run, "weights are", epoch, self.steps, rows)
 
 
@@ -231,29 +231,29 @@ def _not_finite(run: Run, what: str, epoch: int, step: int, rows: NDArray[np.int
     write_json(about, {"epoch": epoch, "step": step, "rows": rows, "paths": paths})
     more = f" and {len(paths) - 2} more (all in {about})" if len(paths) > 2 else ""
     return CxrError(
-        f"the {what} not finite in epoch {epoch} at step {step}, of {', '.join(paths[:2])}{more}",
-        "Try a smaller --lr, --clip-gradients 1 or --precision fp32; what was kept before is as it was.",
+        f"the {what} not finite in epoch {epoch} at step {step}, with images {', '.join(paths[:2])}{more}",
+        "Try a smaller --lr, --clip-gradients 1 or --precision fp32; states saved before are unchanged.",
     )
 
 
 def _train_epoch(work: Work, state: TrainingState) -> tuple[_Losses, float]:
-    """What is left of the pass over the train split that `state` stands in; losses and images per second."""
+    """Train the rest of the epoch after the position of `state`; return its losses and images per second."""
     try:
         return _train_steps(work, state)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        told = first_line(error)
-    # Behind the except block, so that nothing holds what the failed step had taken.
+        reason = first_line(error)
+    # After the except block, so that no traceback keeps the memory of the failed step alive.
     settings = work.run.settings.train
     size = settings.batch_size
     work.optimizer.zero_grad(set_to_none=True)
     fits = batch_that_fits(size, settings.image_size, work.run.runtime)
     raise CxrError(
-        f"memory has run out in epoch {state.epoch + 1}, in a step of {size} images ({told})",
-        f"Start anew with --batch-size {fits}: a step of so many was tried just now and fits."
+        f"memory has run out in epoch {state.epoch + 1}, in a step of {size} images ({reason})",
+        f"Start again with --batch-size {fits}: a step of that size was just tried and fits."
         if fits
-        else "Not even 2 images fit: take a smaller --image-size, or a machine with more memory.",
+        else "Not even 2 images fit: use a smaller --image-size, or a machine with more memory.",
     )
 
 
@@ -292,7 +292,7 @@ def train_step(
     mask: torch.Tensor,
     pos_weight: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Train on one batch; its loss, on the device."""
+    """Train on one batch; return its loss, on the device."""
     runtime, clip = work.run.runtime, work.run.settings.train.clip_gradients
     with torch.autocast(runtime.device.type, torch.bfloat16, enabled=runtime.bf16):
         logits = work.network(pixels)
@@ -306,7 +306,7 @@ def train_step(
 
 
 def _stop_if_asked(work: Work, state: TrainingState, losses: _Losses) -> None:
-    """Keep the steps made since `state` and raise, if a signal has come."""
+    """If a signal has arrived, save the steps made since `state` and raise."""
     number = work.run.stop()
     if number is None:
         return
@@ -315,15 +315,15 @@ def _stop_if_asked(work: Work, state: TrainingState, losses: _Losses) -> None:
     if now.step > state.step:
         save_state(folder, now, work.network, work.optimizer)
     raise InterruptedWorkError(
-        f"stopped in epoch {now.epoch + 1} after step {now.step}, which is kept; "
-        f"{now.epoch} whole epoch{'s are' if now.epoch != 1 else ' is'} kept in {folder}",
-        f"Go on with: cxr train --resume {folder}",
+        f"stopped in epoch {now.epoch + 1} after step {now.step}, which is saved; "
+        f"{now.epoch} complete epoch{'s are' if now.epoch != 1 else ' is'} saved in {folder}",
+        f"Continue with: cxr train --resume {folder}",
         number,
     )
 
 
 def _validate(work: Work, state: TrainingState, losses: _Losses) -> tuple[Evaluation, float]:
-    """Metrics at study level and the unweighted loss on valid, in float32."""
+    """Return metrics at study level and the unweighted loss on valid, both in float32."""
     run, network = work.run, work.network
     network.eval()
     runtime = replace(run.runtime, bf16=False)
@@ -339,8 +339,8 @@ def _validate(work: Work, state: TrainingState, losses: _Losses) -> tuple[Evalua
     return evaluate_logits(logits, run.valid.manifest, run.settings.data.blank), loss.item()
 
 
-def _keep(work: Work, state: TrainingState, record: EpochRecord, evaluation: Evaluation) -> TrainingState:
-    """Write the epoch: the state first, as what the other files can be written from again."""
+def _save(work: Work, state: TrainingState, record: EpochRecord, evaluation: Evaluation) -> TrainingState:
+    """Save the epoch; the state is written first, because the other files can be restored from it."""
     run, weights = work.run, work.network.state_dict()
     by_loss = run.select_by is SelectBy.LOSS
     score = -record.valid_loss if by_loss else record.valid_auroc

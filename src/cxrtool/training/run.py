@@ -1,4 +1,4 @@
-"""What a run is made of, and what its folder says about it."""
+"""Preparation of a run from settings and data, and its description in the run's folder."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -41,6 +41,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Split:
+    """Rows of a split with encoded labels.
+
+    Attributes:
+        manifest: the rows, N of them.
+        targets: [N, 5] float32 of 0 and 1.
+        mask: [N, 5] bool, True where a label counts.
+        cache: decoded pixels, if a cache is used.
+    """
+
     manifest: Manifest
     targets: NDArray[np.float32]
     mask: NDArray[np.bool_]
@@ -49,7 +58,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything an epoch needs that does not change."""
+    """Everything that stays the same over all epochs of a run."""
 
     folder: Path
     settings: Settings
@@ -67,20 +76,25 @@ class Run:
 def prepare_run(
     settings: Settings, dataset: Dataset, folder: Path, progress: ProgressCallback, stop: StopSignal
 ) -> Run:
+    """Check settings and data, and prepare a run; nothing is written.
+
+    Raises:
+        RequestError: the settings or the data cannot be used.
+    """
     torch.set_float32_matmul_precision(settings.runtime.matmul_precision.value)
     torch.backends.cudnn.benchmark = settings.runtime.cudnn_benchmark
     dataset.refuse_shared_patients()
     train_split = _load_split(settings, dataset, "train")
     valid_split = _load_split(settings, dataset, "valid")
     if len(train_split.manifest) < 2:
-        raise RequestError("the train split has a single image", "BatchNorm needs two or more.")
+        raise RequestError("the train split has only one image", "Training needs at least two, because of BatchNorm.")
     weights, one_class = positive_weights(train_split.targets, train_split.mask, settings.train.pos_weight_clip)
     for column in one_class:
-        log.warning("%s has one class only in the train split; its weight is %g", FINDINGS[column], weights[column])
+        log.warning("%s has only one class in the train split; its weight is %g", FINDINGS[column], weights[column])
     if not train_split.mask.any():
-        raise RequestError("no label of the train split counts", "Use another --policy or --blank.")
+        raise RequestError("all labels of the train split are ignored", "Use another --policy or --blank.")
     if settings.runtime.precision is Precision.INT8:
-        raise RequestError("training does not run in int8", "Use --precision auto, fp32 or bf16.")
+        raise RequestError("--precision int8 does not work for training", "Use --precision auto, fp32 or bf16.")
     runtime = choose_runtime(settings.runtime, auto_bf16=True)
     reading = Reading.by(Preprocessing(image_size=settings.train.image_size), settings.runtime)
     return Run(
@@ -99,9 +113,9 @@ def prepare_run(
 
 
 def with_caches(run: Run) -> Run:
-    """`run` with its splits' pixel caches, built where need be; as it is where the settings want none.
+    """Return `run` with pixel caches, built if needed, or unchanged if the settings do not request a cache.
 
-    Not part of the fingerprint: pixels are the same to the bit, so a run may be resumed with or without.
+    Caches are not part of the fingerprint: their pixels are identical, so a run may be resumed with or without them.
     """
     if not run.settings.data.uses_cache:
         return run
@@ -110,7 +124,7 @@ def with_caches(run: Run) -> Run:
 
 def _with_cache(run: Run, split: Split) -> Split:
     found = open_cache(split.manifest, run.settings.data, run.reading, run.progress, run.stop)
-    # An epoch would stop at what cannot be read: it is read now, so that it stops before the first.
+    # Read images that are missing in the cache now, so that a broken one stops the run before the first epoch.
     unread = split_batches(found.cache.not_held, run.reading.batch_size)
     for _ in manifest_batches(split.manifest, unread, run.reading):
         pass
@@ -124,12 +138,12 @@ def _load_split(settings: Settings, dataset: Dataset, split: str) -> Split:
     return Split(manifest, targets, mask)
 
 
-def _choose_selection(wished: SelectBy, valid: Split) -> SelectBy:
+def _choose_selection(requested: SelectBy, valid: Split) -> SelectBy:
     both = [len(np.unique(valid.targets[valid.mask[:, column], column])) == 2 for column in range(len(FINDINGS))]
-    if wished is SelectBy.AUROC and not any(both):
-        log.warning("no finding of the valid split has both classes: the best epoch goes by loss")
+    if requested is SelectBy.AUROC and not any(both):
+        log.warning("no finding of the valid split has both classes, so the best epoch is chosen by loss")
         return SelectBy.LOSS
-    return wished
+    return requested
 
 
 def _fingerprint(settings: Settings, train_rows: Manifest, valid_rows: Manifest) -> dict[str, Any]:
@@ -142,6 +156,7 @@ def _fingerprint(settings: Settings, train_rows: Manifest, valid_rows: Manifest)
 
 
 def describe_run(run: Run, resolved: ResolvedSettings, network: ChestNet) -> None:
+    """Write settings.yaml, dataset.json and model.json to the run's folder."""
     write_text(run.folder / SETTINGS_NAME, resolved.to_yaml())
     write_json(
         run.folder / "dataset.json",
@@ -193,6 +208,7 @@ def _digest(manifest: Manifest) -> SplitDigest:
 
 
 def bundle_header(run: Run, record: EpochRecord, evaluation: Evaluation) -> BundleHeader:
+    """Return the header of the bundle of an epoch."""
     return BundleHeader(
         findings=FINDINGS,
         preprocessing=run.reading.preprocessing.to_dict(),

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from cxrtool.errors import RequestError
-from cxrtool.files import keep_as, to_json, write_bytes
+from cxrtool.files import link_or_copy, to_json, write_bytes
 from cxrtool.model.bundle import digest_of_weights
 from cxrtool.model.densenet import ChestNet
 
@@ -97,7 +97,7 @@ def save_state(folder: Path, state: TrainingState, network: ChestNet, optimizer:
     packed = save(on_cpu, metadata={_KEY: content, _DIGEST_KEY: _digest(content, on_cpu)})
     path = folder / STATE_NAME
     if path.exists():
-        keep_as(path, folder / PREVIOUS_STATE_NAME)
+        link_or_copy(path, folder / PREVIOUS_STATE_NAME)
     write_bytes(path, packed)
 
 
@@ -124,7 +124,7 @@ def newest_state(folder: Path) -> tuple[TrainingState, dict[str, Tensor]]:
             raise
         found = read_state(previous)
         log.warning("%s; continuing from the previous state, %s", error.message, describe_position(found[0]))
-    keep_as(previous, newest)  # the next save keeps this file as the previous state
+    link_or_copy(previous, newest)  # the next save keeps this file as the previous state
     return found
 
 
