@@ -38,7 +38,7 @@ def test_the_reason_for_rebuilding_is_one_line(call: Call, data: Path) -> None:
     done = call("cache", data, "--image-size", 32, "--split", "valid")
     assert done.code == 0
     assert [line for line in done.stderr.splitlines() if line.startswith("warning")] == [
-        f"warning: {data}/.cxr-cache/valid-frontal-32px is built anew: valid.csv has changed"
+        f"warning: {data}/.cxr-cache/valid-frontal-32px is rebuilt: valid.csv has changed"
     ]
     assert "rebuilt" in done.stdout
 

@@ -46,17 +46,17 @@ def images(data: Path, split: str = "valid") -> list[Path]:
 
 
 def plain(path: Path, size: int = SIZE) -> "np.ndarray[Any, Any]":
-    """The pixels without any of our code."""
+    """Return the pixels as read by Pillow alone."""
     return np.asarray(Image.open(path).convert("L").resize((size, size), Image.Resampling.BILINEAR))
 
 
 def changed_later(path: Path) -> None:
-    """Another time of change, whatever the disk's resolution."""
+    """Change the modification time by more than the resolution of the disk."""
     status = path.stat()
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 10_000_000))
 
 
-def test_pixels_are_those_of_the_files_to_the_bit(data: Path) -> None:
+def test_cached_pixels_equal_those_of_the_files(data: Path) -> None:
     result = opened(data)
     assert (result.state, result.reason, result.unreadable) == ("built", "", ())
     for row, path in enumerate(images(data)):
@@ -68,7 +68,7 @@ def test_pixels_are_those_of_the_files_to_the_bit(data: Path) -> None:
     assert result.size == sum(path.stat().st_size for path in result.cache.folder.iterdir())
 
 
-def test_batches_are_the_same_with_and_without_and_need_no_file(data: Path) -> None:
+def test_batches_are_the_same_with_and_without_a_cache(data: Path) -> None:
     manifest = Dataset(DataSettings(root=data)).usable("valid")
     groups = split_batches(np.arange(len(manifest), dtype=np.int64)[::-1].copy(), 4)
     reading = Reading(Preprocessing(SIZE), 4, workers=3)
@@ -82,7 +82,7 @@ def test_batches_are_the_same_with_and_without_and_need_no_file(data: Path) -> N
         assert np.array_equal(ours.rows, theirs.rows)
 
 
-def test_a_second_call_decodes_only_a_few_to_compare(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_call_decodes_only_a_few_images(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(data, split="train")
     read: list[Path] = []
     plain_read = cache_files.read_pixels
@@ -161,35 +161,35 @@ def flip(path: Path, place: int) -> None:
         (_other_pixels, "1 of 8 files have changed"),
         (_label, "valid.csv has changed"),
         (_row_gone, "valid.csv has changed"),
-        (_cut, "its pixels are cut"),
-        (_gone, "its pixels are cut, or gone"),
+        (_cut, "its pixels are incomplete"),
+        (_gone, "its pixels are incomplete or missing"),
         (_rows_damaged, "is damaged"),
-        (_first_row_damaged, "gives other pixels"),
+        (_first_row_damaged, "has other pixels when read again"),
         (_sidecar_cut, "cache.json cannot be read"),
         (_sidecar_leads_elsewhere, "cache.json cannot be read"),
         (_sidecar("image_size", 64), "another image size"),
         (_sidecar("resize", "nearest"), "preprocessing has changed"),
-        (_sidecar("reader", "version 0"), "read otherwise now"),
+        (_sidecar("reader", "version 0"), "the image reader has changed"),
         (_sidecar("format", 0), "another version"),
     ],
 )
-def test_what_no_longer_fits_is_rebuilt_with_the_reason(
+def test_an_invalid_cache_is_rebuilt_with_the_reason(
     data: Path, change: Callable[[Path, Path], None], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = opened(data).cache.folder
     change(data, folder)
     result = opened(data)
     assert result.state == "rebuilt"
-    told = [record.message for record in caplog.records if "is built anew" in record.message]
-    assert len(told) == 1
-    assert reason.replace("8", str(len(images(data)))) in told[0]
+    warnings = [record.message for record in caplog.records if "is rebuilt:" in record.message]
+    assert len(warnings) == 1
+    assert reason.replace("8", str(len(images(data)))) in warnings[0]
     for row, path in enumerate(images(data)):
         assert np.array_equal(result.cache.read(row), plain(path))
     assert len(list(folder.iterdir())) == 4, "pixels, rows, cache.json and the lock"
     assert opened(data).state == "valid"
 
 
-def test_sizes_and_views_lie_side_by_side(data: Path) -> None:
+def test_each_size_and_view_has_its_own_cache(data: Path) -> None:
     assert opened(data).state == opened(data, 64).state == opened(data, views="all").state == "built"
     assert opened(data).state == opened(data, 64).state == opened(data, views="all").state == "valid"
     assert len(list((data / CACHE_NAME).iterdir())) == 3
@@ -199,7 +199,7 @@ def test_a_flipped_byte_is_found_when_read_reported_once_and_repaired(
     data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = opened(data, split="train").cache
-    flip(next(cache.folder.glob("pixels-*.npy")), 128 + SIZE * SIZE + 5)  # row 1 is not among those compared
+    flip(next(cache.folder.glob("pixels-*.npy")), 128 + SIZE * SIZE + 5)  # row 1 is not read again on opening
     cache = opened(data, split="train").cache
     manifest = Dataset(DataSettings(root=data)).usable("train")
     (batch,) = manifest_batches(manifest, [np.array([0, 1, 2])], Reading(Preprocessing(SIZE), 8), cache=cache)
@@ -207,7 +207,7 @@ def test_a_flipped_byte_is_found_when_read_reported_once_and_repaired(
         assert np.array_equal(batch.pixels[row, 0], plain(manifest.file(row)))
     assert cache.read(1) is None
     assert [record.message for record in caplog.records].count(
-        f"the pixels in {cache.folder} are damaged at row 1: files are read instead"
+        f"the pixels in {cache.folder} are damaged at row 1; image files are read instead"
     ) == 1
     assert opened(data, split="train").state == "built"
 
@@ -219,20 +219,20 @@ def test_an_unreadable_image_is_treated_as_without_a_cache(data: Path) -> None:
     result = opened(data)
     assert len(result.unreadable) == 1
     assert str(bad) in result.unreadable[0]
-    assert result.cache.not_held.tolist() == [2]
+    assert result.cache.unreadable_rows.tolist() == [2]
     manifest = Dataset(DataSettings(root=data)).usable("valid")
-    told = []
+    errors = []
     for cache in (None, result.cache):
         with pytest.raises(ImageError) as caught:
             list(manifest_batches(manifest, [np.arange(4)], Reading(Preprocessing(SIZE), 8), cache=cache))
-        told.append((caught.value.message, caught.value.advice, caught.value.exit_code))
-    assert told[0] == told[1]
+        errors.append((caught.value.message, caught.value.advice, caught.value.exit_code))
+    assert errors[0] == errors[1]
     assert opened(data).unreadable == result.unreadable
     bad.write_bytes(good)
     assert opened(data).unreadable == ()
 
 
-def test_an_image_that_could_not_be_opened_once_is_cached_later(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_becomes_readable_is_cached_later(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bad, plain_read = images(data)[2], cache_files.read_pixels
 
     def refuse(path: Path, *rest: Any) -> Any:
@@ -241,36 +241,36 @@ def test_an_image_that_could_not_be_opened_once_is_cached_later(data: Path, monk
         return plain_read(path, *rest)
 
     monkeypatch.setattr(cache_files, "read_pixels", refuse)
-    assert len(opened(data).cache.not_held) == 1
-    monkeypatch.undo()  # rights change neither size nor time
+    assert len(opened(data).cache.unreadable_rows) == 1
+    monkeypatch.undo()  # permissions change neither size nor modification time
     result = opened(data)
-    assert result.reason == "1 images can be read that could not"
-    assert not len(result.cache.not_held)
+    assert result.reason == "1 images that could not be read before can be read now"
+    assert not len(result.cache.unreadable_rows)
 
 
-def test_no_space_is_refused_before_the_work(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_space_is_refused_before_building(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(data)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
-    with pytest.raises(RequestError, match=r"images at 48 px takes 0.0 GB, and .* has 0.0 GB free") as caught:
+    with pytest.raises(RequestError, match=r"images at 48 px takes 0.0 GB, but .* has 0.0 GB free") as caught:
         opened(data)
     assert "--cache-dir" in caught.value.advice
     assert not list((data / CACHE_NAME).rglob("*.npy"))
 
 
-def _build_with_small_files(data: Path, told: "multiprocessing.Queue[Any]") -> None:
+def _build_with_small_files(data: Path, results: "multiprocessing.Queue[Any]") -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
     try:
         opened(data)
     except CxrError as error:
-        told.put((error.exit_code, error.message, error.advice))
+        results.put((error.exit_code, error.message, error.advice))
 
 
-def test_a_disk_that_fills_up_is_one_line_and_nothing_is_kept(data: Path) -> None:
+def test_a_full_disk_is_an_error_and_leaves_no_files(data: Path) -> None:
     context = multiprocessing.get_context("fork")
-    told = context.Queue()
-    process = context.Process(target=_build_with_small_files, args=(data, told))
+    results = context.Queue()
+    process = context.Process(target=_build_with_small_files, args=(data, results))
     process.start()
-    code, message, advice = told.get(timeout=60)
+    code, message, advice = results.get(timeout=60)
     process.join(60)
     assert process.exitcode == 0
     assert code == 1
@@ -280,7 +280,7 @@ def test_a_disk_that_fills_up_is_one_line_and_nothing_is_kept(data: Path) -> Non
     assert [path.name for path in (data / CACHE_NAME).rglob("*") if path.is_file()] == [".lock"]
 
 
-def test_a_place_that_cannot_be_written_is_refused_with_the_option(data: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_writable_is_refused_with_advice(data: Path, tmp_path: Path) -> None:
     (data / CACHE_NAME).write_text("a file where the folder would be")
     with pytest.raises(RequestError, match="cannot write the cache") as caught:
         opened(data)
@@ -298,7 +298,7 @@ def test_a_good_cache_that_cannot_be_locked_is_used(data: Path, monkeypatch: pyt
         opened(data)
 
 
-def test_data_sets_of_one_name_do_not_share_a_cache(data: Path, tmp_path: Path) -> None:
+def test_data_sets_with_the_same_name_do_not_share_a_cache(data: Path, tmp_path: Path) -> None:
     twin = Path(shutil.copytree(data, tmp_path / "other" / "data"))
     place = tmp_path / "pixels"
     assert opened(data, cache_dir=place).state == opened(twin, cache_dir=place).state == "built"
@@ -330,7 +330,7 @@ print(result.state, flush=True)
 """
 
 
-def test_of_processes_started_together_one_builds(data: Path, tmp_path: Path) -> None:
+def test_only_one_of_several_processes_builds(data: Path, tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", SCRIPT, str(data), str(tmp_path / "reads")],
@@ -349,13 +349,13 @@ def test_of_processes_started_together_one_builds(data: Path, tmp_path: Path) ->
         process.stdin.flush()
     states = sorted(process.communicate(timeout=60)[0].strip() for process in processes)
     assert states == ["built", "valid", "valid"]
-    # Each image once, and for each process the few that are compared.
+    # Each image once, and for each process the few that are read again.
     assert len((tmp_path / "reads").read_text()) == len(images(data, "train")) + 3 * 8
 
 
 @pytest.fixture
 def hung_build(data: Path, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """A process that builds, hung in the middle: it has read a few images, and does not end."""
+    """A process that hangs in the middle of building."""
     hang = "    import os, time\n    if os.path.getsize(sys.argv[2]) > 5: time.sleep(3600)\n    return plain_read"
     script = SCRIPT.replace("    return plain_read", hang)
     process = subprocess.Popen(
@@ -376,7 +376,7 @@ def hung_build(data: Path, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     process.communicate(timeout=30)
 
 
-def test_a_killed_build_leaves_nothing_that_is_trusted_or_stays(
+def test_files_of_a_killed_build_are_not_used_and_are_removed(
     data: Path, hung_build: "subprocess.Popen[str]", caplog: pytest.LogCaptureFixture
 ) -> None:
     hung_build.kill()
@@ -392,7 +392,7 @@ def test_a_killed_build_leaves_nothing_that_is_trusted_or_stays(
     assert np.array_equal(result.cache.read(0), plain(images(data, "train")[0]))
 
 
-def test_a_waiting_process_can_be_stopped_and_removing_is_refused(
+def test_a_waiting_process_can_be_stopped_and_a_cache_being_built_cannot_be_removed(
     data: Path, hung_build: "subprocess.Popen[str]", caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = DataSettings(root=data)
@@ -406,11 +406,11 @@ def test_a_waiting_process_can_be_stopped_and_removing_is_refused(
         )
     assert caught.value.exit_code == 143
     assert "waiting for it" in caplog.text
-    with pytest.raises(RequestError, match="another process builds"):
+    with pytest.raises(RequestError, match="another process is building"):
         remove_caches(settings)
 
 
-def test_stopping_a_build_keeps_nothing(data: Path) -> None:
+def test_a_stopped_build_leaves_no_files(data: Path) -> None:
     settings, steps = DataSettings(root=data), iter(range(100))
     with pytest.raises(InterruptedWorkError) as caught:
         open_cache(
@@ -430,7 +430,7 @@ def test_progress_ends_at_the_last_image(data: Path) -> None:
     assert shown[-1].detail.endswith("images/s")
 
 
-def test_removing_takes_caches_and_nothing_else(data: Path) -> None:
+def test_removing_deletes_only_caches(data: Path) -> None:
     cache = opened(data).cache
     opened(data, 64)
     (cache.folder / "notes.txt").write_text("mine")
@@ -438,5 +438,5 @@ def test_removing_takes_caches_and_nothing_else(data: Path) -> None:
     size = sum(path.stat().st_size for path in caches_folder(settings).rglob("*.npy"))
     assert remove_caches(settings) == size
     assert [path.name for path in (data / CACHE_NAME).rglob("*") if path.is_file()] == ["notes.txt"]
-    assert np.array_equal(cache.read(0), plain(images(data)[0])), "who reads it goes on"
+    assert np.array_equal(cache.read(0), plain(images(data)[0])), "an open cache can still be read"
     assert remove_caches(settings) == 0

@@ -38,7 +38,7 @@ def test_a_good_data_set_has_no_error(phantoms: Path) -> None:
     assert train.modes == {"L": train.rows}
 
 
-def test_shared_patients_shared_bytes_and_contradicting_labels_are_errors(data: Path) -> None:
+def test_shared_patients_identical_files_and_conflicting_labels_are_errors(data: Path) -> None:
     row = first_row(data / "train.csv")
     append(data / "valid.csv", ",".join(row))
     flipped = list(row)
@@ -47,15 +47,15 @@ def test_shared_patients_shared_bytes_and_contradicting_labels_are_errors(data: 
     source = data / row[0].partition("/")[2]
     target = data / first_row(data / "test.csv")[0].partition("/")[2]
     shutil.copy(source, target)
-    told = "\n".join(check_data(Dataset(DataSettings(root=data)), full=True).errors)
-    assert "1 patients are in train and in valid (patient00001)" in told
-    assert "two different labels" in told
-    assert "same bytes in train and test" in told
+    errors = "\n".join(check_data(Dataset(DataSettings(root=data)), full=True).errors)
+    assert "1 patients are in train and in valid (patient00001)" in errors
+    assert "two different labels" in errors
+    assert "same bytes in train and test" in errors
 
 
-def test_a_path_twice_is_an_error(data: Path) -> None:
+def test_a_repeated_path_is_an_error(data: Path) -> None:
     append(data / "test.csv", ",".join(first_row(data / "test.csv")))
-    assert "there twice" in check_data(Dataset(DataSettings(root=data))).errors[0]
+    assert "paths occur twice" in check_data(Dataset(DataSettings(root=data))).errors[0]
 
 
 def test_missing_and_unreadable_images_are_named(data: Path) -> None:
@@ -72,7 +72,7 @@ def test_missing_and_unreadable_images_are_named(data: Path) -> None:
     assert any("cannot be read" in text for text in report.warnings)
 
 
-def test_a_finding_blank_everywhere_is_a_warning(data: Path) -> None:
+def test_a_finding_that_is_always_blank_gives_a_warning(data: Path) -> None:
     lines = [line.split(",") for line in (data / "valid.csv").read_text().splitlines()]
     for line in lines[1:]:
         line[lines[0].index("Edema")] = ""

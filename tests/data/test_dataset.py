@@ -38,7 +38,7 @@ def test_missing_and_outside_images_are_named_with_the_reason(tmp_path: Path) ->
     }
 
 
-def test_rows_without_an_image_are_left_out_up_to_the_allowed_share(
+def test_rows_without_an_image_are_skipped_up_to_the_allowed_share(
     phantoms: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = Path(shutil.copytree(phantoms, tmp_path / "data"))
@@ -52,7 +52,7 @@ def test_rows_without_an_image_are_left_out_up_to_the_allowed_share(
         Dataset(DataSettings(root=data, max_missing=0.9 * allowed)).usable("valid")
 
 
-def test_a_split_without_a_row_of_the_view_is_refused(tmp_path: Path) -> None:
+def test_a_split_without_the_requested_view_is_refused(tmp_path: Path) -> None:
     sheet(tmp_path, f"{HEADER}\na/b.jpg,,,Lateral,,0,0,0,0,0\n")
     with pytest.raises(RequestError, match="no frontal image"):
         Dataset(DataSettings(root=tmp_path)).usable("train")

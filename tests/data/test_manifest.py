@@ -15,7 +15,7 @@ from cxrtool.errors import RequestError, SheetError
 from cxrtool.findings import FINDINGS
 
 
-def test_a_row_is_read_as_chexpert_means_it(tmp_path: Path) -> None:
+def test_a_row_of_chexpert_is_read(tmp_path: Path) -> None:
     lateral = "CheXpert-v1.0-small/train/patient00042/study1/view2_lateral.jpg,Male,60,Lateral,,,,,,"
     manifest = load_manifest(sheet(tmp_path, f"{HEADER}\n{ROW}\n{lateral}\n"), "train", Views.ALL)
     assert manifest.paths.tolist() == [ROW.split(",")[0], "train/patient00042/study1/view2_lateral.jpg"]
@@ -30,7 +30,7 @@ def test_a_row_is_read_as_chexpert_means_it(tmp_path: Path) -> None:
     assert len(load_manifest(tmp_path, "train")) == 1
 
 
-def test_columns_go_by_name_and_the_view_by_the_files_name_where_no_column_says_it(tmp_path: Path) -> None:
+def test_columns_are_found_by_name_and_a_missing_view_is_taken_from_the_file_name(tmp_path: Path) -> None:
     text = "Edema,Path," + ",".join(f for f in FINDINGS if f != "Edema") + "\n"
     text += "1,test/patient1/study1/view1_frontal.jpg,0,0,0,0\n,test/patient1/study1/view2_lateral.jpg,0,0,0,0\n"
     manifest = load_manifest(sheet(tmp_path, text, "test_labels.csv"), "test", Views.ALL)
@@ -39,7 +39,7 @@ def test_columns_go_by_name_and_the_view_by_the_files_name_where_no_column_says_
     assert manifest.raw_labels[0, FINDINGS.index("Edema")] == 1
 
 
-def test_a_prefix_is_stripped_only_where_it_is_no_folder(tmp_path: Path) -> None:
+def test_a_prefix_is_stripped_only_if_it_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     rows = [f"{first}/train/patient1/study1/view1_frontal.jpg,M,1,Frontal,AP,0,0,0,0,0" for first in ("here", "gone")]
     manifest = load_manifest(sheet(tmp_path, "\n".join([HEADER, *rows])), "train")
@@ -47,7 +47,7 @@ def test_a_prefix_is_stripped_only_where_it_is_no_folder(tmp_path: Path) -> None
 
 
 @given(st.lists(st.sampled_from(["1", "1.0", "0", "0.0", "-1", "-1.0", "", " 1.0 "]), min_size=5, max_size=5))
-def test_every_spelling_of_a_label_is_its_number(tmp_path_factory: pytest.TempPathFactory, cells: list[str]) -> None:
+def test_every_spelling_of_a_label_is_read(tmp_path_factory: pytest.TempPathFactory, cells: list[str]) -> None:
     folder = sheet(tmp_path_factory.mktemp("d"), f"{HEADER}\na/b.jpg,,,Frontal,,{','.join(cells)}\n")
     expected = [float(cell) if cell.strip() else np.nan for cell in cells]
     np.testing.assert_array_equal(load_manifest(folder, "train").raw_labels[0], expected)
@@ -58,13 +58,13 @@ def test_a_bad_sheet_is_refused_by_name_and_line(tmp_path: Path, case: str) -> N
     content, words = BAD_SHEETS[case]
     with pytest.raises(SheetError) as caught:
         load_manifest(sheet(tmp_path, content), "train")
-    told = f"{caught.value.message} {caught.value.advice}"
-    assert "\n" not in told
+    text = f"{caught.value.message} {caught.value.advice}"
+    assert "\n" not in text
     for word in ["train.csv", *words]:
-        assert word in told
+        assert word in text
 
 
-def test_a_byte_order_mark_blank_lines_and_windows_ends_are_fine(tmp_path: Path) -> None:
+def test_byte_order_marks_blank_lines_and_windows_line_ends_are_accepted(tmp_path: Path) -> None:
     text = b"\xef\xbb\xbf" + f"{HEADER}\r\n\r\n{ROW}\r\n".encode()
     manifest = load_manifest(sheet(tmp_path, text), "train")
     assert manifest.lines.tolist() == [3]
@@ -77,10 +77,10 @@ def test_a_path_named_na_and_a_number_with_zeros_stay_text(tmp_path: Path) -> No
     assert manifest.studies[2] == "patient007/study01"
 
 
-def test_a_missing_folder_or_sheet_names_what_is_there(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_sheet_names_the_existing_ones(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="does not exist"):
         load_manifest(tmp_path / "gone", "train")
-    with pytest.raises(SheetError, match="holds no sheet"):
+    with pytest.raises(SheetError, match="contains no label sheet"):
         load_manifest(tmp_path, "train")
     sheet(tmp_path, f"{HEADER}\n{ROW}\n")
     with pytest.raises(SheetError) as caught:
@@ -89,7 +89,7 @@ def test_a_missing_folder_or_sheet_names_what_is_there(tmp_path: Path) -> None:
     assert "train" in caught.value.advice
 
 
-def test_select_takes_rows_by_mask_and_by_position(phantoms: Path) -> None:
+def test_select_accepts_a_mask_or_row_numbers(phantoms: Path) -> None:
     manifest = load_manifest(phantoms, "train")
     assert manifest.select(np.array([2, 0])).paths.tolist() == [manifest.paths[2], manifest.paths[0]]
     assert len(manifest.select(np.zeros(len(manifest), dtype=bool))) == 0

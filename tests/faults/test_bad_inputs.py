@@ -495,7 +495,9 @@ TRAINING = [
     Fault("two runs in one folder", held_by_another, 2, ("another process is training in",)),
     Fault("a run is there", lambda scene: train(scene, "--out", scene.run), 2, ("already contains a run", "--resume")),
     Fault("nothing to resume", nothing_to_resume, 2, ("nothing to resume",)),
-    Fault("resumed otherwise", resumed_on_other_data, 2, ("seed: 0 then, 7 now", "policy", "train sheet")),
+    Fault(
+        "resumed with other settings", resumed_on_other_data, 2, ("seed was 0 and is now 7", "policy", "train sheet")
+    ),
     Fault("train --device cuda without a GPU", lambda scene: train(scene, "--device", "cuda"), 2, ("cuda",)),
     Fault(
         "predict --device cuda without a GPU",

@@ -1,8 +1,7 @@
-"""Radiographs in batches, read ahead by threads: the one loader of train, eval, predict and explain.
+"""Batches of a manifest's images, read ahead by threads.
 
-Threads rather than torch's worker processes: Pillow and OpenCV release the interpreter's lock while they decode and
-resize, a thread starts at once, needs no shared memory and cannot be killed for it, and what is read does not depend
-on how many there are.
+Threads are used rather than torch's worker processes: Pillow and OpenCV release Python's global lock while they decode
+and resize, threads start at once and need no shared memory, and the result does not depend on their number.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -17,7 +16,7 @@ from cxrtool.data.radiograph import Reading, read_pixels
 from cxrtool.data.read_ahead import read_ahead
 from cxrtool.errors import CxrError
 
-if TYPE_CHECKING:  # pandas comes with them, which predict does not need
+if TYPE_CHECKING:  # these import pandas, which predict does not need
     from cxrtool.data.manifest import Manifest
     from cxrtool.data.pixel_cache import PixelCache
 
@@ -41,13 +40,13 @@ def manifest_batches(
     reading: Reading,
     cache: "PixelCache | None" = None,
 ) -> Generator[Batch, None, None]:
-    """The rows of each group as one batch, in the order given.
+    """Yield the rows of each group as one batch, in the given order.
 
     Args:
-        manifest: whose images to read.
-        groups: row numbers, a batch each; see `split_batches`.
+        manifest: rows whose images are read.
+        groups: row numbers of each batch; see `split_batches`.
         reading: preprocessing and threads; its batch size is not used.
-        cache: of this manifest and preprocessing; what it holds is read from there, the same to the bit.
+        cache: cache of this manifest and preprocessing; identical pixels are read from it where it has them.
 
     Raises:
         ImageError: an image cannot be read.
@@ -60,7 +59,7 @@ def manifest_batches(
     )
     try:
         for group in groups:
-            pixels = [_or_raise(next(results)[1]) for _ in group]
+            pixels = [_unwrap(next(results)[1]) for _ in group]
             yield Batch(group, np.stack(pixels)[:, None])
     finally:
         results.close()
@@ -76,7 +75,8 @@ def _loader(manifest: "Manifest", reading: Reading, cache: "PixelCache | None") 
     return load
 
 
-def _or_raise(result: NDArray[np.uint8] | CxrError) -> NDArray[np.uint8]:
+def _unwrap(result: NDArray[np.uint8] | CxrError) -> NDArray[np.uint8]:
+    """Return the pixels, or raise the error with advice."""
     if isinstance(result, CxrError):
         raise type(result)(result.message, "Find all such files with: cxr check-data DATA --full.") from result
     return result
@@ -87,9 +87,9 @@ def split_batches(order: NDArray[np.int64], batch_size: int, merge_single: bool 
 
     Args:
         order: [N] int64 row numbers.
-        batch_size: rows in a group.
-        merge_single: put a last group of one into the one before: BatchNorm has no variance over one value, which
-            is what a 32 px image leaves in the last block.
+        batch_size: number of rows in a group.
+        merge_single: add a last group of one row to the group before. BatchNorm needs more than one value per channel,
+            and a 32 px image has only one in the last block.
     """
     groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     if merge_single and len(groups) > 1 and len(groups[-1]) == 1:

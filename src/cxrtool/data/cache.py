@@ -1,9 +1,8 @@
-"""Decoded pixels of a split on disk, so that a second epoch, policy or seed decodes nothing.
+"""Cache of decoded pixels of a split on disk, so that images are decoded once for all epochs, policies and seeds.
 
-A cache is a folder of three files: ``pixels-<token>.npy`` ([N, S, S] uint8, a row per image), ``rows-<token>.npy``
-(what each file was when it was read, and a checksum of its pixels) and ``cache.json``, which names the two and says
-what they were made from. ``cache.json`` is written last and in one step: what it does not name is not trusted,
-whatever was killed when.
+A cache is a folder with three files: ``pixels-<token>.npy`` ([N, S, S] uint8, a row per image), ``rows-<token>.npy``
+(size and modification time of each image file, and a checksum of its pixels) and ``cache.json``, which names the two
+and describes their source. ``cache.json`` is written last and atomically, so a killed process leaves no invalid cache.
 """
 
 import hashlib
@@ -15,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from cxrtool.data.cache_build import build_cache, make_room, sweep_cache
-from cxrtool.data.cache_check import errors_of, find_cache
+from cxrtool.data.cache_build import build_cache, prepare_folder, sweep_cache
+from cxrtool.data.cache_check import find_cache, read_errors
 from cxrtool.data.cache_files import LOCK_NAME, CacheJob, stop_if_asked
 from cxrtool.data.manifest import Manifest
 from cxrtool.data.pixel_cache import SIDECAR_NAME, PixelCache
@@ -33,15 +32,15 @@ CACHE_NAME = ".cxr-cache"
 
 @dataclass(frozen=True)
 class CacheResult:
-    """What `open_cache` found or made.
+    """Result of `open_cache`.
 
     Attributes:
-        cache: ready to read.
+        cache: the open cache.
         state: ``valid``, ``built``, or ``rebuilt``.
-        reason: why it was rebuilt, else empty.
+        reason: why it was rebuilt; empty if it was not.
         size: bytes on disk.
-        seconds: of checking and building.
-        unreadable: what is wrong with each image that is not held.
+        seconds: duration of checking and building.
+        unreadable: error message of each image that could not be read.
     """
 
     cache: PixelCache
@@ -52,7 +51,7 @@ class CacheResult:
     unreadable: tuple[str, ...]
 
     def to_dict(self) -> dict[str, object]:
-        """As ``cxr cache --json`` prints it."""
+        """Return a dict ready for JSON, as printed by ``cxr cache --json``."""
         made = self.state != "valid"
         return {
             "folder": str(self.cache.folder),
@@ -68,7 +67,7 @@ class CacheResult:
 
 
 def caches_folder(data: DataSettings) -> Path:
-    """Where the caches of a data set lie: DATA/.cxr-cache, or a folder of its own in `data.cache_dir`.
+    """Return the folder for the caches of a data set: DATA/.cxr-cache, or its own folder in `data.cache_dir`.
 
     Raises:
         RequestError: no data folder is given.
@@ -86,23 +85,23 @@ def open_cache(
     progress: ProgressCallback = ignore_progress,
     stop: StopSignal = never_stop,
 ) -> CacheResult:
-    """The cache of a manifest's pixels, built first where there is none that fits.
+    """Open the cache of a manifest's pixels; build it first if there is no valid one.
 
-    It fits when sheet, views, files (path, size and time of change), image size and reader are those it was made from,
-    the files are whole, and a few rows, read again, give the same pixels. Of several processes that open it at once
-    one builds and the others wait.
+    A cache is valid if sheet, views, image files (path, size and modification time), image size and reader are the same
+    as when it was built, its files are complete, and a few images, read again, have the same pixels. If several
+    processes open it at once, one builds it and the others wait.
 
     Args:
-        manifest: the usable rows of a split.
-        data: where the cache lies, and the views.
+        manifest: usable rows of a split.
+        data: folder of the cache, and the views.
         reading: preprocessing, threads and timeout.
         progress: called while it is built.
-        stop: asked while waiting and building.
+        stop: called while waiting and building; see `StopSignal`.
 
     Raises:
-        RequestError: the place cannot be written, or has too little free space; nothing was begun.
+        RequestError: the folder is not writable or has too little free space; nothing was built.
         CxrError: writing failed.
-        InterruptedWorkError: `stop` gave a signal; nothing is kept.
+        InterruptedWorkError: `stop` returned a signal; nothing is saved.
     """
     began = time.perf_counter()
     folder = caches_folder(data) / f"{manifest.split}-{data.views}-{reading.preprocessing.image_size}px"
@@ -111,35 +110,35 @@ def open_cache(
         with _lock_when_free(folder, stop):
             found = find_cache(job)
             if isinstance(found, str):
-                make_room(job)
+                prepare_folder(job)
                 if found:
-                    log.warning("%s is built anew: %s", folder, found)
+                    log.warning("%s is rebuilt: %s", folder, found)
                 unreadable = build_cache(job)
                 opened = find_cache(job)
                 if isinstance(opened, str):
-                    raise CxrError(f"{folder} does not hold what was written: {opened}", "Check the disk.")
+                    raise CxrError(f"{folder} is invalid directly after writing: {opened}", "Check the disk.")
                 cache, state, reason = opened, "rebuilt" if found else "built", found
             else:
                 cache, state, reason = found, "valid", ""
-                unreadable = errors_of(job, cache)
+                unreadable = read_errors(job, cache)
     except OSError as error:
-        # A data folder of somebody else's may hold a cache that is good and cannot be locked.
+        # A read-only data folder may contain a valid cache that cannot be locked.
         shared = find_cache(job)
         if isinstance(shared, str):
-            told = f"cannot write the cache {folder}: {error.strerror or error}"
-            raise RequestError(told, "Name another place with --cache-dir.") from None
-        cache, state, reason, unreadable = shared, "valid", "", errors_of(job, shared)
+            message = f"cannot write the cache {folder}: {error.strerror or error}"
+            raise RequestError(message, "Choose another folder with --cache-dir.") from None
+        cache, state, reason, unreadable = shared, "valid", "", read_errors(job, shared)
     size = sum(path.stat().st_size for path in folder.iterdir())
     return CacheResult(cache, state, reason, size, time.perf_counter() - began, unreadable)
 
 
 def remove_caches(data: DataSettings) -> int:
-    """Remove every cache of a data set, and nothing else that may lie there; the bytes that were freed.
+    """Remove all caches of a data set, but no other files; return the number of bytes freed.
 
-    A process that reads one goes on: its file lasts as long as it is open.
+    A process that reads a cache can continue, because its file stays available while it is open.
 
     Raises:
-        RequestError: another process builds one, or it cannot be removed.
+        RequestError: another process is building a cache, or a file cannot be removed.
     """
     place, freed = caches_folder(data), 0
     try:
@@ -153,18 +152,18 @@ def remove_caches(data: DataSettings) -> int:
         with suppress(OSError):
             place.rmdir()
     except OSError as error:
-        raise RequestError(f"cannot remove {place}: {error.strerror}", "Check the folder's rights.") from None
+        raise RequestError(f"cannot remove {place}: {error.strerror}", "Check permissions.") from None
     return freed
 
 
 def _lock_when_free(folder: Path, stop: StopSignal) -> TextIO:
-    """The folder's lock, waited for while another process builds."""
+    """Lock the folder; wait while another process is building."""
     waited = False
 
     def wait() -> None:
         nonlocal waited
         if not waited:
-            log.warning("another process builds %s: waiting for it", folder)
+            log.warning("another process is building %s; waiting for it", folder)
             waited = True
         stop_if_asked(stop, f"waiting for {folder}")
         time.sleep(0.1)
@@ -174,6 +173,6 @@ def _lock_when_free(folder: Path, stop: StopSignal) -> TextIO:
 
 def _lock_or_refuse(folder: Path) -> TextIO:
     def refuse() -> None:
-        raise RequestError(f"another process builds {folder}", "Wait for it.")
+        raise RequestError(f"another process is building {folder}", "Wait for it to finish.")
 
     return open_locked(folder / LOCK_NAME, refuse)

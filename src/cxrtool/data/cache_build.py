@@ -1,4 +1,4 @@
-"""Building a cache: every image is read once and its pixels are written."""
+"""Building of a cache: every image is read once and its pixels are written."""
 
 import hashlib
 import io
@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.data.cache_files import (
-    ELSEWHERE,
     FORMAT,
     ROW,
+    SPACE_ADVICE,
     CacheJob,
     Sidecar,
     digest_of_paths,
@@ -32,12 +32,16 @@ from cxrtool.errors import CxrError, RequestError
 from cxrtool.files import write_bytes, write_text
 from cxrtool.progress import Progress
 
-_OURS = ("pixels-*.npy", "rows-*.npy", ".*.partial")
+_CACHE_FILES = ("pixels-*.npy", "rows-*.npy", ".*.partial")
 _SYNC_BYTES = 512 * 2**20
 
 
-def make_room(job: CacheJob) -> None:
-    """Take away what is not trusted, then refuse a disk that is too full."""
+def prepare_folder(job: CacheJob) -> None:
+    """Remove files of invalid caches, and check the free space.
+
+    Raises:
+        RequestError: there is too little free space.
+    """
     (job.folder / SIDECAR_NAME).unlink(missing_ok=True)
     sweep_cache(job.folder)
     free = shutil.disk_usage(job.folder).free
@@ -45,25 +49,25 @@ def make_room(job: CacheJob) -> None:
     if free < needed:
         raise RequestError(
             f"the cache of {len(job.manifest):,} images at {job.preprocessing.image_size} px takes "
-            f"{needed / 1e9:.1f} GB, and {job.folder} has {free / 1e9:.1f} GB free",
-            ELSEWHERE,
+            f"{needed / 1e9:.1f} GB, but {job.folder} has {free / 1e9:.1f} GB free",
+            SPACE_ADVICE,
         )
 
 
 def sweep_cache(folder: Path) -> int:
-    """Remove pixels, rows and what killed builds left; the bytes that were freed."""
+    """Remove pixels, rows and temporary files of killed processes; return the number of bytes freed."""
     freed = 0
-    for path in [path for pattern in _OURS for path in folder.glob(pattern)]:
+    for path in [path for pattern in _CACHE_FILES for path in folder.glob(pattern)]:
         freed += path.stat().st_size
         path.unlink()
     return freed
 
 
 def build_cache(job: CacheJob) -> tuple[str, ...]:
-    """Read every image and write the three files; what is wrong with those that cannot be read."""
+    """Read every image and write the three files; return the errors of images that cannot be read."""
     token = secrets.token_hex(4)
     names = f"pixels-{token}.npy", f"rows-{token}.npy"
-    # Before the images are read: a file that changes meanwhile has another stamp when the cache is next opened.
+    # Before the images are read, so that a file that changes in the meantime makes the cache invalid.
     rows = np.zeros(len(job.manifest), dtype=ROW)
     stamps = stamps_of(job)
     rows["size"], rows["mtime_ns"] = stamps[:, 0], stamps[:, 1]
@@ -96,7 +100,7 @@ def build_cache(job: CacheJob) -> tuple[str, ...]:
         )
         write_text(job.folder / SIDECAR_NAME, sidecar.model_dump_json(indent=2) + "\n")
     except OSError as error:
-        raise CxrError(f"cannot write the cache {path}: {error.strerror or error}", ELSEWHERE) from None
+        raise CxrError(f"cannot write the cache {path}: {error.strerror or error}", SPACE_ADVICE) from None
     finally:
         if not (job.folder / SIDECAR_NAME).exists():
             sweep_cache(job.folder)
@@ -104,7 +108,7 @@ def build_cache(job: CacheJob) -> tuple[str, ...]:
 
 
 def _write_pixels(job: CacheJob, file: BinaryIO, rows: NDArray[Any]) -> tuple[str, ...]:
-    # Written, not put through a memory map: on a full disk a write raises an error, a map ends the process.
+    # Not a memory map: on a full disk a write raises an error, while a map crashes the process.
     unreadable, unsynced, began, shown = [], 0, time.perf_counter(), 0.0
     nothing = np.zeros((job.preprocessing.image_size,) * 2, dtype=np.uint8)
     phase, total = f"cache {job.manifest.split}", len(rows)
@@ -133,7 +137,7 @@ def _write_pixels(job: CacheJob, file: BinaryIO, rows: NDArray[Any]) -> tuple[st
 
 
 def _write_all(file: BinaryIO, content: memoryview) -> None:
-    """A raw file may take less than it is given, when the disk has just become full."""
+    """Write all of `content`; one write to a raw file may be partial when the disk becomes full."""
     content = content.cast("B")
     while content:
         content = content[file.write(content) :]

@@ -1,4 +1,4 @@
-"""Whether the cache in a folder still fits the radiographs that it was made from."""
+"""Check that the cache in a folder still matches its radiographs."""
 
 import os
 import weakref
@@ -20,7 +20,7 @@ _SPOT_CHECKS = 8
 
 
 def find_cache(job: CacheJob) -> PixelCache | str:
-    """The cache in the folder, or why it does not fit; an empty reason where there is none."""
+    """Return the cache in the folder, or the reason why it is invalid; the reason is empty if there is no cache."""
     try:
         sidecar = Sidecar.model_validate_json((job.folder / SIDECAR_NAME).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -29,22 +29,22 @@ def find_cache(job: CacheJob) -> PixelCache | str:
         return f"{SIDECAR_NAME} cannot be read"
     manifest = job.manifest
     expected = {
-        "format": (FORMAT, "it is of another version"),
-        "views": (job.views, "other views are wished"),
-        "image_size": (job.preprocessing.image_size, "another image size is wished"),
+        "format": (FORMAT, "it has another version"),
+        "views": (job.views, "other views are requested"),
+        "image_size": (job.preprocessing.image_size, "another image size is requested"),
         "resize": (job.preprocessing.resize, "the preprocessing has changed"),
-        "reader": (reader(), f"images are read otherwise now ({reader()})"),
+        "reader": (reader(), f"the image reader has changed to {reader()}"),
         "sheet_sha256": (manifest.sheet_sha256, f"{manifest.sheet.name} has changed"),
-        "images": (len(manifest), f"{sidecar.images} images were there and {len(manifest)} are now"),
-        "paths_sha256": (digest_of_paths(manifest), "its images are others or in another order"),
-        "pixels_bytes": (_size(job.folder / sidecar.pixels), "its pixels are cut, or gone"),
+        "images": (len(manifest), f"it has {sidecar.images} images, not {len(manifest)}"),
+        "paths_sha256": (digest_of_paths(manifest), "its images are different or in another order"),
+        "pixels_bytes": (_size(job.folder / sidecar.pixels), "its pixels are incomplete or missing"),
     }
     for name, (value, reason) in expected.items():
         if getattr(sidecar, name) != value:
             return reason
     rows = _read_rows(job.folder / sidecar.rows, sidecar.rows_sha256)
     if rows is None:
-        return f"{sidecar.rows} is damaged or gone"
+        return f"{sidecar.rows} is damaged or missing"
     return _changed_files(rows, job) or _open_pixels(job, sidecar, rows)
 
 
@@ -70,7 +70,7 @@ def _changed_files(rows: NDArray[Any], job: CacheJob) -> str:
     changed = np.flatnonzero((rows["size"] != stamps[:, 0]) | (rows["mtime_ns"] != stamps[:, 1]))
     if not len(changed):
         return ""
-    return f"{len(changed)} of {len(rows)} files have changed, {job.manifest.paths[changed[0]]} first"
+    return f"{len(changed)} of {len(rows)} files have changed; the first is {job.manifest.paths[changed[0]]}"
 
 
 def _open_pixels(job: CacheJob, sidecar: Sidecar, rows: NDArray[Any]) -> PixelCache | str:
@@ -85,20 +85,20 @@ def _open_pixels(job: CacheJob, sidecar: Sidecar, rows: NDArray[Any]) -> PixelCa
 
 
 def _spot_check(job: CacheJob, cache: PixelCache) -> str:
-    """Why rows read again differ; an empty text where they do not."""
+    """Read a few images again; return how they differ from the cache, or an empty text."""
     held = np.flatnonzero(cache.rows["held"])
     if len(held):
         for row in np.unique(held[np.linspace(0, len(held) - 1, _SPOT_CHECKS).astype(int)]).tolist():
-            pixels = cache.intact(row)
+            pixels = cache.read_verified(row)
             if pixels is None or not np.array_equal(pixels, job.load(row)):
-                return f"{job.manifest.paths[row]}, read again, gives other pixels"
-    readable = len(cache.not_held) - len(errors_of(job, cache))
-    return f"{readable} images can be read that could not" if readable else ""
+                return f"{job.manifest.paths[row]} has other pixels when read again"
+    readable = len(cache.unreadable_rows) - len(read_errors(job, cache))
+    return f"{readable} images that could not be read before can be read now" if readable else ""
 
 
-def errors_of(job: CacheJob, cache: PixelCache) -> tuple[str, ...]:
-    """What is wrong with each image that is not held, read again."""
+def read_errors(job: CacheJob, cache: PixelCache) -> tuple[str, ...]:
+    """Read the images that are missing in the cache again; return their error messages."""
     results = read_ahead(
-        cache.not_held.tolist(), job.load, job.reading.workers, timeout=job.reading.timeout, name_of=job.name_of
+        cache.unreadable_rows.tolist(), job.load, job.reading.workers, timeout=job.reading.timeout, name_of=job.name_of
     )
     return tuple(result.message for _, result in results if isinstance(result, CxrError))

@@ -1,4 +1,4 @@
-"""What a cache is made of and made from: its three files, and the radiographs that they hold."""
+"""Formats of a cache's files, and the job of building or checking one."""
 
 import hashlib
 import io
@@ -19,16 +19,16 @@ from cxrtool.errors import CxrError, InterruptedWorkError
 from cxrtool.progress import ProgressCallback, StopSignal
 
 FORMAT = 1
-"""Of cache.json."""
+"""Version of cache.json."""
 LOCK_NAME = ".lock"
 ROW = np.dtype([("size", "<i8"), ("mtime_ns", "<i8"), ("crc32", "<u4"), ("held", "?")])
-"""What is kept of each image's file, and of its pixels."""
-ELSEWHERE = "Free space there, or name another place with --cache-dir."
+"""Per image: size and modification time of its file, checksum of its pixels, and whether it could be read (held)."""
+SPACE_ADVICE = "Free some space there, or choose another folder with --cache-dir."
 _STAT_CHUNK = 512
 
 
 class Sidecar(BaseModel):
-    """cache.json."""
+    """Content of cache.json."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,7 +52,7 @@ class Sidecar(BaseModel):
 
 @dataclass(frozen=True)
 class CacheJob:
-    """What one call of `open_cache` is about."""
+    """Arguments of one call of `open_cache`, and the folder of the cache."""
 
     folder: Path
     manifest: Manifest
@@ -62,6 +62,7 @@ class CacheJob:
     stop: StopSignal
 
     def load(self, row: int) -> NDArray[np.uint8]:
+        """Read and preprocess the image of a row, [S, S] uint8."""
         return read_pixels(self.manifest.file(row), self.preprocessing, self.manifest.fence, self.reading.limits)
 
     def name_of(self, row: int) -> str:
@@ -79,16 +80,16 @@ class CacheJob:
 def stop_if_asked(stop: StopSignal, doing: str) -> None:
     number = stop()
     if number is not None:
-        raise InterruptedWorkError(f"stopped while {doing}", "Start it again; nothing is kept of it.", number)
+        raise InterruptedWorkError(f"stopped while {doing}", "Start it again; unfinished work is not saved.", number)
 
 
 def digest_of_paths(manifest: Manifest) -> str:
-    # No path holds a NUL: the sheet would have been refused.
+    # Paths contain no NUL, because sheets with one are refused.
     return hashlib.sha256("\0".join(map(str, manifest.paths)).encode("utf-8", errors="surrogateescape")).hexdigest()
 
 
 def stamps_of(job: CacheJob) -> NDArray[np.int64]:
-    """Size and time of change of each file, [N, 2]; -1 where it is gone. By threads: a network's disk answers late."""
+    """Return size and modification time of each file, [N, 2]; -1 if missing. Threads hide the delay of network disks."""
     root, paths = f"{job.manifest.root}{os.sep}", job.manifest.paths
 
     def look(start: int) -> list[tuple[int, int]]:
@@ -114,7 +115,7 @@ def _stamp(path: str) -> tuple[int, int]:
 
 
 def pixels_header(images: int, image_size: int) -> bytes:
-    """The .npy header of [images, image_size, image_size] uint8."""
+    """Return the .npy header of an array [images, image_size, image_size] uint8."""
     text = io.BytesIO()
     shape = (images, image_size, image_size)
     np.lib.format.write_array_header_1_0(text, {"descr": "|u1", "fortran_order": False, "shape": shape})

@@ -1,4 +1,4 @@
-"""What is in a data set and what is wrong with it."""
+"""Contents and problems of a data set."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ _HEADERS_READ = 200
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """Rows per label of one finding."""
+    """Number of rows with each label of one finding."""
 
     positive: int
     negative: int
@@ -33,25 +33,25 @@ class LabelCounts:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """One split's sheet and images.
+    """Sheet and images of a split.
 
     Attributes:
-        sheet: the file's name.
-        rows: in the sheet.
-        frontal: rows of frontal views.
-        lateral: rows of lateral views.
-        patients: distinct.
-        studies: distinct.
-        labels: by finding, over all rows.
-        projections: rows by AP, PA, or empty.
-        sexes: rows by sex as written.
-        age: smallest, median and largest, years; None without ages.
-        missing: rows without a usable image.
-        missing_examples: path, line and reason of the first.
-        images_read: how many image headers (or with ``--full`` images) the next three are about.
-        sizes: images by ``width x height``, the most frequent first.
-        modes: images by Pillow's mode.
-        unreadable: path and error.
+        sheet: name of the sheet.
+        rows: number of rows in the sheet.
+        frontal: number of rows with a frontal view.
+        lateral: number of rows with a lateral view.
+        patients: number of distinct patients.
+        studies: number of distinct studies.
+        labels: label counts by finding, over all rows.
+        projections: number of rows by projection: AP, PA, other text or empty.
+        sexes: number of rows by sex as written in the sheet.
+        age: smallest, median and largest age in years; None without ages.
+        missing: number of rows without a usable image.
+        missing_examples: path, line and reason of the first few.
+        images_read: number of images of which the header, or with ``--full`` everything, was read.
+        sizes: number of those images by ``width x height``, the most frequent first.
+        modes: number of those images by Pillow's mode.
+        unreadable: path and error of those images that cannot be read.
     """
 
     sheet: str
@@ -74,14 +74,14 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What `check_data` found.
+    """Result of `check_data`.
 
     Attributes:
-        root: the folder.
+        root: data folder.
         full: whether every image was read.
-        splits: by name.
-        errors: what makes figures from this data wrong.
-        warnings: what one should know.
+        splits: reports by split.
+        errors: problems that make metrics from this data wrong.
+        warnings: other problems.
     """
 
     root: Path
@@ -91,7 +91,7 @@ class DataReport:
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, object]:
-        """As ``cxr check-data --json`` prints it."""
+        """Return a dict ready for JSON, as printed by ``cxr check-data --json``."""
         return asdict(self) | {"root": str(self.root)}
 
 
@@ -109,17 +109,17 @@ def check_data(
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> DataReport:
-    """Check every sheet of a data set, and its images: a sample's headers, or with `full` each one whole.
+    """Check all sheets of a data set, and the headers of some images, or with `full` all images completely.
 
     Args:
-        dataset: with the rows of all its splits.
+        dataset: data set with the rows of all its splits.
         full: read every image, and compare files between splits.
-        workers: threads that read.
-        progress: called with images done and in all.
-        limits: larger images count as unreadable.
+        workers: number of reading threads.
+        progress: called with the number of images done and in total.
+        limits: upper limits on an image; larger ones count as unreadable.
 
     Raises:
-        RequestError: the folder is missing or holds no sheet.
+        RequestError: the folder does not exist or contains no sheet.
         SheetError: a sheet cannot be read.
     """
     manifests = {split: dataset.manifest(split) for split in dataset.available}
@@ -148,10 +148,10 @@ def check_data(
 
 
 def _rows_to_read(manifest: Manifest, full: bool) -> list[int]:
-    there = np.flatnonzero(~missing_images(manifest).rows)
-    if not full and len(there) > _HEADERS_READ:
-        there = there[np.linspace(0, len(there) - 1, _HEADERS_READ).astype(int)]
-    return [int(row) for row in there]
+    rows = np.flatnonzero(~missing_images(manifest).rows)
+    if not full and len(rows) > _HEADERS_READ:
+        rows = rows[np.linspace(0, len(rows) - 1, _HEADERS_READ).astype(int)]
+    return [int(row) for row in rows]
 
 
 def _inspect(
@@ -225,7 +225,7 @@ def _errors_within(manifest: Manifest) -> list[str]:
             (same if equal else conflicting).append(where)
     errors = []
     if same:
-        errors.append(f"{manifest.sheet.name}: {len(same)} paths are there twice: {'; '.join(same[:_EXAMPLES])}")
+        errors.append(f"{manifest.sheet.name}: {len(same)} paths occur twice: {'; '.join(same[:_EXAMPLES])}")
     if conflicting:
         errors.append(
             f"{manifest.sheet.name}: {len(conflicting)} paths have two different labels: "

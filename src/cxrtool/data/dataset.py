@@ -1,4 +1,4 @@
-"""A data set in CheXpert's layout: its splits, what is missing of them, and patients in two of them."""
+"""A data set in CheXpert's layout: its splits, missing images, and patients in several splits."""
 
 import logging
 import os
@@ -23,11 +23,11 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True, eq=False)
 class MissingImages:
-    """Which rows of a manifest have no usable image.
+    """Rows of a manifest without a usable image.
 
     Attributes:
-        rows: [N] bool.
-        reasons: by row position.
+        rows: [N] bool, True where the image is missing.
+        reasons: reason for each of these rows, by row number.
     """
 
     rows: NDArray[np.bool_]
@@ -35,9 +35,9 @@ class MissingImages:
 
 
 def missing_images(manifest: Manifest) -> MissingImages:
-    """Which rows have no file, or one outside the data folder; each folder is listed once.
+    """Find rows whose file does not exist or is outside the data folder; each folder is listed once.
 
-    A path with ``..`` and an absolute one are outside wherever they lead; a link is where it leads out, unless the
+    Absolute paths and paths with ``..`` always count as outside; a link counts as outside if its target is, unless the
     manifest allows that.
     """
     real_root = "/" if manifest.allow_outside else os.path.realpath(manifest.root)
@@ -53,16 +53,16 @@ def missing_images(manifest: Manifest) -> MissingImages:
             reasons[row] = "outside the data folder"
         elif name not in files:
             reasons[row] = "no such file"
-        elif name in links and not _leads_into(manifest.root / str(path), real_root):
+        elif name in links and not _is_inside(manifest.root / str(path), real_root):
             reasons[row] = "outside the data folder"
         rows[row] = row in reasons
     return MissingImages(rows, reasons)
 
 
 def _list_folder(root: Path, real_root: str, folder: str) -> tuple[bool, frozenset[str], frozenset[str]]:
-    """Whether the folder lies in the root, its entries, and which of them are links."""
+    """Return whether the folder is inside the root, its entries, and which of them are links."""
     place = root / folder
-    if not _leads_into(place, real_root):
+    if not _is_inside(place, real_root):
         return False, frozenset(), frozenset()
     try:
         with os.scandir(place) as entries:
@@ -72,13 +72,13 @@ def _list_folder(root: Path, real_root: str, folder: str) -> tuple[bool, frozens
     return True, frozenset(name for name, _ in found), frozenset(name for name, link in found if link)
 
 
-def _leads_into(path: Path, real_root: str) -> bool:
+def _is_inside(path: Path, real_root: str) -> bool:
     real = os.path.realpath(path)
     return real == real_root or real.startswith(real_root.rstrip(os.sep) + os.sep)
 
 
 def shared_patients(patients: Mapping[str, Collection[str]]) -> list[str]:
-    """A sentence for each pair of splits that share patients, with examples; `patients` by split."""
+    """Return a sentence with examples for each pair of splits that share patients; `patients` is by split."""
     found = []
     for (first, ours), (second, theirs) in combinations(patients.items(), 2):
         shared = sorted(set(ours) & set(theirs))
@@ -89,12 +89,12 @@ def shared_patients(patients: Mapping[str, Collection[str]]) -> list[str]:
 
 
 class Dataset:
-    """A data set in CheXpert's layout that reads each sheet once, when it is first asked for, and keeps it.
+    """A data set in CheXpert's layout that reads each sheet once, on first use, and keeps it.
 
     Args:
-        settings: the folder, the views, and how many images may be missing.
-        splits: those whose rows will be asked for. Of the others only the patients are kept, to compare them.
-        columns: further columns of a sheet that will be asked for, by split.
+        settings: data folder, views, and the share of images that may be missing.
+        splits: splits whose rows will be used. For the others only the patients are kept, to compare them.
+        columns: further columns of the sheets to read, by split.
     """
 
     def __init__(
@@ -112,58 +112,58 @@ class Dataset:
 
     @cached_property
     def available(self) -> tuple[str, ...]:
-        """The splits with a sheet.
+        """Splits that have a sheet.
 
         Raises:
-            RequestError: no data folder is given, or it is missing.
-            SheetError: the folder holds no sheet.
+            RequestError: no data folder is given, or it does not exist.
+            SheetError: the folder contains no sheet.
         """
         return available_splits(self.settings.folder)
 
     def manifest(self, split: str) -> Manifest:
-        """All rows of a split, of all views, with the further columns asked for.
+        """Return all rows of a split, of all views, with the requested further columns.
 
         Raises:
             SheetError: the sheet is missing or cannot be used.
-            RequestError: no data folder is given, or it is missing.
-            ValueError: `splits` did not name the split.
+            RequestError: no data folder is given, or it does not exist.
+            ValueError: the split is not one of `splits`.
         """
         if split not in self._splits:
-            raise ValueError(f"the rows of {split} are not kept: name it in `splits`")
+            raise ValueError(f"the rows of {split} were not requested: add it to `splits`")
         if split not in self._manifests:
             self._manifests[split] = self._read(split, self._columns.get(split, ()))
         return self._manifests[split]
 
     def usable(self, split: str) -> Manifest:
-        """The rows of a split that have the views asked for and an image.
+        """Return the rows of a split that have a requested view and an image.
 
-        Missing images are counted and named in a warning.
+        A warning gives the number of missing images with examples.
 
         Raises:
-            SheetError: as `manifest`.
-            RequestError: more rows than `max_missing` of the settings lack their image, or none is left.
+            SheetError: the sheet is missing or cannot be used.
+            RequestError: more than the share `max_missing` of the images is missing, or no row is left.
         """
         if split not in self._usable:
             self._usable[split] = self._with_images(self.manifest(split))
         return self._usable[split]
 
     def shared_patients(self) -> list[str]:
-        """A sentence for each pair of available splits that share patients, whatever their views."""
+        """Return a sentence for each pair of available splits that share patients, over all views."""
         return shared_patients({split: self._patients_of(split) for split in self.available})
 
     def refuse_shared_patients(self) -> None:
-        """Check every sheet of the data folder against the others.
+        """Check that no patient is in two splits.
 
         Raises:
-            RequestError: two splits share patients; with `i_know` of the settings it is a warning.
+            RequestError: two splits share patients; with `i_know` in the settings this is only a warning.
         """
         found = self.shared_patients()
         if not found:
             return
         if not self.settings.i_know:
-            raise RequestError("; ".join(found), "Mend the sheets, or go on with --i-know: figures are then too good.")
+            raise RequestError("; ".join(found), "Fix the sheets, or add --i-know: metrics will then be too high.")
         for text in found:
-            log.warning("%s: figures are too good (--i-know)", text)
+            log.warning("%s: metrics will be too high (--i-know)", text)
 
     def _read(self, split: str, columns: Sequence[str] = ()) -> Manifest:
         return load_manifest(self.settings.folder, split, Views.ALL, self.settings.allow_outside, columns)
@@ -185,11 +185,12 @@ class Dataset:
             if count > self.settings.max_missing * len(manifest):
                 raise RequestError(
                     text,
-                    f"Allowed is a share of {self.settings.max_missing:g}: see `cxr check-data`, "
-                    "or raise --max-missing.",
+                    f"Check the files with cxr check-data, or raise --max-missing, now {self.settings.max_missing:g}.",
                 )
-            log.warning("%s; they are left out", text)
+            log.warning("%s; these rows are not used", text)
             manifest = manifest.select(~missing.rows)
         if len(manifest) == 0:
+            if self.settings.views is Views.ALL:
+                raise RequestError(f"{manifest.sheet.name} has no row with an image", "Check the data folder.")
             raise RequestError(f"{manifest.sheet.name} has no {self.settings.views} image", "Try --views all.")
         return manifest

@@ -1,4 +1,4 @@
-"""CheXpert's sheets as a `Manifest`: paths, patients, studies, views and raw labels of one split.
+"""Reading of CheXpert's sheets into a `Manifest`: paths, patients, studies, views and raw labels of one split.
 
 CheXpert-small (Irvin et al. 2019): train.csv has 223,414 rows, 191,027 of them frontal; a label is 1, 0, -1
 (uncertain) or blank (not mentioned). valid.csv and the test sheet were labelled by radiologists.
@@ -29,8 +29,8 @@ SHEET_NAMES = {
 _VIEW, _PROJECTION = "Frontal/Lateral", "AP/PA"
 _OPTIONAL = ("Sex", "Age", _VIEW, _PROJECTION)
 
-_PLACE = re.compile(r"^(?:[^\n]*/)?(patient[^/\n]*/study[^/\n]*)/[^/\n]*$", re.MULTILINE)
-"""The study in each line that is a path as CheXpert has them."""
+_STUDY_OF_PATH = re.compile(r"^(?:[^\n]*/)?(patient[^/\n]*/study[^/\n]*)/[^/\n]*$", re.MULTILINE)
+"""Matches the study in each line that is a path in CheXpert's form."""
 _ROWS_AT_ONCE = 50_000
 
 Texts = NDArray[np.object_]
@@ -41,21 +41,21 @@ class Manifest:
     """The rows of one split.
 
     Attributes:
-        root: the data folder.
+        root: data folder.
         split: ``train``, ``valid`` or ``test``.
-        sheet: its CSV file.
-        sheet_sha256: of that file.
-        paths: [N] text, relative to `root`, the data set's own folder name stripped.
-        lines: [N] int64, each row's line in the sheet (the header is line 1).
-        patients: [N] text, ``patient00001``; the folder's or file's name where a path has no such part.
-        studies: [N] text, ``patient00001/study1``; the image's folder where a path has no such part.
+        sheet: CSV file of the split.
+        sheet_sha256: digest of that file.
+        paths: [N] text, relative to `root`, without the name of the data set's own folder.
+        lines: [N] int64, line of each row in the sheet (the header is line 1).
+        patients: [N] text, ``patient00001``; the folder or file name if a path has no such part.
+        studies: [N] text, ``patient00001/study1``; the image's folder if a path has no such part.
         views: [N] text, ``frontal`` or ``lateral``.
-        projections: [N] text, ``AP``, ``PA``, another, or empty.
+        projections: [N] text, ``AP``, ``PA``, other text, or empty.
         sexes: [N] text, may be empty.
-        ages: [N] float32 years, NaN where not given.
+        ages: [N] float32, years; NaN if not given.
         raw_labels: [N, 5] float32 of 1, 0, -1 and NaN (blank), in the order of `FINDINGS`.
-        allow_outside: links may lead out of `root`.
-        columns: [N] text of further columns of the sheet, by name; those that were asked for.
+        allow_outside: whether links may lead out of `root`.
+        columns: [N] text of each requested further column of the sheet, by name.
     """
 
     root: Path
@@ -78,16 +78,16 @@ class Manifest:
         return len(self.paths)
 
     def file(self, row: int) -> Path:
-        """The image of a row."""
+        """Return the path of a row's image."""
         return self.root / str(self.paths[row])
 
     @property
     def fence(self) -> Path | None:
-        """The folder that no image's path or link may lead out of; None where links may."""
+        """Folder that images must not lead out of; None if links may."""
         return None if self.allow_outside else self.root
 
     def select(self, rows: NDArray[Any]) -> Self:
-        """The rows of a boolean mask or of positions, in that order."""
+        """Return the rows given by a boolean mask, or by row numbers in that order."""
         selected = {
             name: getattr(self, name)[rows]
             for name in (
@@ -106,22 +106,22 @@ class Manifest:
 
 
 def find_sheet(root: Path, split: str) -> Path | None:
-    """The split's sheet, None when the folder has none."""
+    """Return the sheet of a split; None if the folder has none."""
     return next((root / name for name in SHEET_NAMES[split] if (root / name).is_file()), None)
 
 
 def available_splits(root: Path) -> tuple[str, ...]:
-    """The splits with a sheet in `root`.
+    """Return the splits that have a sheet in `root`.
 
     Raises:
-        RequestError: the folder is missing or holds no sheet.
+        RequestError: the folder does not exist or contains no sheet.
     """
     if not root.is_dir():
-        raise RequestError(f"data folder {root} does not exist", "Name a folder in CheXpert's layout.")
+        raise RequestError(f"data folder {root} does not exist", "Give a folder in CheXpert's layout.")
     found = tuple(split for split in SPLITS if find_sheet(root, split))
     if not found:
         names = [name for split in SPLITS for name in SHEET_NAMES[split]]
-        raise SheetError(f"{root} holds no sheet", f"Looked for {', '.join(names)}.")
+        raise SheetError(f"{root} contains no label sheet", f"Its name must be one of {', '.join(names)}.")
     return found
 
 
@@ -132,18 +132,18 @@ def load_manifest(
     allow_outside: bool = False,
     columns: Sequence[str] = (),
 ) -> Manifest:
-    """Read one split's sheet. Vectorised: CheXpert's 223,414 rows take about a second.
+    """Read the sheet of a split; CheXpert's 223,414 rows take about a second.
 
     Args:
-        root: a folder in CheXpert's layout.
+        root: folder in CheXpert's layout.
         split: ``train``, ``valid`` or ``test`` (test.csv or test_labels.csv).
-        views: frontal only, or all.
-        allow_outside: links may lead out of the folder.
-        columns: further columns of the sheet that are kept.
+        views: views to keep, frontal or all.
+        allow_outside: whether links may lead out of the folder.
+        columns: further columns of the sheet to keep.
 
     Raises:
-        RequestError: the folder is missing.
-        SheetError: the sheet is missing or cannot be used; the message names it and the line.
+        RequestError: the folder does not exist.
+        SheetError: the sheet is missing or cannot be used; the message names the sheet and the line.
     """
     splits = available_splits(root)
     path = find_sheet(root, split)
@@ -158,7 +158,7 @@ def load_manifest(
 
 def _build(root: Path, split: str, sheet: Sheet) -> Manifest:
     paths = _strip_prefix(root, sheet)
-    patients, studies = _places(paths)
+    patients, studies = _patients_and_studies(paths)
     return Manifest(
         root=root,
         split=split,
@@ -193,12 +193,14 @@ def _ages(sheet: Sheet) -> NDArray[np.float32]:
 
 
 def _strip_prefix(root: Path, sheet: Sheet) -> list[str]:
-    """Paths relative to `root`: a first part that is no folder there is the data set's own name."""
-    # Lists of text are four times as fast here as pandas' text columns (measured on 223,414 rows).
+    """Return paths relative to `root`, without a first part that does not exist there (the data set's own name)."""
+    # Lists are four times as fast here as pandas' text columns (223,414 rows).
     paths: list[str] = sheet.frame["Path"].tolist()
     firsts = {path.partition("/")[0] for path in paths}
     if "" in paths:
-        raise SheetError(f"{sheet.path} line {sheet.lines[paths.index('')]} has no path", "Fill or remove it.")
+        raise SheetError(
+            f"{sheet.path} line {sheet.lines[paths.index('')]} has no path", "Fill in the path, or remove the line."
+        )
     own = {"", ".", "..", *SPLITS}
     foreign = {first for first in firsts - own if not os.path.exists(root / first)}
     if not foreign:
@@ -214,23 +216,23 @@ def _without_first(path: str) -> str:
     return rest or first
 
 
-def _places(paths: list[str]) -> tuple[Texts, Texts]:
+def _patients_and_studies(paths: list[str]) -> tuple[Texts, Texts]:
     patients, studies = np.empty(len(paths), dtype=object), np.empty(len(paths), dtype=object)
     for start in range(0, len(paths), _ROWS_AT_ONCE):
         part = paths[start : start + _ROWS_AT_ONCE]
         rows = slice(start, start + len(part))
-        found = _PLACE.findall("\n".join(part))
-        if len(found) == len(part):  # every path is as CheXpert's: three times as fast as path by path
+        found = _STUDY_OF_PATH.findall("\n".join(part))
+        if len(found) == len(part):  # all paths have CheXpert's form: three times as fast as one by one
             studies[rows] = found
             patients[rows] = [study[: study.index("/")] for study in found]
         else:
-            places = [_place(path) for path in part]
+            places = [_patient_and_study(path) for path in part]
             patients[rows] = [patient for patient, _ in places]
             studies[rows] = [study for _, study in places]
     return patients, studies
 
 
-def _place(path: str) -> tuple[str, str]:
+def _patient_and_study(path: str) -> tuple[str, str]:
     folder, _, name = path.rpartition("/")
     parent, _, study = folder.rpartition("/")
     patient = parent.rpartition("/")[2]
@@ -269,15 +271,15 @@ def _labels(sheet: Sheet, finding: str) -> NDArray[np.float32]:
 
 
 def _label(spelling: str) -> float:
-    """1, 0, -1 or NaN; infinity for what is no label."""
+    """Return 1, 0, -1, or NaN for a blank label; infinity if the text is not a label."""
     if not spelling.strip():
         return np.nan
     try:
-        value = float(spelling)  # spaces around it are let pass, control characters are not
+        value = float(spelling)  # accepts spaces around the number, but no control characters
     except ValueError:
         return np.inf
     return value if value in (1.0, 0.0, -1.0) else np.inf
 
 
 PHANTOM_NAME = "phantom.json"
-"""A folder that holds it was drawn."""
+"""File in the folder of a synthetic data set."""

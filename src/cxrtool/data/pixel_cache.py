@@ -1,4 +1,4 @@
-"""Reading decoded pixels back from disk, checked row by row."""
+"""Reading of decoded pixels from disk, with a checksum for each row."""
 
 import logging
 import os
@@ -18,16 +18,16 @@ SIDECAR_NAME = "cache.json"
 
 @dataclass(frozen=True, eq=False)
 class PixelCache:
-    """A cache that fits its manifest, open for reading by any number of threads.
+    """A valid cache, open for reading by any number of threads.
 
-    Rows are read by `os.preadv` and not through a memory map: one request per image instead of a page fault every few
-    kilobytes, without Python's lock, and a disk that fails raises an error where a map would end the process.
+    Rows are read with `os.preadv` instead of a memory map: one request per image instead of a page fault every few
+    kilobytes, without Python's global lock; and a failing disk raises an error, while a map would crash the process.
 
     Attributes:
-        folder: where it lies.
-        image_size: S.
-        rows: [N] records of ``size``, ``mtime_ns``, ``crc32`` and ``held``; an image that could not be read is not
-            held.
+        folder: folder of the cache.
+        image_size: S, width and height of the images in pixels.
+        rows: [N] records of ``size``, ``mtime_ns``, ``crc32`` and ``held``; ``held`` is False for an image that could
+            not be read.
     """
 
     folder: Path
@@ -41,27 +41,27 @@ class PixelCache:
         return len(self.rows)
 
     @property
-    def not_held(self) -> NDArray[np.int64]:
-        """The rows whose image could not be read, [M]."""
+    def unreadable_rows(self) -> NDArray[np.int64]:
+        """Rows whose image could not be read, [M] int64."""
         return np.flatnonzero(~self.rows["held"]).astype(np.int64)
 
     def read(self, row: int) -> NDArray[np.uint8] | None:
-        """The pixels of a row, [S, S] uint8; None where its file must be read, as its pixels are not held or damaged.
+        """Return the pixels of a row, [S, S] uint8; None if they are missing or damaged and the file must be read.
 
-        Damage is told once, and the cache built anew when it is next opened.
+        Damage is reported once, and the cache is rebuilt when it is next opened.
         """
         if not self.rows["held"][row]:
             return None
-        pixels = self.intact(row)
+        pixels = self.read_verified(row)
         if pixels is None and not self._damaged.is_set():
             self._damaged.set()
-            log.warning("the pixels in %s are damaged at row %d: files are read instead", self.folder, row)
+            log.warning("the pixels in %s are damaged at row %d; image files are read instead", self.folder, row)
             with suppress(OSError):
                 (self.folder / SIDECAR_NAME).unlink()
         return pixels
 
-    def intact(self, row: int) -> NDArray[np.uint8] | None:
-        """The pixels of a row that is held, [S, S] uint8; None where they are damaged."""
+    def read_verified(self, row: int) -> NDArray[np.uint8] | None:
+        """Return the pixels of a row that is in the cache, [S, S] uint8; None if they are damaged."""
         pixels = np.empty((self.image_size, self.image_size), dtype=np.uint8)
         try:
             count = os.preadv(self._descriptor, [pixels.data], self._offset + row * pixels.nbytes)

@@ -57,7 +57,9 @@ def read_sheet(path: Path, required: Sequence[str], optional: Sequence[str] = ()
             encoding="utf-8-sig",
         )
     except (pd.errors.ParserError, ValueError) as error:
-        raise SheetError(f"{path} cannot be read: {' '.join(str(error).split())}", "Check the sheet.") from None
+        raise SheetError(
+            f"{path} cannot be read: {' '.join(str(error).split())}", "Save it again as CSV UTF-8."
+        ) from None
     if len(frame) != len(lines):
         raise SheetError(f"{path} has blank lines inside quotes", "Remove the line breaks from cells.")
     return Sheet(path, hashlib.sha256(content).hexdigest(), frame, lines)

@@ -125,7 +125,7 @@ def with_caches(run: Run) -> Run:
 def _with_cache(run: Run, split: Split) -> Split:
     found = open_cache(split.manifest, run.settings.data, run.reading, run.progress, run.stop)
     # Read images that are missing in the cache now, so that a broken one stops the run before the first epoch.
-    unread = split_batches(found.cache.not_held, run.reading.batch_size)
+    unread = split_batches(found.cache.unreadable_rows, run.reading.batch_size)
     for _ in manifest_batches(split.manifest, unread, run.reading):
         pass
     return replace(split, cache=found.cache)
