@@ -19,7 +19,7 @@ class Bounds(Protocol):
 def cell(value: object, digits: int = 4) -> str:
     """Return a value as text.
 
-    Floats have `digits` decimals, integers a comma between thousands, booleans become yes or no, and None or NaN a dash.
+    Floats get `digits` decimals, integers commas between thousands; booleans become yes or no, None and NaN a dash.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return UNDEFINED

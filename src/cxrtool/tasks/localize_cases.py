@@ -58,7 +58,7 @@ def cases_of(
     progress: ProgressCallback,
 ) -> Iterator[Case]:
     """The images that have a truth, with maps of the findings it shows."""
-    reading: Reading = replace(classifier.reading, whole=True)
+    reading: Reading = replace(classifier.reading, full_size=True)
     total = min(len(manifest), wished.limit or len(manifest))
     files = [manifest.file(row) for row in range(total)]
     row = 0
