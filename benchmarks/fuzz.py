@@ -187,7 +187,7 @@ def read_image(path: Path) -> None:
     from cxrtool.errors import ImageError
 
     try:
-        pixels = read_radiograph(path, Reading(Preprocessing(32), 1, whole=True)).image
+        pixels = read_radiograph(path, Reading(Preprocessing(32), 1, full_size=True)).image
     except ImageError as error:
         if "memory" in error.message:
             raise

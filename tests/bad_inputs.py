@@ -71,9 +71,9 @@ def png_of(width: int, height: int) -> bytes:
 BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "zero bytes": (lambda: b"", "empty"),
     "HTML named .jpg": (lambda: b"<html><body>404</body></html>", "not an image"),
-    "JPEG cut at half": (lambda: encoded()[: len(encoded()) // 2], "cut"),
-    "progressive JPEG cut": (lambda: encoded(progressive=True)[:-200], "cut"),
-    "JPEG without its end": (lambda: encoded()[:-2], "cut"),
+    "JPEG cut at half": (lambda: encoded()[: len(encoded()) // 2], "truncated"),
+    "progressive JPEG cut": (lambda: encoded(progressive=True)[:-200], "truncated"),
+    "JPEG without its end": (lambda: encoded()[:-2], "truncated"),
     "PNG with a bad checksum": (with_bad_crc, "cannot be decoded"),
     "PNG with a tenth of its rows": (lambda: encoded("PNG")[: len(encoded("PNG")) // 10], "decoded"),
     "header of 900 megapixels": (huge_header, "pixels"),

@@ -1,4 +1,4 @@
-"""Read five findings in frontal chest radiographs with a DenseNet121. Research software, not a medical device.
+"""Detect five findings in frontal chest radiographs with a DenseNet121. Research software, not a medical device.
 
 >>> from cxrtool import Classifier
 >>> classifier = Classifier.load("runs/my-run")  # doctest: +SKIP
@@ -52,8 +52,8 @@ __all__ = [
     "tune",
 ]
 
-# Imported when one of their names is asked for: torch takes seconds, and `import cxrtool` does not need it.
-_ROOMS = {
+# Imported on first access, because importing torch takes seconds and `import cxrtool` does not need it.
+_MODULES = {
     "api": ("calibrate", "compare", "evaluate", "train", "tune"),
     "choices": ("Method",),
     "errors": (
@@ -71,13 +71,13 @@ _ROOMS = {
     "predict.prediction": ("Prediction",),
     "settings": ("RuntimeSettings", "Settings", "load_settings"),
 }
-_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _ROOM_OF:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,7 @@
-"""What a Python program calls to train, evaluate, tune, calibrate and compare, as the command line does.
+"""Python functions that train, evaluate, tune, calibrate and compare, equivalent to the commands of the same names.
 
-Every function takes settings as `load_settings` gives them and paths as text or `Path`, and shows how far it has come.
-``progress=None`` draws a bar where somebody looks on (a terminal or a notebook), True draws always, False never, and a
+Every function takes settings as returned by `load_settings`, paths as text or `Path`, and `progress`: None draws a
+progress bar in a terminal or a notebook and nothing elsewhere, True always shows progress, False never does, and a
 callable is called with each `cxrtool.progress.Progress`.
 """
 
@@ -32,34 +32,34 @@ def train(
     progress: ShowProgress = None,
     stop: StopSignal = never_stop,
 ) -> "TrainResult":
-    """Train a model and keep its best epoch, as ``cxr train``.
+    """Train a model and keep its best epoch, like ``cxr train``.
 
     >>> train(load_settings({"data.root": "CheXpert-v1.0-small", "train.epochs": 3}), "runs/first")  # doctest: +SKIP
 
     Args:
-        settings: data, training and machine; may be left out with `resume`, and then the run's own are taken.
-        out: the run's folder; a readable name under `settings.runs` unless given.
-        resume: the folder of a run to go on with.
-        progress: see above.
-        stop: asked between steps; a signal's number ends the training with all that is done kept.
+        settings: settings of data, training and runtime. Default with `resume`: the settings of that run.
+        out: folder for the run. Default: a new folder with a readable name in the `runs` folder of the settings.
+        resume: folder of an interrupted run to continue.
+        progress: how to show progress, see `cxrtool.api`.
+        stop: called between steps; if it returns a signal number, training stops and finished work is kept.
 
     Returns:
-        The run's folder, its model, the best epoch and the history.
+        The folder of the run, its model, the best epoch and the history.
 
     Raises:
-        RequestError: the data, the settings or the folder cannot be used; nothing was begun.
-        InterruptedWorkError: `stop` gave a signal.
+        RequestError: the data, the settings or the folder cannot be used; no work was started.
+        InterruptedWorkError: `stop` returned a signal number.
         CxrError: an image cannot be read, the loss is not finite, the disk is full, or memory has run out.
     """
     from cxrtool.training import loop
     from cxrtool.training.folder import SETTINGS_NAME, settings_of_run
 
     if out is not None and resume is not None:
-        raise RequestError("out and resume exclude each other", "A resumed run stays in its folder.")
+        raise RequestError("out and resume cannot be combined", "A resumed run stays in its folder; pass only resume.")
     if settings is None:
         if resume is None:
-            raise RequestError("no settings are given", "Give load_settings({'data.root': ...}), or resume a run.")
-        settings_of_run(Path(resume))  # refuses a folder without any
+            raise RequestError("no settings are given", "Pass load_settings({'data.root': ...}), or the run to resume.")
+        settings_of_run(Path(resume))  # raises RequestError if the folder has no settings
         settings = load_settings(config=Path(resume) / SETTINGS_NAME, environ={})
     with progress_for(progress) as show:
         return loop.train(resolved(settings), _path(out), _path(resume), show, stop)
@@ -68,18 +68,18 @@ def train(
 def evaluate(
     model: Model, settings: AnySettings, out: str | Path | None = None, *, progress: ShowProgress = None
 ) -> "EvalResult":
-    """AUROC and AUPRC per finding with intervals over patients, as ``cxr eval``.
+    """Compute AUROC and AUPRC per finding with confidence intervals over patients, like ``cxr eval``.
 
     >>> evaluate("runs/first", load_settings({"data.root": "CheXpert-v1.0-small"}))  # doctest: +SKIP
 
     Args:
         model: a run folder, a bundle file or an opened bundle.
-        settings: data, split (`eval.split`), level and machine.
-        out: folder for predictions.csv, metrics.json and the other tables; beside the model unless given.
-        progress: see above.
+        settings: settings of data, split (`eval.split`), level and runtime.
+        out: folder for predictions.csv, metrics.json and the other tables. Default: next to the model.
+        progress: how to show progress, see `cxrtool.api`.
 
     Returns:
-        The figures, the predictions behind them, and where the files lie.
+        The figures, the predictions behind them, and the paths of the files.
 
     Raises:
         CxrError: data or model cannot be used, an image cannot be read, or a file cannot be written.
@@ -87,7 +87,7 @@ def evaluate(
     from cxrtool.tasks.evaluate import evaluate_model
 
     plain = resolved(settings).settings
-    with _ready(model, plain) as bundle, progress_for(progress) as show:
+    with _opened(model, plain) as bundle, progress_for(progress) as show:
         return evaluate_model(bundle, plain, _path(out), show)
 
 
@@ -99,24 +99,24 @@ def tune(
     predictions: str | Path | None = None,
     progress: ShowProgress = None,
 ) -> "TuneResult":
-    """Choose a threshold per finding on valid and store them in the bundle, as ``cxr tune``.
+    """Choose a threshold per finding on the valid split and store the thresholds in the bundle, like ``cxr tune``.
 
     Args:
-        model: a run folder, a bundle file or an opened bundle; None with `predictions`, and then only files
-            are written.
-        settings: data, split, criterion, grid and machine.
-        out: folder for thresholds.json and the tables; beside the model or table unless given.
-        predictions: a saved predictions.csv to tune from, instead of running the model.
-        progress: see above.
+        model: a run folder, a bundle file or an opened bundle. If None, `predictions` is needed and no bundle is
+            changed.
+        settings: settings of data, split, criterion, grid and runtime.
+        out: folder for thresholds.json and the tables. Default: next to the model or the predictions.
+        predictions: a saved predictions.csv to use instead of running the model.
+        progress: how to show progress, see `cxrtool.api`.
 
     Raises:
-        RequestError: the rows come from the test split, or the table is another model's.
+        RequestError: the rows come from the test split, or the predictions were made by another model.
         CxrError: data or model cannot be used, an image cannot be read, or a file cannot be written.
     """
     from cxrtool.tasks.tune import tune_model
 
     plain = resolved(settings).settings
-    ready = nullcontext(None) if model is None else _ready(model, plain)
+    ready = nullcontext(None) if model is None else _opened(model, plain)
     with ready as bundle, progress_for(progress) as show:
         return tune_model(bundle, plain, _path(predictions), _path(out), show)
 
@@ -129,22 +129,22 @@ def calibrate(
     predictions: str | Path | None = None,
     progress: ShowProgress = None,
 ) -> "CalibrateResult":
-    """Fit a map from raw to calibrated probabilities on valid and store it in the bundle, as ``cxr calibrate``.
+    """Fit the calibration of probabilities on the valid split and store it in the bundle, like ``cxr calibrate``.
 
     Args:
         model: a run folder, a bundle file or an opened bundle.
-        settings: data, split, method and machine.
-        out: folder for calibration.json; beside the model unless given.
-        predictions: a saved predictions.csv of this model, instead of running it.
-        progress: see above.
+        settings: settings of data, split, method and runtime.
+        out: folder for calibration.json. Default: next to the model.
+        predictions: a saved predictions.csv of this model, to use instead of running it.
+        progress: how to show progress, see `cxrtool.api`.
 
     Raises:
-        CxrError: as `tune`.
+        CxrError: same as `tune`.
     """
     from cxrtool.tasks.tune import calibrate_model
 
     plain = resolved(settings).settings
-    with _ready(model, plain) as bundle, progress_for(progress) as show:
+    with _opened(model, plain) as bundle, progress_for(progress) as show:
         return calibrate_model(bundle, plain, _path(predictions), _path(out), show)
 
 
@@ -155,16 +155,16 @@ def compare(
     *,
     progress: ShowProgress = None,
 ) -> "Comparison":
-    """Differences between models on the same patients, with intervals and corrected p-values, as ``cxr compare``.
+    """Compare models on the same patients, with intervals and corrected p-values, like ``cxr compare``.
 
     Args:
-        models: run folders, bundle files or saved predictions.csv files, two or more.
-        settings: data, split (`eval.split`), draws and machine.
-        out: folder for the figures and differences; nothing is written unless given.
-        progress: see above.
+        models: two or more run folders, bundle files or saved predictions.csv files.
+        settings: settings of data, split (`eval.split`), bootstrap draws and runtime.
+        out: folder for the figures and differences. If None, nothing is written.
+        progress: how to show progress, see `cxrtool.api`.
 
     Raises:
-        RequestError: fewer than two, their rows or labels differ, or a table is of another split.
+        RequestError: fewer than two models are given, their rows or labels differ, or a table is of another split.
         CxrError: data or a model cannot be used, an image cannot be read, or a file cannot be written.
     """
     from cxrtool.tasks.compare import compare_models, write_comparison
@@ -177,13 +177,13 @@ def compare(
 
 
 @contextmanager
-def _ready(model: Model, settings: Settings) -> Iterator["Bundle"]:
-    """Open `model`, and export it first if the chosen backend reads an export."""
+def _opened(model: Model, settings: Settings) -> Iterator["Bundle"]:
+    """Open `model`; export it first if the chosen backend needs an export."""
     from cxrtool.engines.export import with_export
 
     with with_export(open_model(model), settings.runtime) as bundle:
         yield bundle
 
 
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)

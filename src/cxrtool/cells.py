@@ -1,4 +1,4 @@
-"""Values as people read them: in tables on screen, in the report, in the model card."""
+"""Numbers as text for tables on screen, the report and the model card."""
 
 import math
 from typing import Protocol
@@ -6,8 +6,8 @@ from typing import Protocol
 UNDEFINED = "–"
 
 
-class Ends(Protocol):
-    """What has a lower and an upper end; None where it is undefined."""
+class Bounds(Protocol):
+    """An interval with a lower and an upper bound, which are None if undefined."""
 
     @property
     def low(self) -> float | None: ...
@@ -17,7 +17,10 @@ class Ends(Protocol):
 
 
 def cell(value: object, digits: int = 4) -> str:
-    """A value as text: numbers with so many decimals, thousands apart, yes or no, a dash for what is undefined."""
+    """Return a value as text.
+
+    Floats get `digits` decimals, integers commas between thousands; booleans become yes or no, None and NaN a dash.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return UNDEFINED
     if isinstance(value, bool):
@@ -27,15 +30,15 @@ def cell(value: object, digits: int = 4) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def interval_text(value: float | None, interval: Ends | None, digits: int = 4) -> str:
-    """``0.8123 (0.7401-0.8766)``; the value alone without an interval, a dash for what is undefined."""
+def interval_text(value: float | None, interval: Bounds | None, digits: int = 4) -> str:
+    """Return ``0.8123 (0.7401-0.8766)``, the value alone if the interval is undefined, or a dash if both are."""
     if value is None or interval is None or interval.low is None or interval.high is None:
         return cell(value, digits)
     return f"{cell(value, digits)} ({cell(interval.low, digits)}-{cell(interval.high, digits)})"
 
 
-def range_text(interval: Ends, digits: int = 4, signed: bool = False) -> str:
-    """``0.31 to 0.47``, or with signs ``-0.0120 to +0.0345``; a dash for what is undefined."""
+def range_text(interval: Bounds, digits: int = 4, signed: bool = False) -> str:
+    """Return ``0.31 to 0.47``, with `signed` ``-0.0120 to +0.0345``, or a dash if the interval is undefined."""
     if interval.low is None or interval.high is None:
         return UNDEFINED
     sign = "+" if signed else ""

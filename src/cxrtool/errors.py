@@ -1,36 +1,36 @@
-"""What can go wrong, as exceptions that know their exit code and carry one line of advice.
+"""Exceptions of the library, each with an exit code and one line of advice.
 
-The library raises these; only the command line prints them, as ``error: ...`` and one line of advice.
+The library raises them; only the command line prints them, as ``error: ...`` followed by the advice.
 """
 
 CODES = {
     "failed": "the work failed",
-    "interrupted": "a signal asked for the end; what is done is kept",
+    "interrupted": "a signal stopped the work; finished work is kept",
     "write-failed": "a file cannot be written",
-    "request-wrong": "usage, a setting or a value is wrong",
-    "input-unsupported": "an input is of a kind that nothing here reads",
+    "request-wrong": "the usage, a setting or a value is wrong",
+    "input-unsupported": "an input is of a kind that cannot be read as a radiograph",
     "sheet-unusable": "a label sheet cannot be used",
     "model-unusable": "a model cannot be used",
-    "model-missing": "there is no such model",
-    "model-damaged": "a model does not match its own digest",
+    "model-missing": "the model does not exist",
+    "model-damaged": "the weights of a model do not match their digest",
     "image-unreadable": "an image cannot be read or decoded",
-    "image-missing": "there is no such image file",
-    "image-outside": "an image's path or link leads out of the data folder",
+    "image-missing": "the image file does not exist",
+    "image-outside": "the path or a link of an image leads out of the data folder",
     "image-too-large": "an image has more pixels or bytes than the limits allow",
-    "image-wrong-shape": "an image is too small, too narrow or has several pages",
-    "image-wrong-values": "an array has a type, a shape or values that no radiograph has",
-    "image-warned": "an image is warned of, and warnings were to count as errors",
+    "image-wrong-shape": "an image is too small, too narrow, or has several pages",
+    "image-wrong-values": "an array has a type, shape or values that are not supported",
+    "image-warned": "an image has warnings, and they count as errors (--strict)",
 }
-"""What a program may go by, and what each means. Codes do not change; more may come."""
+"""Machine-readable error codes and their meaning. Codes never change; new ones may be added."""
 
 
 class CxrError(Exception):
     """The work failed (exit code 1).
 
     Args:
-        message: what is wrong, with the file, option or value that is meant. One line.
-        advice: what to do about it. One line, may be empty.
-        code: one of `CODES`, for programs; the class's own unless given.
+        message: one line that says what is wrong and names the file, option or value.
+        advice: one line that says what to do; may be empty.
+        code: key of `CODES`. Default: the code of the class.
     """
 
     exit_code = 1
@@ -48,7 +48,7 @@ class CxrError(Exception):
 
 
 class RequestError(CxrError):
-    """The request was wrong: usage, settings, missing or unusable input. Nothing was begun (exit 2)."""
+    """The request was wrong: usage, settings, missing or unusable input. No work was started (exit code 2)."""
 
     exit_code = 2
     code = "request-wrong"
@@ -67,24 +67,24 @@ class ModelError(RequestError):
 
 
 class ImageError(CxrError):
-    """One image cannot be read. Commands on many images give it its own row and go on."""
+    """One image cannot be read. Commands on many images write a row with the error and continue."""
 
     code = "image-unreadable"
 
 
 class WriteError(CxrError):
-    """A file cannot be written: the disk is full, or the folder does not allow it."""
+    """A file cannot be written, for example because the disk is full or permission is missing."""
 
     code = "write-failed"
 
 
 class InterruptedWorkError(CxrError):
-    """A signal asked for the end; what is done is kept.
+    """A signal stopped the work; finished work is kept.
 
     Args:
         message: what was stopped and what is kept.
-        advice: how to go on.
-        signal_number: the signal, 2 (SIGINT) or 15 (SIGTERM); the exit code is 128 plus it.
+        advice: how to continue.
+        signal_number: 2 (SIGINT) or 15 (SIGTERM); the exit code is 128 plus this number.
     """
 
     code = "interrupted"
@@ -94,21 +94,22 @@ class InterruptedWorkError(CxrError):
         self.exit_code = 128 + signal_number
 
 
-_TORCH_WITHOUT_MEMORY = ("can't allocate memory", "could not create a primitive", "could not create a memory")
+_OUT_OF_MEMORY_MESSAGES = ("can't allocate memory", "could not create a primitive", "could not create a memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory has run out: Python's, a GPU's, or torch's and oneDNN's on a CPU.
+    """Return whether `error` means that memory has run out, of Python, of a GPU, or of torch or oneDNN on a CPU.
 
-    The last two have no type of their own, and oneDNN's words could mean something else: show them too.
+    torch and oneDNN raise a plain RuntimeError on a CPU, so its text decides. oneDNN's text can have other causes:
+    callers should show it.
     """
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH_WITHOUT_MEMORY))
+        or (isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY_MESSAGES))
     )
 
 
 def first_line(error: BaseException) -> str:
-    """What `error` says, in a line; its type where it says nothing."""
+    """Return the first line of the message of `error`, or its type name if the message is empty."""
     return next(iter(str(error).splitlines()), type(error).__name__)

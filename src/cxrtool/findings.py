@@ -1,4 +1,4 @@
-"""The five findings in their fixed order, and what an uncertain or blank label becomes.
+"""The five findings in their fixed order, and the policies for uncertain labels.
 
 CheXpert (Irvin et al. 2019, arXiv:1901.07031) labels a finding 1 (positive), 0 (negative), -1 (uncertain) or
 leaves it blank (not mentioned). The three policies for -1 are the paper's U-Ignore, U-Ones and U-Zeros.
@@ -17,19 +17,19 @@ UNCERTAIN = -1.0
 
 @dataclass(frozen=True)
 class Findings:
-    """Names of findings in their order.
+    """Names of findings in a fixed order.
 
     Attributes:
-        names: the order of every ``[N, F]`` array.
+        names: names in the order of the columns of every ``[N, F]`` array.
     """
 
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if not self.names or any(not name.strip() for name in self.names):
-            raise RequestError("findings need a name each", "Give one or more names.")
+            raise RequestError("the list of findings is empty or contains an empty name", "Give one or more names.")
         if len({name.lower() for name in self.names}) < len(self.names):
-            raise RequestError(f"a finding stands twice in {', '.join(self.names)}", "Name each once.")
+            raise RequestError(f"a finding is listed twice in {', '.join(self.names)}", "Name each finding once.")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -41,10 +41,10 @@ class Findings:
         return name in self.names
 
     def find(self, name: str) -> str:
-        """The finding called `name`, whatever its case.
+        """Return the finding called `name`, ignoring case.
 
         Raises:
-            RequestError: there is none; the advice suggests the nearest.
+            RequestError: there is no such finding; the advice suggests the closest name.
         """
         by_lower = {finding.lower(): finding for finding in self.names}
         key = str(name).strip().lower()
@@ -55,10 +55,10 @@ class Findings:
         raise RequestError(f"finding {name!r} is unknown", f"{suggestion}The findings are {', '.join(self.names)}.")
 
     def index(self, name: str) -> int:
-        """The position of the finding called `name`, whatever its case.
+        """Return the position of the finding called `name`, ignoring case.
 
         Raises:
-            RequestError: as `find`.
+            RequestError: there is no such finding.
         """
         return self.names.index(self.find(name))
 
@@ -66,7 +66,7 @@ class Findings:
 CHEXPERT5 = Findings(("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"))
 """The five findings of the CheXpert competition."""
 FINDINGS = CHEXPERT5.names
-"""Their names, in the order of every ``[N, 5]`` array of this package."""
+"""Names of the five findings, in the order of the columns of every ``[N, 5]`` array of this package."""
 find_finding = CHEXPERT5.find
 
 
@@ -82,7 +82,7 @@ class UncertaintyPolicy:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``u-ignore``, or ``u-ignore,Atelectasis=u-ones,Edema=u-ones``: a default, then exceptions.
+        """Parse ``u-ignore`` or ``u-ignore,Atelectasis=u-ones,Edema=u-ones``: a default, then exceptions.
 
         Raises:
             RequestError: a policy or finding is unknown, or the default is missing.
@@ -92,7 +92,7 @@ class UncertaintyPolicy:
         for part in exceptions:
             name, equals, policy = part.partition("=")
             if not equals:
-                raise RequestError(f"policy {part!r} names no finding", "Write it as Atelectasis=u-ones.")
+                raise RequestError(f"policy exception {part!r} names no finding", "Write it as Atelectasis=u-ones.")
             policies[find_finding(name)] = _parse_policy(policy)
         return cls(tuple(policies[finding] for finding in FINDINGS))
 
@@ -111,9 +111,10 @@ def _parse_policy(text: str) -> Policy:
         return Policy(text.strip().lower())
     except ValueError:
         raise RequestError(
-            f"policy {text!r} is unknown", f"Use one of {', '.join(Policy)}, or u-ignore,Atelectasis=u-ones."
+            f"policy {text!r} is unknown",
+            f"Use one of {', '.join(Policy)}, or exceptions as in u-ignore,Atelectasis=u-ones.",
         ) from None
 
 
 EVALUATION_POLICY = UncertaintyPolicy((Policy.U_IGNORE,) * len(FINDINGS))
-"""Uncertain cells are masked in evaluation whatever the training policy: it must not change the truth."""
+"""Evaluation ignores uncertain labels with every training policy, because a policy must not change the truth."""

@@ -1,4 +1,4 @@
-"""How far work has come, handed down as a callback so that the library never prints."""
+"""Progress of long work, reported through a callback because the library never prints."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ class Progress:
     """One step of progress.
 
     Attributes:
-        phase: what is being done, as a person would say it: ``epoch 2/10``.
-        done: items done so far in this phase.
-        total: items in this phase; None where nobody knows.
-        detail: figures of the moment, ready to show: ``loss 0.412``.
+        phase: readable name of the phase, for example ``epoch 2/10``.
+        done: number of items finished in this phase.
+        total: number of items in this phase; None if unknown.
+        detail: current figures as text, for example ``loss 0.412``.
     """
 
     phase: str
@@ -25,12 +25,12 @@ ProgressCallback = Callable[[Progress], None]
 
 
 def ignore_progress(_: Progress) -> None:
-    """For callers that do not want to know."""
+    """Do nothing: the callback for callers that do not show progress."""
 
 
 StopSignal = Callable[[], int | None]
-"""Asked between steps of long work; a signal's number ends the work cleanly, None lets it go on."""
+"""Called between steps of long work. A returned signal number stops the work cleanly; None lets it continue."""
 
 
 def never_stop() -> None:
-    """For callers that stop work in no other way than ending the process."""
+    """Return None: the stop signal for callers that never stop the work."""

@@ -1,4 +1,4 @@
-"""Progress as a bar in a terminal or a notebook, as lines in a log; imports rich, so import it when it is needed."""
+"""Progress as a bar in a terminal or a notebook, or as lines in a log. Imports rich."""
 
 import sys
 from collections.abc import Iterator
@@ -24,23 +24,23 @@ from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.text import printable
 
 ShowProgress: TypeAlias = bool | ProgressCallback | None
-"""None: a bar where somebody looks on, else nothing. True: a bar, or lines where there is no terminal. False: nothing.
+"""None: a bar in a terminal or a notebook, else nothing. True: a bar, or lines without a terminal. False: nothing.
 A callable is called with each `Progress`."""
 
 
 def progress_for(show: ShowProgress) -> AbstractContextManager[ProgressCallback]:
-    """The callback that `show` asks for; it draws on stderr while the block lasts."""
+    """Return a context manager that gives the callback selected by `show`, which draws on stderr."""
     if callable(show):
         return nullcontext(show)
     console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
     if show or (show is None and _can_draw(console)):
-        return drawn_progress(console)
+        return draw_progress(console)
     return nullcontext(ignore_progress)
 
 
 @contextmanager
-def drawn_progress(console: Console) -> Iterator[ProgressCallback]:
-    """A callback that draws one bar per phase on `console`; in a log, one line per phase."""
+def draw_progress(console: Console) -> Iterator[ProgressCallback]:
+    """Give a callback that draws one bar per phase on `console`, or prints one line per finished phase in a log."""
     if not _can_draw(console):
         yield _line_per_phase(console)
         return
@@ -66,7 +66,7 @@ def drawn_progress(console: Console) -> Iterator[ProgressCallback]:
 
 
 def _can_draw(console: Console) -> bool:
-    """A terminal, or a notebook with the widgets that rich draws by."""
+    """Return whether the console is a terminal, or a notebook with the ipywidgets that rich needs."""
     return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
 
 

@@ -16,7 +16,7 @@ from cxrtool.errors import ImageError
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
-def test_a_bad_file_is_one_clear_error(tmp_path: Path, case: str) -> None:
+def test_a_bad_file_raises_a_one_line_error(tmp_path: Path, case: str) -> None:
     make, word = BAD_FILES[case]
     path = tmp_path / "image.jpg"
     path.write_bytes(make())
@@ -28,14 +28,14 @@ def test_a_bad_file_is_one_clear_error(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("share", range(1, 10))
-def test_a_jpeg_cut_anywhere_is_refused(tmp_path: Path, share: int) -> None:
+def test_a_truncated_jpeg_is_refused(tmp_path: Path, share: int) -> None:
     path = tmp_path / "image.jpg"
     path.write_bytes(encoded()[: len(encoded()) * share // 10])
     with pytest.raises(ImageError):
         read(path)
 
 
-def test_what_is_not_a_regular_file_is_refused_without_waiting(tmp_path: Path) -> None:
+def test_missing_and_irregular_files_are_refused_without_blocking(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     for path, word in [
         (tmp_path / "gone.jpg", "no such file"),
@@ -73,7 +73,7 @@ def test_every_format_gives_the_same_grey_pixels(tmp_path: Path) -> None:
     assert np.abs(saved(tmp_path / "c.jpg", encoded("JPEG", "CMYK", quality=95)).astype(int) - picture()).mean() < 3
 
 
-def test_sixteen_bits_are_scaled_and_not_cut(tmp_path: Path) -> None:
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     deep = picture().astype(np.uint16) * 200
     buffer = io.BytesIO()
     Image.fromarray(deep).save(buffer, format="PNG")
@@ -89,7 +89,7 @@ def test_exif_orientation_is_applied_once(tmp_path: Path) -> None:
     np.testing.assert_array_equal(turned, np.rot90(picture(), -1))
 
 
-def test_folders_are_listed_in_order_and_hidden_files_left_out(tmp_path: Path) -> None:
+def test_folders_are_listed_in_order_without_hidden_files(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpg", ".hidden.jpg", "notes.txt", "deep/c.jpg", ".git/d.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
@@ -100,9 +100,7 @@ def test_folders_are_listed_in_order_and_hidden_files_left_out(tmp_path: Path) -
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_no_bytes_raise_anything_but_an_image_error(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_damaged_bytes_raise_only_image_errors(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     content = bytearray(encoded(data.draw(st.sampled_from(["JPEG", "PNG", "BMP", "TIFF", "WEBP"]))))
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

@@ -26,7 +26,7 @@ def test_a_constant_image_stays_constant(level: int, height: int, width: int, si
     assert (result == level).all()
 
 
-def test_preprocessing_reads_back_and_refuses_what_it_is_not() -> None:
+def test_preprocessing_reads_back_and_refuses_invalid_values() -> None:
     assert Preprocessing.from_dict(Preprocessing(96).to_dict()) == Preprocessing(96)
     for change in ({"image_size": 8}, {"image_size": "x"}, {"std": [0, 1, 1]}, {"mean": [1]}, {"resize": "crop"}):
         with pytest.raises(RequestError):

@@ -65,7 +65,7 @@ def test_formats_that_warn(frontal: Image.Image, tmp_path: Path) -> None:
     assert codes(tmp_path / "few.png", Reading(Preprocessing(320), 1)) == ["small"]
 
 
-def test_strict_makes_an_error_of_it(tmp_path: Path) -> None:
+def test_strict_turns_a_warning_into_an_error(tmp_path: Path) -> None:
     Image.new("L", (90, 90), 90).save(tmp_path / "constant.png")
     with pytest.raises(ImageError, match="blank: nearly one grey level"):
         read_radiograph(tmp_path / "constant.png", Reading(Preprocessing(64), 1, strict=True))

@@ -1,4 +1,4 @@
-"""A map at the size of its image: peak, box and notes."""
+"""Heatmaps at the size of the image: peak, box and notes."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import numpy as np
 from cxrtool.explain.explanation import Explanation, heatmap_of
 
 
-def test_scaling_keeps_the_peak_in_place_and_gives_it_the_probability() -> None:
+def test_scaling_keeps_the_place_of_the_peak_and_sets_it_to_the_probability() -> None:
     coarse = np.zeros((10, 10), dtype=np.float32)
     assert not heatmap_of(coarse, 50, 70, 0.9).any()
     coarse[2, 7] = 3
@@ -19,7 +19,7 @@ def test_scaling_keeps_the_peak_in_place_and_gives_it_the_probability() -> None:
     assert (row // 20, column // 10) == (2, 7)
 
 
-def test_a_box_holds_the_peaks_region_alone() -> None:
+def test_the_box_contains_only_the_region_of_the_peak() -> None:
     heat = np.zeros((40, 60), dtype=np.float32)
     heat[10:20, 30:50] = 0.2
     heat[30:35, 5:9] = 0.15
@@ -30,4 +30,4 @@ def test_a_box_holds_the_peaks_region_alone() -> None:
     empty = Explanation(Path("a.png"), "Edema", 0.2, 0.5, np.zeros((40, 60), np.uint8), np.zeros_like(heat))
     assert empty.box() is None
     assert "zero everywhere" in empty.notes[0]
-    assert "faint score" in one.notes[0]
+    assert "low probability gives a faint map" in one.notes[0]

@@ -25,7 +25,7 @@ def classifier(run_folder: Path) -> Classifier:
     return Classifier.load(run_folder, settings=EXACT)
 
 
-def test_a_prediction_is_the_networks_by_hand(classifier: Classifier, images: list[Path]) -> None:
+def test_a_prediction_equals_the_output_of_the_network(classifier: Classifier, images: list[Path]) -> None:
     pixels = preprocess(read(images[0]).pixels, Preprocessing(32))
     with torch.no_grad():
         expected = torch.sigmoid(classifier.network(torch.tensor(pixels)[None, None]))[0].numpy()
@@ -37,7 +37,7 @@ def test_a_prediction_is_the_networks_by_hand(classifier: Classifier, images: li
         assert result.positive == (result.probability >= result.threshold)
 
 
-def test_many_are_as_one_by_one_and_a_bad_file_has_its_row(
+def test_predict_many_equals_predict_and_a_bad_file_gets_an_error(
     classifier: Classifier, images: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / "bad.jpg").write_text("text")
@@ -55,7 +55,7 @@ def test_many_are_as_one_by_one_and_a_bad_file_has_its_row(
         classifier.predict(tmp_path / "bad.jpg")
 
 
-def test_threads_may_share_a_classifier(classifier: Classifier, images: list[Path]) -> None:
+def test_threads_can_share_a_classifier(classifier: Classifier, images: list[Path]) -> None:
     alone = [classifier.predict(path).probabilities for path in images[:8]]
 
     def work(index: int) -> dict[str, float]:
@@ -68,7 +68,7 @@ def test_threads_may_share_a_classifier(classifier: Classifier, images: list[Pat
             np.testing.assert_allclose(list(result.values()), list(alone[index % 8].values()), atol=1e-6)
 
 
-def test_an_endless_list_is_read_as_it_is_needed(classifier: Classifier, images: list[Path]) -> None:
+def test_endless_input_is_read_lazily_in_flat_memory(classifier: Classifier, images: list[Path]) -> None:
     endless = classifier.predict_many(itertools.cycle(images[:4]))
     for _ in range(40):
         next(endless)
@@ -81,7 +81,7 @@ def test_an_endless_list_is_read_as_it_is_needed(classifier: Classifier, images:
     assert peak < 20e6
 
 
-def test_thresholds_may_be_given(run_folder: Path, images: list[Path]) -> None:
+def test_custom_thresholds_replace_those_of_the_bundle(run_folder: Path, images: list[Path]) -> None:
     everything = Classifier.load(run_folder, thresholds=dict.fromkeys(FINDINGS, 0.0)).predict(images[0])
     assert everything.positives == FINDINGS
     with pytest.raises(ModelError):

@@ -89,7 +89,7 @@ def _prepare(settings: Settings, splits: list[str] | None) -> dict[str, "CacheRe
                 f"--split {name}: {settings.data.folder} has no such split", f"It has {', '.join(present)}."
             )
     manifests = {name: dataset.usable(name) for name in names}
-    reading = Reading.by(Preprocessing(image_size=settings.train.image_size), settings.runtime)
+    reading = Reading.from_settings(Preprocessing(image_size=settings.train.image_size), settings.runtime)
     with graceful_stop() as stop, console.progress_bar() as progress:
         return {
             name: open_cache(manifest, settings.data, reading, progress, stop) for name, manifest in manifests.items()

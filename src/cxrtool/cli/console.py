@@ -14,7 +14,7 @@ from cxrtool.cells import cell
 from cxrtool.errors import CxrError
 from cxrtool.files import to_json
 from cxrtool.progress import ProgressCallback
-from cxrtool.progress_bar import drawn_progress
+from cxrtool.progress_bar import draw_progress
 from cxrtool.text import printable
 
 
@@ -113,4 +113,4 @@ def show_logs(debug: bool) -> None:
 
 def progress_bar() -> AbstractContextManager[ProgressCallback]:
     """Return a callback that shows progress on stderr: a bar per phase in a terminal, a line per phase elsewhere."""
-    return drawn_progress(err())
+    return draw_progress(err())

@@ -1,4 +1,4 @@
-"""A decoded image, and what to beware of in it."""
+"""A decoded image and the warnings about it."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class ImageWarning:
-    """Something to beware of in one image.
+    """A warning about one image.
 
     Attributes:
-        code: a word that does not change, as ``inverted``; for programs.
-        message: the same for people; never a word of the file's own.
+        code: stable code for programs, for example ``inverted``.
+        message: readable text; never quotes the content of the file.
     """
 
     code: str
@@ -21,12 +21,12 @@ class ImageWarning:
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """An image and what was met on the way.
+    """A decoded image.
 
     Attributes:
-        pixels: [H, W] uint8, 0 black.
+        pixels: [H, W] uint8, 0 is black.
         size: (height, width) in the file; `pixels` may be smaller, see `cxrtool.data.images.read`.
-        warnings: of the file: colour, transparency, depth, DICOM tags.
+        warnings: warnings about colour, transparency, bit depth and DICOM tags.
     """
 
     pixels: NDArray[np.uint8]

@@ -1,7 +1,7 @@
-"""Bytes, a Pillow image, an array or a DICOM data set as grey pixels: the one decoder behind every kind of input.
+"""Decode bytes, a Pillow image, an array or a DICOM data set to grey pixels.
 
-Pillow is the one decoder. Where it would give wrong or missing pixels in silence (a cut JPEG, a bad PNG checksum), the
-input is refused instead. Every function takes the name that messages call the input by.
+Pillow decodes image files, pydicom decodes DICOM. Where Pillow would silently give wrong or missing pixels (a truncated
+JPEG, a bad PNG checksum), the input is refused instead. Messages name the input by the argument `name`.
 """
 
 import io
@@ -29,71 +29,72 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 SMALLEST_SIDE = 32
 LARGEST_ASPECT = 4.0
-RAISE_MIB = "Save it smaller, or raise runtime.max_file_mib."
+FILE_SIZE_ADVICE = "Reduce the file, or raise runtime.max_file_mib."
 
-_RAISE_PIXELS = "Save it smaller, or raise runtime.max_megapixels."
+_PIXELS_ADVICE = "Reduce the image, or raise runtime.max_megapixels."
 _JPEG_END = b"\xff\xd9"
 _TRANSPARENT = ("LA", "PA", "RGBA", "La", "RGBa")
 _COLOURED = ("RGB", "RGBA", "CMYK", "P", "PA", "YCbCr", "LAB", "HSV")
-_MODES = {"CMYK": "in printing colours (CMYK)", "P": "in palette colours", "PA": "in palette colours"}
+_CONVERTED_MODES = {"CMYK": "a CMYK image", "P": "a palette image", "PA": "a palette image"}
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
-_TAKEN = "Take [H, W] or [H, W, 3] (RGB) of uint8, of uint16, or of floats from 0 (black) to 1 (white)."
+_ARRAY_ADVICE = "Pass [H, W] or [H, W, 3] (RGB) of uint8, of uint16, or of floats from 0 (black) to 1 (white)."
 
 
-# On stderr, of bad tags and of what lies between its own limit and twice that: what counts is refused here.
+# Pillow warns on stderr of bad tags and of images above its own size limit; this module checks the size itself.
 warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What an image's header says.
+    """Facts from the header of an image.
 
     Attributes:
-        size: (height, width).
-        mode: Pillow's, or ``DICOM``.
+        size: (height, width) in pixels.
+        mode: Pillow's mode, or ``DICOM``.
     """
 
     size: tuple[int, int]
     mode: str
 
 
-def refusal(name: str, reason: str, advice: str = "Check the file.", code: str | None = None) -> ImageError:
-    """The error that says why the image called `name` is not read."""
+def image_error(name: str, reason: str, advice: str = "Check the file.", code: str | None = None) -> ImageError:
+    """Return an error that says why the image called `name` cannot be read."""
     return ImageError(f"{name}: {' '.join(reason.split())}", advice, code=code)
 
 
 @contextmanager
 def as_image_error(name: str) -> Iterator[None]:
-    """Whatever a decoder raises in the block becomes an `ImageError` about `name`."""
+    """Turn any exception of a decoder in the block into an `ImageError` about `name`."""
     try:
         yield
     except ImageError:
         raise
     except MemoryError:
-        raise refusal(name, "does not fit into the memory") from None
+        raise image_error(name, "does not fit into memory") from None
     except Exception as error:  # noqa: BLE001 - Pillow's plugins raise anything (SyntaxError, struct.error) on bad bytes
-        raise refusal(name, f"cannot be decoded ({type(error).__name__}: {error})") from None
+        raise image_error(name, f"cannot be decoded ({type(error).__name__}: {error})") from None
 
 
-def decode_bytes(name: str, content: bytes, enough: int, window: "Window | None", limits: Limits) -> Decoded:
-    """A file's content as grey pixels; the arguments are those of `cxrtool.data.images.read`.
+def decode_bytes(name: str, content: bytes, target_size: int, window: "Window | None", limits: Limits) -> Decoded:
+    """Decode the content of a file; the arguments are the same as in `cxrtool.data.images.read`.
 
     Raises:
-        ImageError: likewise, for all that content shows.
+        ImageError: the content is not a supported image, truncated, damaged, too large, too small or too narrow, or has
+            several pages.
     """
     with as_image_error(name):
         if is_dicom(content[:132]):
             from cxrtool.data.dicom import decode_dicom
 
-            return _of_dicom(name, lambda: decode_dicom(content, limits.pixels, window))
-        return _of_file(name, content, enough, limits)
+            return _decode_dicom(name, lambda: decode_dicom(content, limits.pixels, window))
+        return _decode_file(name, content, target_size, limits)
 
 
 def facts_of_bytes(name: str, content: bytes, limits: Limits) -> ImageFacts:
-    """Size and mode by the header alone; of a DICOM, whose header says less, by decoding it.
+    """Read size and mode from the header alone. A DICOM is decoded, because its header is not enough to check it.
 
     Raises:
-        ImageError: as `decode_bytes`, for all that a header shows.
+        ImageError: same as `decode_bytes`, as far as the header shows the fault.
     """
     if is_dicom(content[:132]):
         return ImageFacts(decode_bytes(name, content, 0, None, limits).size, "DICOM")
@@ -102,89 +103,89 @@ def facts_of_bytes(name: str, content: bytes, limits: Limits) -> ImageFacts:
         return ImageFacts((image.height, image.width), image.mode)
 
 
-def decode_picture(name: str, picture: Image.Image, limits: Limits) -> Decoded:
-    """A Pillow image by its mode, as a file of that mode: EXIF orientation, 16 bits, palette, transparency.
+def decode_pil_image(name: str, image: Image.Image, limits: Limits) -> Decoded:
+    """Decode a Pillow image like a file of the same mode: EXIF orientation, 16 bits, palette, transparency.
 
     Args:
-        name: what messages call it.
-        picture: in any mode that Pillow turns into RGB; its pixels are loaded, nothing else changes.
-        limits: larger ones are refused before their pixels are loaded.
+        name: name used in messages.
+        image: image in any mode that Pillow converts to RGB. Its pixels are loaded, but it is not changed otherwise.
+        limits: a larger image is refused before its pixels are loaded.
 
     Raises:
-        ImageError: it is too large, too small or too narrow, has several frames, or its pixels cannot be loaded.
+        ImageError: the image is too large, too small or too narrow, has several frames, or cannot be loaded.
     """
     with as_image_error(name):
-        _check_header(name, picture, limits)
-        found = _file_warnings(picture, lambda: picture)
-        grey, deep = _to_grey(picture)
-        return Decoded(grey, (picture.height, picture.width), (*found, *deep))
+        _check_header(name, image, limits)
+        warned = _file_warnings(image, lambda: image)
+        grey, depth_warnings = _to_grey(image)
+        return Decoded(grey, (image.height, image.width), (*warned, *depth_warnings))
 
 
 def decode_array(name: str, array: NDArray[Any], limits: Limits) -> Decoded:
-    """An array as grey pixels.
+    """Convert an array to grey pixels.
 
     Args:
-        name: what messages call it.
-        array: [H, W] grey or [H, W, 3] RGB; uint8 from 0 (black) to 255 (white); uint16, of which the range found
-            becomes black to white, as of a file of 16 bits; or floats from 0 (black) to 1 (white). It is copied.
-        limits: larger ones are refused.
+        name: name used in messages.
+        array: [H, W] grey or [H, W, 3] RGB; uint8 from 0 (black) to 255 (white); uint16, scaled from the range found
+            like a 16-bit file; or floats from 0 (black) to 1 (white). It is copied.
+        limits: a larger array is refused.
 
     Raises:
-        ImageError: it has another type or shape, values that are not finite or out of range, or is too large, too
-            small or too narrow.
+        ImageError: the array has another dtype or shape, has values that are not finite or out of range, or is too
+            large, too small or too narrow.
     """
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
-        raise refusal(name, f"has the shape {list(array.shape)}", _TAKEN, "image-wrong-values")
+        raise image_error(name, f"has the unsupported shape {list(array.shape)}", _ARRAY_ADVICE, "image-wrong-values")
     if array.dtype.kind not in "uf" or (array.dtype.kind == "u" and array.dtype.itemsize > 2):
-        raise refusal(name, f"holds values of type {array.dtype}", _TAKEN, "image-wrong-values")
+        raise image_error(name, f"has the unsupported dtype {array.dtype}", _ARRAY_ADVICE, "image-wrong-values")
     if array.nbytes > limits.file_bytes:
-        reason = f"has {array.nbytes:,} bytes; at most {limits.file_bytes:,} are read"
-        raise refusal(name, reason, RAISE_MIB, "image-too-large")
+        reason = f"has {array.nbytes:,} bytes; at most {limits.file_bytes:,} are allowed"
+        raise image_error(name, reason, FILE_SIZE_ADVICE, "image-too-large")
     height, width = array.shape[:2]
     _check_size(name, width, height, limits)
     with as_image_error(name):
-        pixels, told = _eight_bits(name, array)
+        pixels, warned = _to_eight_bits(name, array)
         if pixels.ndim == 2:
-            return Decoded(pixels, (height, width), told)
-        picture = Image.fromarray(pixels)
-        if _is_coloured(picture):
-            told = (_COLOUR, *told)
-        return Decoded(np.array(picture.convert("L")), (height, width), told)
+            return Decoded(pixels, (height, width), warned)
+        image = Image.fromarray(pixels)
+        if _is_coloured(image):
+            warned = (_COLOUR, *warned)
+        return Decoded(np.array(image.convert("L")), (height, width), warned)
 
 
 def decode_dataset(name: str, dataset: "Dataset", window: "Window | None", limits: Limits) -> Decoded:
-    """A pydicom data set as grey pixels, by the rules of a DICOM file; one read lazily loads its pixels now.
+    """Decode a pydicom data set like a DICOM file; a data set that was read lazily loads its pixels now.
 
     Raises:
-        ImageError: as for a DICOM file.
+        ImageError: same as for a DICOM file.
     """
     from cxrtool.data import dicom
 
     def decode() -> Decoded:
-        held = len(dataset.get("PixelData") or b"")
-        if held > limits.file_bytes:
-            reason = f"has {held:,} bytes of pixel data; at most {limits.file_bytes:,} are read"
-            raise dicom.DicomError(reason, RAISE_MIB, "image-too-large")
+        size = len(dataset.get("PixelData") or b"")
+        if size > limits.file_bytes:
+            reason = f"has {size:,} bytes of pixel data; at most {limits.file_bytes:,} are allowed"
+            raise dicom.DicomError(reason, FILE_SIZE_ADVICE, "image-too-large")
         return dicom.decode_dataset(dataset, limits.pixels, window)
 
     with as_image_error(name):
-        return _of_dicom(name, decode)
+        return _decode_dicom(name, decode)
 
 
-def _of_dicom(name: str, decode: Callable[[], Decoded]) -> Decoded:
+def _decode_dicom(name: str, decode: Callable[[], Decoded]) -> Decoded:
     from cxrtool.data.dicom import DicomError
 
     try:
         decoded = decode()
     except DicomError as error:
-        raise refusal(name, error.reason, error.advice, error.code) from None
+        raise image_error(name, error.reason, error.advice, error.code) from None
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001 - pydicom and its decoders raise anything, and quote tags
-        raise refusal(name, f"is a DICOM that cannot be decoded ({type(error).__name__})") from None
+    except Exception as error:  # noqa: BLE001 - pydicom and its decoders raise anything, and their messages quote tags
+        raise image_error(name, f"is a DICOM that cannot be decoded ({type(error).__name__})") from None
     height, width = decoded.size
-    if _is_out_of_shape(width, height):
-        raise _out_of_shape(name, width, height)
+    if _has_bad_shape(width, height):
+        raise _shape_error(name, width, height)
     return decoded
 
 
@@ -192,49 +193,49 @@ def _open(name: str, content: bytes, limits: Limits) -> Image.Image:
     try:
         return Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError:
-        raise refusal(name, f"has more than {limits.pixels:,} pixels", _RAISE_PIXELS, "image-too-large") from None
+        raise image_error(name, f"has more than {limits.pixels:,} pixels", _PIXELS_ADVICE, "image-too-large") from None
     except OSError:
-        raise refusal(name, "is not an image", f"Readable are {', '.join(FORMATS)} and DICOM.") from None
+        raise image_error(name, "is not an image", f"Supported formats are {', '.join(FORMATS)} and DICOM.") from None
 
 
-def _of_file(name: str, content: bytes, enough: int, limits: Limits) -> Decoded:
+def _decode_file(name: str, content: bytes, target_size: int, limits: Limits) -> Decoded:
     with _open(name, content, limits) as image:
         _check_header(name, image, limits)
         if image.format == "JPEG" and _JPEG_END not in content[-4096:]:
-            # Pillow fills what is missing in some files without a word.
-            raise refusal(name, "is cut: the JPEG has no end marker", "Copy it again.")
+            # Pillow silently fills in what is missing from some truncated files.
+            raise image_error(name, "is truncated: the JPEG has no end marker", "Copy it again.")
         if image.format == "PNG":
-            with Image.open(io.BytesIO(content), formats=FORMATS) as twin:
-                twin.verify()  # load() ignores checksums; verify() leaves the image unusable, hence a twin
-        size, found = (image.height, image.width), _file_warnings(image, lambda: _small_twin(content))
+            with Image.open(io.BytesIO(content), formats=FORMATS) as copy:
+                copy.verify()  # load() ignores checksums; verify() makes the image unusable, so it needs a copy
+        size, warned = (image.height, image.width), _file_warnings(image, lambda: _small_copy(content))
         if image.format == "JPEG":
-            # A colour JPEG holds its luma as it is; decoding that alone takes half the time.
-            image.draft("L", (2 * enough, 2 * enough) if enough else image.size)
+            # A colour JPEG stores luma separately; decoding only luma takes half the time.
+            image.draft("L", (2 * target_size, 2 * target_size) if target_size else image.size)
         image.load()
-        grey, deep = _to_grey(image)
-        return Decoded(grey, size, (*found, *deep))
+        grey, depth_warnings = _to_grey(image)
+        return Decoded(grey, size, (*warned, *depth_warnings))
 
 
-_COLOUR = ImageWarning("colour", "is a colour picture; its luma was taken")
+_COLOUR = ImageWarning("colour", "is a colour image, converted to grey (luma)")
 
 
-def _file_warnings(image: Image.Image, to_look_at: Callable[[], Image.Image]) -> list[ImageWarning]:
-    """By the header and, where there may be colours, a copy to look at."""
+def _file_warnings(image: Image.Image, load_copy: Callable[[], Image.Image]) -> list[ImageWarning]:
+    """Return warnings from the header. `load_copy` is called only if the pixels must be searched for colour."""
     found = []
     if image.mode in _TRANSPARENT or "transparency" in image.info:
-        found.append(ImageWarning("alpha", "has transparency, which was laid on black"))
-    if image.mode in _MODES:
-        found.append(ImageWarning("converted", f"is {_MODES[image.mode]}; its luma was taken"))
-    if image.mode in _COLOURED and _is_coloured(to_look_at()):
+        found.append(ImageWarning("alpha", "has transparency, which was blended onto black"))
+    if image.mode in _CONVERTED_MODES:
+        found.append(ImageWarning("converted", f"is {_CONVERTED_MODES[image.mode]}, converted to grey (luma)"))
+    if image.mode in _COLOURED and _is_coloured(load_copy()):
         found.append(_COLOUR)
     return found
 
 
-def _small_twin(content: bytes) -> Image.Image:
-    """The same image, a JPEG at an eighth."""
-    twin = Image.open(io.BytesIO(content), formats=FORMATS)
-    twin.draft("RGB", (64, 64))
-    return twin
+def _small_copy(content: bytes) -> Image.Image:
+    """Open the image again; a JPEG as small as its decoder allows, at least 64 pixels a side."""
+    copy = Image.open(io.BytesIO(content), formats=FORMATS)
+    copy.draft("RGB", (64, 64))
+    return copy
 
 
 def _is_coloured(image: Image.Image) -> bool:
@@ -244,33 +245,35 @@ def _is_coloured(image: Image.Image) -> bool:
 
 def _check_header(name: str, image: Image.Image, limits: Limits) -> None:
     _check_size(name, *image.size, limits)
-    # Not n_frames: a TIFF's is found by walking its whole chain of pages, however long.
+    # Not n_frames, which walks the whole chain of pages of a TIFF, however long.
     if getattr(image, "is_animated", False):
-        raise refusal(name, "has several pages or frames", "Save the radiograph alone.", "image-wrong-shape")
+        raise image_error(
+            name, "has several pages or frames", "Save the radiograph as a file of one page.", "image-wrong-shape"
+        )
 
 
 def _check_size(name: str, width: int, height: int, limits: Limits) -> None:
     if width * height > limits.pixels:
-        reason = f"has {width} x {height} pixels; at most {limits.pixels:,} are read"
-        raise refusal(name, reason, _RAISE_PIXELS, "image-too-large")
-    if _is_out_of_shape(width, height):
-        raise _out_of_shape(name, width, height)
+        reason = f"has {width} x {height} pixels; at most {limits.pixels:,} are allowed"
+        raise image_error(name, reason, _PIXELS_ADVICE, "image-too-large")
+    if _has_bad_shape(width, height):
+        raise _shape_error(name, width, height)
 
 
-def _is_out_of_shape(width: int, height: int) -> bool:
+def _has_bad_shape(width: int, height: int) -> bool:
     return min(width, height) < SMALLEST_SIDE or max(width, height) > LARGEST_ASPECT * min(width, height)
 
 
-def _out_of_shape(name: str, width: int, height: int) -> ImageError:
+def _shape_error(name: str, width: int, height: int) -> ImageError:
     reason = f"is {width} x {height} pixels, too small or too narrow for a radiograph"
-    return refusal(name, reason, code="image-wrong-shape")
+    return image_error(name, reason, code="image-wrong-shape")
 
 
 def _to_grey(image: Image.Image) -> tuple[NDArray[np.uint8], tuple[ImageWarning, ...]]:
     if image.mode != "L" or image.getexif():
         upright = ImageOps.exif_transpose(image)
         if upright.mode in _SIXTEEN_BIT:
-            return _scale_deep(np.asarray(upright), may_be_shallow=upright.mode.startswith("I;16"))
+            return _reduce_depth(np.asarray(upright), may_be_shallow=upright.mode.startswith("I;16"))
         if upright.mode in _TRANSPARENT or "transparency" in upright.info:
             coloured = upright.convert("RGBA")
             upright = Image.alpha_composite(Image.new("RGBA", coloured.size, (0, 0, 0, 255)), coloured)
@@ -278,29 +281,31 @@ def _to_grey(image: Image.Image) -> tuple[NDArray[np.uint8], tuple[ImageWarning,
     return np.array(image, dtype=np.uint8), ()
 
 
-def _eight_bits(name: str, array: NDArray[Any]) -> tuple[NDArray[np.uint8], tuple[ImageWarning, ...]]:
-    """A copy of uint8 of the same shape; uint16 by the range found, floats by the range they must have."""
+def _to_eight_bits(name: str, array: NDArray[Any]) -> tuple[NDArray[np.uint8], tuple[ImageWarning, ...]]:
+    """Return a uint8 copy of the same shape: uint16 is scaled from the range found, floats from [0, 1]."""
     if array.dtype == np.uint8:
         return np.array(array, dtype=np.uint8, order="C"), ()
     if array.dtype.kind == "u":
-        return _scale_deep(np.asarray(array), may_be_shallow=True)
+        return _reduce_depth(np.asarray(array), may_be_shallow=True)
     low, high = float(array.min()), float(array.max())
     if not np.isfinite(low) or not np.isfinite(high):
-        raise refusal(name, "holds floats that are not finite", _TAKEN, "image-wrong-values")
+        raise image_error(name, "has values that are not finite", _ARRAY_ADVICE, "image-wrong-values")
     if low < 0 or high > 1:
-        raise refusal(name, f"holds floats from {low:g} to {high:g}", _TAKEN, "image-wrong-values")
+        raise image_error(
+            name, f"has floats from {low:g} to {high:g}, not from 0 to 1", _ARRAY_ADVICE, "image-wrong-values"
+        )
     return np.round(np.asarray(array) * 255).astype(np.uint8), ()
 
 
-def _scale_deep(values: NDArray[Any], may_be_shallow: bool) -> tuple[NDArray[np.uint8], tuple[ImageWarning, ...]]:
-    """More than 8 bits to 8, with a warning where 16 hold 12 or fewer."""
+def _reduce_depth(values: NDArray[Any], may_be_shallow: bool) -> tuple[NDArray[np.uint8], tuple[ImageWarning, ...]]:
+    """Reduce more than 8 bits to 8, with a warning if 16-bit values use 12 bits or fewer."""
     shallow = may_be_shallow and int(values.max()) < 4096
-    told = ImageWarning("shallow", "has 12 bits or fewer of 16; scaled by the range found")
-    return _scale_by_range(values), (told,) if shallow else ()
+    warning = ImageWarning("shallow", "uses 12 bits or fewer of 16; scaled from the range found")
+    return _scale_range(values), (warning,) if shallow else ()
 
 
-def _scale_by_range(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """The range found becomes 0 to 255 (Pillow's own conversion cuts at 255)."""
+def _scale_range(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Scale the range found to 0 to 255 (Pillow's own conversion clips at 255)."""
     values = pixels.astype(np.float32)
     low, high = float(values.min()), float(values.max())
     if not np.isfinite(low) or not np.isfinite(high):

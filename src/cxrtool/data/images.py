@@ -1,4 +1,4 @@
-"""A radiograph's file as grey pixels, and the files of a folder: everything that reads an image file calls `read`."""
+"""Read an image file as grey pixels, and list the images of a folder. All code reads image files through `read`."""
 
 import os
 import stat
@@ -10,7 +10,7 @@ from PIL import __version__ as PIL_VERSION
 from PIL import features
 
 from cxrtool.data.decoded import Decoded
-from cxrtool.data.decoding import RAISE_MIB, ImageFacts, decode_bytes, facts_of_bytes, refusal
+from cxrtool.data.decoding import FILE_SIZE_ADVICE, ImageFacts, decode_bytes, facts_of_bytes, image_error
 from cxrtool.data.dicom import is_dicom
 from cxrtool.errors import ImageError
 from cxrtool.settings import DEFAULT_LIMITS, Limits
@@ -20,57 +20,58 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".dcm", ".dicom"})
 PIXELS_VERSION = 1
-"""Raised whenever `read` or `preprocess` gives other pixels than before, so that no cache of the old ones is used."""
+"""Must be raised whenever `read` or `preprocess` gives other pixels, so that outdated caches are not used."""
 
 
 def read(
     path: Path,
     root: Path | None = None,
-    enough: int = 0,
+    target_size: int = 0,
     window: "Window | None" = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Decoded:
-    """One radiograph as grey pixels, with what is to beware of in its file.
+    """Read one radiograph as grey pixels.
 
-    The format goes by content, not by name. Orientation from EXIF is applied once; colour becomes luma (ITU-R 601);
-    more than 8 bits are scaled by the range found in the file; transparency lies on black. A DICOM goes through its
-    own rescale and window, see `cxrtool.data.dicom`.
+    The content decides the format, not the name. EXIF orientation is applied once; colour becomes luma (ITU-R 601);
+    more than 8 bits are scaled from the range found in the file; transparency is blended onto black. A DICOM goes
+    through its own rescale and window, see `cxrtool.data.dicom`.
 
     Args:
-        path: the file.
-        root: when given, a path or link that leads out of this folder is refused.
-        enough: pixels a side that the caller needs. A JPEG four times as large is decoded at a half, a quarter or an
-            eighth (by its DCT, which averages), never below twice this; what `preprocess` then makes of it differs by
-            0.14 grey levels on average (measured, 2500 x 3000 to 320). 0 decodes everything at its own size.
-        window: of a DICOM.
+        path: image file.
+        root: if given, a path or link that leads out of this folder is refused.
+        target_size: side length in pixels to which the caller will resize. A JPEG of four times this size or more is
+            decoded at a half, a quarter or an eighth of its size (its DCT averages), but not below twice
+            `target_size`. This changes the resized image by 0.14 grey levels on average (measured from 2500 x 3000
+            to 320). 0 decodes every image at its original size.
+        window: window of a DICOM; None uses the first one in the file.
         limits: larger files and images are refused.
 
     Raises:
-        ImageError: it is missing, not a regular file, not an image of an allowed format, cut, damaged, too large, too
-            small or too narrow, or has several pages.
+        ImageError: the file is missing, not a regular file, not a supported image format, truncated, damaged, too
+            large, too small or too narrow, or has several pages.
     """
-    return decode_bytes(shown(path), read_bytes(path, root, limits), enough, window, limits)
+    return decode_bytes(shown(path), read_bytes(path, root, limits), target_size, window, limits)
 
 
 def read_facts(path: Path, root: Path | None = None, limits: Limits = DEFAULT_LIMITS) -> ImageFacts:
-    """Size and mode by the header alone; of a DICOM, whose header says less, by decoding it.
+    """Read size and mode from the header alone. A DICOM is decoded, because its header is not enough to check it.
 
     Raises:
-        ImageError: as `read`, for all that a header shows.
+        ImageError: same as `read`, as far as the header shows the fault.
     """
     return facts_of_bytes(shown(path), read_bytes(path, root, limits), limits)
 
 
 def reader() -> str:
-    """What pixels depend on besides the file and the `Preprocessing`: our version, and the decoder's."""
+    """Return the versions of this reader and of its decoders, which pixels depend on besides file and preprocessing."""
     turbo = features.version_feature("libjpeg_turbo")
     return f"version {PIXELS_VERSION}, Pillow {PIL_VERSION}, libjpeg-turbo {turbo or 'absent'}"
 
 
 def list_images(inputs: Sequence[Path], recursive: bool = False) -> list[Path]:
-    """Files as given and the images in folders, sorted; hidden ones are left out.
+    """Return the given files, and the images in the given folders in sorted order without hidden files.
 
-    A file that does not exist stays in the list: it gets its row with an error.
+    A file that does not exist stays in the list, so that it gets a row with an error.
     """
     found: list[Path] = []
     for given in inputs:
@@ -89,52 +90,52 @@ def _looks_like_image(path: Path) -> bool:
 
 
 def _is_bare_dicom(path: Path) -> bool:
-    """A DICOM under a name such as IM000001 or 1.2.840.113619: as scanners and archives write them."""
+    """Return whether the file is a DICOM named like IM000001 or 1.2.840.113619, as written by scanners and archives."""
     if path.name.startswith(".") or (path.suffix and not path.suffix[1:].isdigit()):
         return False
     try:
-        return path.is_file() and starts_as_dicom(path)
+        return path.is_file() and is_dicom_file(path)
     except OSError:
         return False
 
 
-def starts_as_dicom(path: Path) -> bool:
-    """Whether the file's first bytes are a DICOM's.
+def is_dicom_file(path: Path) -> bool:
+    """Return whether the file begins with the signature of a DICOM.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: the file cannot be opened.
     """
     with path.open("rb") as file:
         return is_dicom(file.read(132))
 
 
 def read_bytes(path: Path, root: Path | None, limits: Limits) -> bytes:
-    """A file's whole content; the arguments are those of `read`.
+    """Read the whole content of a file; the arguments are the same as in `read`.
 
     Raises:
-        ImageError: it is missing, empty, too large, not a regular file, not inside `root`, or cannot be read.
+        ImageError: the file is missing, empty, too large, not a regular file, outside `root`, or cannot be read.
     """
     if root is not None and not _is_inside(path, root):
-        raise _refuse(path, f"leads out of {root}", "Put the file itself into the data folder.", "image-outside")
+        raise _image_error(path, f"leads out of {root}", "Put the file itself into the data folder.", "image-outside")
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise _refuse(path, "is a folder", "Give a file, or --recursive.")
+            raise _image_error(path, "is a folder", "Give an image file.")
         if not stat.S_ISREG(status.st_mode):
-            # A FIFO would block for ever when opened.
-            raise _refuse(path, "is not a regular file")
+            # Opening a FIFO would block without end.
+            raise _image_error(path, "is not a regular file")
         if status.st_size == 0:
-            raise _refuse(path, "is empty (0 bytes)", "Copy it again.")
+            raise _image_error(path, "is empty (0 bytes)", "Copy it again.")
         if status.st_size > limits.file_bytes:
-            reason = f"has {status.st_size:,} bytes; at most {limits.file_bytes:,} are read"
-            raise _refuse(path, reason, RAISE_MIB, "image-too-large")
+            reason = f"has {status.st_size:,} bytes; at most {limits.file_bytes:,} are allowed"
+            raise _image_error(path, reason, FILE_SIZE_ADVICE, "image-too-large")
         return path.read_bytes()
     except FileNotFoundError:
-        raise _refuse(path, "no such file", "Check the path.", "image-missing") from None
+        raise _image_error(path, "no such file", "Check the path.", "image-missing") from None
     except PermissionError:
-        raise _refuse(path, "permission denied", "Check the file's rights.") from None
+        raise _image_error(path, "permission denied", "Check the permissions of the file.") from None
     except (OSError, ValueError) as error:
-        raise _refuse(path, f"cannot be read ({error})") from None
+        raise _image_error(path, f"cannot be read ({error})") from None
 
 
 def _is_inside(path: Path, root: Path) -> bool:
@@ -142,10 +143,10 @@ def _is_inside(path: Path, root: Path) -> bool:
     return os.path.realpath(path).startswith(real_root.rstrip(os.sep) + os.sep)
 
 
-def _refuse(path: Path, reason: str, advice: str = "Check the file.", code: str | None = None) -> ImageError:
-    return refusal(shown(path), reason, advice, code)
+def _image_error(path: Path, reason: str, advice: str = "Check the file.", code: str | None = None) -> ImageError:
+    return image_error(shown(path), reason, advice, code)
 
 
 def shown(path: Path) -> str:
-    """A path as text that every output can hold: bytes that are no UTF-8 are escaped."""
+    """Return a path as text that is valid in every output: bytes that are not UTF-8 are escaped."""
     return str(path).encode("utf-8", errors="backslashreplace").decode("utf-8")

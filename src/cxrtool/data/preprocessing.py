@@ -1,4 +1,4 @@
-"""What every image goes through before the network sees it, in one place."""
+"""The preprocessing of every image before it enters the network."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ from cxrtool.errors import RequestError
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What an image goes through before the network; it travels in the bundle.
+    """Parameters of the preprocessing; stored in the bundle.
 
     Attributes:
-        image_size: pixels of both sides of the network's input, 32 to 1024.
-        mean: per channel, of pixels scaled to [0, 1]; ImageNet's.
-        std: likewise.
-        resize: how; only one way exists.
+        image_size: width and height of the network's input in pixels, 32 to 1024.
+        mean: mean per channel of pixels scaled to [0, 1]; the default is ImageNet's.
+        std: standard deviation per channel of pixels scaled to [0, 1]; the default is ImageNet's.
+        resize: resize method; only one is supported.
     """
 
     image_size: int = 320
@@ -30,36 +30,38 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if not 32 <= self.image_size <= 1024:
-            raise RequestError(f"image size {self.image_size} lies outside 32 to 1024", "320 is usual.")
+            raise RequestError(f"image size {self.image_size} is outside 32 to 1024", "The default is 320.")
         if self.resize != type(self).resize:
-            raise RequestError(f"resize {self.resize!r} is unknown", f"It must be {type(self).resize!r}.")
+            raise RequestError(f"resize method {self.resize!r} is unknown", f"It must be {type(self).resize!r}.")
         finite = all(math.isfinite(value) for value in (*self.mean, *self.std))
         if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std) or not finite:
-            raise RequestError("mean and std need three finite values each, std above 0", "ImageNet's are usual.")
+            raise RequestError(
+                "mean and std need three finite values each, std above 0", "The defaults are ImageNet's."
+            )
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values by name."""
+        """Return the parameters as a dict of plain values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, object]) -> Self:
-        """The preprocessing that `to_dict` described.
+        """Build from the result of `to_dict`.
 
         Raises:
-            RequestError: a key or value is not one of its own.
+            RequestError: a key is missing, or a value is invalid.
         """
         try:
             return cls(
                 image_size=int(str(content["image_size"])),
-                mean=_three(content["mean"]),
-                std=_three(content["std"]),
+                mean=_three_floats(content["mean"]),
+                std=_three_floats(content["std"]),
                 resize=str(content["resize"]),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise RequestError(f"preprocessing cannot be read: {error}", "The bundle is damaged.") from None
 
 
-def _three(value: object) -> tuple[float, float, float]:
+def _three_floats(value: object) -> tuple[float, float, float]:
     if not isinstance(value, Sequence) or len(value) != 3:
         raise ValueError(f"{value!r} is not three numbers")
     first, second, third = (float(item) for item in value)
@@ -67,15 +69,15 @@ def _three(value: object) -> tuple[float, float, float]:
 
 
 def preprocess(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Resize once, antialiased (Pillow's bilinear, whose support grows with the reduction).
+    """Resize an image once with antialiasing (Pillow's bilinear filter, whose support grows with the reduction).
 
     Args:
         image: [H, W] uint8.
-        preprocessing: gives the size.
+        preprocessing: its `image_size` is S.
 
     Returns:
-        [S, S] uint8. The network itself takes mean and standard deviation off, on its device: as uint8 a batch is a
-        twelfth of the bytes.
+        [S, S] uint8. The network subtracts the mean and divides by the standard deviation on its device, because a
+        batch of uint8 has a twelfth of the bytes.
     """
     size = (preprocessing.image_size, preprocessing.image_size)
     if image.shape == size:

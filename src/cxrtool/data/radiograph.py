@@ -1,4 +1,4 @@
-"""One radiograph: read, preprocessed and screened; or many, read ahead in batches."""
+"""Read, preprocess and screen one radiograph, or many ahead of time in batches."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from cxrtool.data.sources import Source, name_of, open_source
 from cxrtool.errors import CxrError, ImageError
 from cxrtool.settings import DEFAULT_LIMITS, Limits, RuntimeSettings
 
-Given = TypeVar("Given", bound=Source)
+SourceT = TypeVar("SourceT", bound=Source)
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Radiograph:
     """One decoded radiograph.
 
     Attributes:
-        name: what messages call it: its path, or for example ``array [512, 640] uint8``.
-        path: its file; None where it came in another way.
-        image: [H, W] uint8 as `read` gives it, at its own size where that was asked for.
-        pixels: [S, S] uint8 as `preprocess` gives it.
-        warnings: what to beware of, see `cxrtool.data.screening`.
+        name: name used in messages: the path, or for example ``array [512, 640] uint8``.
+        path: path of the file; None if the input was not a path.
+        image: [H, W] uint8, the decoded image; at its original size if `Reading.full_size` is set.
+        pixels: [S, S] uint8, the input of the network.
+        warnings: warnings about the image, see `cxrtool.data.screening`.
     """
 
     name: str
@@ -43,31 +43,31 @@ class Radiograph:
 
 @dataclass(frozen=True)
 class Reading:
-    """How images are read ahead.
+    """How images are read.
 
     Attributes:
-        preprocessing: what each image goes through.
-        batch_size: images in a batch.
-        workers: threads.
-        timeout: seconds after which a read counts as hung.
-        whole: keep images at their own size, for pictures.
-        strict: a warning is an error.
-        window: of DICOM files.
-        limits: what is too large to be read.
+        preprocessing: preprocessing of each image.
+        batch_size: number of images in a batch.
+        workers: number of reading threads.
+        timeout: seconds after which a read fails; None waits without limit.
+        full_size: keep each image at its original size, for drawing.
+        strict: treat warnings as errors.
+        window: window of DICOM files; None uses the first one in the file.
+        limits: upper limits on image and file size.
     """
 
     preprocessing: Preprocessing
     batch_size: int
     workers: int = 2
     timeout: float | None = None
-    whole: bool = False
+    full_size: bool = False
     strict: bool = False
     window: Window | None = None
     limits: Limits = DEFAULT_LIMITS
 
     @classmethod
-    def by(cls, preprocessing: Preprocessing, runtime: RuntimeSettings) -> Self:
-        """As the settings ask, of a whole split: neither strict nor by a window of its own."""
+    def from_settings(cls, preprocessing: Preprocessing, runtime: RuntimeSettings) -> Self:
+        """Build from the runtime settings for a whole split, where `strict` and `window` do not apply."""
         return cls(
             preprocessing,
             runtime.batch_size,
@@ -81,53 +81,59 @@ def read_radiograph(source: Source, reading: Reading, root: Path | None = None) 
     """Read, preprocess and screen one radiograph.
 
     Args:
-        source: a path, or any other input that `open_source` takes.
-        reading: preprocessing, and whether to keep the image at its own size (the pixels are the same), to refuse
-            what is warned of, and which window of a DICOM to take.
-        root: when given, a path or link that leads out of this folder is refused.
+        source: a path or any other input that `open_source` accepts.
+        reading: preprocessing, DICOM window and limits, and whether warnings are errors. `full_size` only changes
+            `Radiograph.image`, not the input of the network.
+        root: if given, a path or link that leads out of this folder is refused.
 
     Raises:
-        ImageError: it cannot be read, a link leads out of `root`, or it is warned of and `reading` is strict.
-        RequestError: `source` is of a kind that nothing here reads.
+        ImageError: the image cannot be read, a link leads out of `root`, or it has warnings and `reading` is strict.
+        RequestError: `source` is not a supported kind of input.
     """
     opened = open_source(source, reading.window, reading.limits, root)
     decoded = opened.decode(reading.preprocessing.image_size)
     pixels = preprocess(decoded.pixels, reading.preprocessing)
     warnings = screen(opened.name, decoded, pixels)
     if reading.strict and warnings:
-        told = "; ".join(f"{warning.code}: {warning.message}" for warning in warnings)
-        advice = "Without --strict it is read, with the warning beside it."
-        raise ImageError(f"{opened.name}: {told}", advice, code="image-warned")
-    at_its_size = len(decoded.pixels) == decoded.size[0] or not reading.whole
-    image = decoded.pixels if at_its_size else opened.decode(0).pixels
+        messages = "; ".join(f"{warning.code}: {warning.message}" for warning in warnings)
+        advice = "Leave out --strict to read the image with a warning."
+        raise ImageError(f"{opened.name}: {messages}", advice, code="image-warned")
+    needs_full_decode = reading.full_size and len(decoded.pixels) != decoded.size[0]
+    image = opened.decode(0).pixels if needs_full_decode else decoded.pixels
     return Radiograph(opened.name, opened.path, image, pixels, warnings)
 
 
 def read_pixels(
     path: Path, preprocessing: Preprocessing, root: Path | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> NDArray[np.uint8]:
-    """[S, S] uint8 of one file, as `read_radiograph` has them, without looking for warnings.
+    """Read and preprocess one file without screening it for warnings.
+
+    Returns:
+        [S, S] uint8, equal to `Radiograph.pixels` from `read_radiograph`.
 
     Raises:
-        ImageError: it cannot be read, or a link leads out of `root`.
+        ImageError: the file cannot be read, or a link leads out of `root`.
     """
     return preprocess(read(path, root, preprocessing.image_size, limits=limits).pixels, preprocessing)
 
 
 def radiograph_batches(
-    sources: Iterable[Given], reading: Reading
-) -> Iterator[list[tuple[Given, Radiograph | CxrError]]]:
-    """Lists of up to `batch_size` inputs in order, each read or with the error that it met.
+    sources: Iterable[SourceT], reading: Reading
+) -> Iterator[list[tuple[SourceT, Radiograph | CxrError]]]:
+    """Read inputs ahead and yield them in order, in lists of up to `batch_size` pairs.
 
     At most a few batches are in memory, however many inputs there are.
+
+    Yields:
+        (input, radiograph) pairs, with the error instead of the radiograph if the input cannot be read.
     """
     load = partial(read_radiograph, reading=reading)
-    waiting: list[tuple[Given, Radiograph | CxrError]] = []
+    batch: list[tuple[SourceT, Radiograph | CxrError]] = []
     ahead = max(2 * reading.batch_size, 2 * reading.workers)
     for source, result in read_ahead(sources, load, reading.workers, ahead, reading.timeout, name_of):
-        waiting.append((source, result))
-        if len(waiting) == reading.batch_size:
-            yield waiting
-            waiting = []
-    if waiting:
-        yield waiting
+        batch.append((source, result))
+        if len(batch) == reading.batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

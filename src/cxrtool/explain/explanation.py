@@ -1,4 +1,4 @@
-"""What a method found in one radiograph, and its pictures."""
+"""The heatmap of one finding in one radiograph, and pictures of it."""
 
 from base64 import b64encode
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from cxrtool.data.images import shown
 from cxrtool.explain.pictures import Panel, draw_figure, draw_heatmap, draw_overlay, encode_png, shrunk, write_png
 from cxrtool.text import shortened
 
-_IN_A_NOTEBOOK = 512
-"""Pixels of the longer side of a picture."""
+_NOTEBOOK_SIDE = 512
+"""Longer side of a picture in a notebook, in pixels."""
 
 USE_NOTE = "Supporting evidence for research; it does not replace clinical interpretation."
 _NOT_KNOWN = "How often such maps point at the finding is not known for this model (see cxr localize)."
@@ -23,21 +23,21 @@ _NOT_KNOWN = "How often such maps point at the finding is not known for this mod
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
-    """Where the network looked for one finding in one radiograph.
+    """A heatmap of where the network looked for one finding in one radiograph.
 
     Attributes:
-        path: the radiograph's file; None where it came as bytes, an array or in another way.
-        label: the finding.
-        probability: in [0, 1].
-        threshold: positive at or above it.
-        image: [H, W] uint8, 0 black, the radiograph as read.
-        heatmap: [H, W] float32 in [0, 1], of the image's size. Its peak is the probability, so that a faint score has a
-            faint map; 1 where it was stretched; 0 everywhere where the method found nothing.
-        method: how the map was made, as people know it.
-        stretched: the peak was raised to 1.
-        known: what is known of such maps of this model and finding, a sentence; empty where nothing is.
-        warnings: what to beware of in the image.
-        name: what messages call the radiograph: its path, or for example ``array [512, 640] uint8``.
+        path: path of the radiograph; None if the input was not a path.
+        label: name of the finding.
+        probability: probability of the finding in [0, 1].
+        threshold: the finding is positive at or above it.
+        image: [H, W] uint8, 0 is black; the radiograph at its original size.
+        heatmap: [H, W] float32 in [0, 1], at the size of the image. Its peak equals the probability, so that a low
+            probability gives a faint map, or 1 if `stretched`. It is 0 everywhere if the method found nothing.
+        method: display name of the method, for example ``Grad-CAM``.
+        stretched: whether the peak was scaled to 1.
+        known: a sentence on how well such maps of this model locate the finding; empty if unknown.
+        warnings: warnings about the image.
+        name: name used in messages: the path, or for example ``array [512, 640] uint8``.
     """
 
     path: Path | None
@@ -63,48 +63,53 @@ class Explanation:
 
     @property
     def beware(self) -> tuple[str, ...]:
-        """The warnings in a line, or nothing."""
-        return (f"Beware: {'; '.join(warning.message for warning in self.warnings)}.",) if self.warnings else ()
+        """All warnings in one line; empty if there are none."""
+        return (f"Warning: {'; '.join(warning.message for warning in self.warnings)}.",) if self.warnings else ()
 
     @property
     def peak(self) -> tuple[int, int] | None:
-        """Column and row of the hottest pixel; None for a map that is zero everywhere."""
+        """Column and row of the peak; None if the map is zero everywhere."""
         if not self.heatmap.any():
             return None
         row, column = np.unravel_index(int(self.heatmap.argmax()), self.heatmap.shape)
         return int(column), int(row)
 
     def box(self, threshold: float = 0.5) -> tuple[int, int, int, int] | None:
-        """The box around the region of the peak.
+        """Return the bounding box of the connected region around the peak.
 
         Args:
-            threshold: the region holds what reaches this share of the peak's heat, in (0, 1].
+            threshold: share of the peak value, in (0, 1], that every pixel of the region reaches.
 
         Returns:
-            Left, top, right and bottom in pixels, right and bottom just outside; None for a map that is zero.
+            Left, top, right and bottom in pixels, with right and bottom exclusive; None if the map is zero everywhere.
         """
         peak = self.peak
         if peak is None:
             return None
         hot = (self.heatmap >= threshold * self.heatmap.max()).astype(np.uint8)
-        _, parts, figures, _ = cv2.connectedComponentsWithStats(hot)
-        left, top, width, height = (int(value) for value in figures[parts[peak[1], peak[0]], : cv2.CC_STAT_AREA])
+        _, regions, stats, _ = cv2.connectedComponentsWithStats(hot)
+        left, top, width, height = (int(value) for value in stats[regions[peak[1], peak[0]], : cv2.CC_STAT_AREA])
         return left, top, left + width, top + height
 
     def overlay(self, alpha: float = 0.45, contour: bool = False) -> NDArray[np.uint8]:
-        """The heatmap over the radiograph, [H, W, 3] uint8 RGB; `alpha` in [0, 1] is its strength.
+        """Draw the heatmap over the radiograph.
 
-        With `contour` only a line around half the peak's heat is drawn.
+        Args:
+            alpha: opacity of the heatmap, in [0, 1].
+            contour: draw only a contour line at half the peak.
+
+        Returns:
+            [H, W, 3] uint8 RGB.
         """
         return draw_overlay(self.image, self.heatmap, alpha, contour)
 
     def overlay_png(self, max_side: int | None = None, alpha: float = 0.45, contour: bool = False) -> bytes:
-        """`overlay` as a PNG file's bytes, with nothing of the radiograph's file but its pixels.
+        """Return the result of `overlay` as the bytes of a PNG file, without metadata of the radiograph.
 
         Args:
-            max_side: pixels of the longer side at most; smaller pictures stay as they are. None keeps the size.
-            alpha: as in `overlay`.
-            contour: likewise.
+            max_side: largest width and height in pixels; smaller pictures are not enlarged. None keeps the size.
+            alpha: opacity, see `overlay`.
+            contour: draw only a contour, see `overlay`.
 
         Raises:
             RequestError: `max_side` is below 1.
@@ -114,7 +119,7 @@ class Explanation:
 
     @property
     def caption(self) -> str:
-        """Finding, probability, threshold and decision in a line."""
+        """Finding, probability, threshold and decision in one line."""
         return (
             f"{self.label}: probability {self.probability:.3f}, threshold {self.threshold:.2f}, "
             f"{'positive' if self.positive else 'negative'}"
@@ -122,24 +127,24 @@ class Explanation:
 
     @property
     def scale_note(self) -> str:
-        """What the heat means."""
+        """The meaning of the values of the heatmap."""
         if self.stretched:
-            return "Stretched: 1 is this map's own peak, whatever its probability."
-        return "The peak's heat is the probability: a faint score has a faint map."
+            return "Stretched: 1 is the peak of this map, whatever the probability."
+        return "The peak equals the probability: a low probability gives a faint map."
 
     @property
     def known_note(self) -> str:
-        """What is known of such maps, or that nothing is."""
+        """`known`, or a sentence saying that it is not known."""
         return self.known or _NOT_KNOWN
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the picture must know, a line each."""
+        """Notes for the reader of the picture, one line each."""
         found = () if self.heatmap.any() else ("The method found nothing: the map is zero everywhere.",)
         return (*self.beware, *found, self.scale_note, self.known_note, USE_NOTE)
 
     def figure(self, alpha: float = 0.45, contour: bool = False) -> NDArray[np.uint8]:
-        """Radiograph, heatmap with its scale, and overlay side by side under the caption; RGB uint8."""
+        """Draw radiograph, heatmap with its scale, and overlay side by side under the caption; uint8 RGB."""
         return self._figure(draw_heatmap(self.heatmap), self.overlay(alpha, contour), contour)
 
     def _figure(self, heatmap: NDArray[np.uint8], overlay: NDArray[np.uint8], contour: bool) -> NDArray[np.uint8]:
@@ -153,14 +158,17 @@ class Explanation:
     def save(
         self, folder: str | Path, name: str | None = None, alpha: float = 0.45, contour: bool = False
     ) -> dict[str, Path]:
-        """Write heatmap, overlay and figure as PNG into `folder`; give back their paths by kind.
+        """Write heatmap, overlay and figure as PNG files into `folder`.
 
         Args:
-            folder: made where it is not there.
-            name: what the files' names begin with; the radiograph's name unless given. Whatever stands in it or in
-                the label, no file is written outside `folder`: what a file's name cannot hold becomes ``_``.
-            alpha: as in `overlay`.
-            contour: likewise.
+            folder: folder for the files; created if missing.
+            name: start of the file names. Default: the name of the radiograph. Characters that a file name cannot
+                contain become ``_``, so no file is written outside `folder`.
+            alpha: opacity, see `overlay`.
+            contour: draw only a contour, see `overlay`.
+
+        Returns:
+            Paths of the files, by ``heatmap``, ``overlay`` and ``figure``.
 
         Raises:
             CxrError: the folder cannot be written.
@@ -181,8 +189,8 @@ class Explanation:
         return f"Explanation({name!r}, {label} {self.probability:.3f} {decision}, heatmap {height} x {width})"
 
     def _repr_html_(self) -> str:
-        """The caption and the overlay, as a notebook shows them."""
-        picture = b64encode(self.overlay_png(_IN_A_NOTEBOOK)).decode("ascii")
+        """Return caption, overlay and notes for a notebook."""
+        picture = b64encode(self.overlay_png(_NOTEBOOK_SIDE)).decode("ascii")
         title = escape(f"{shortened(self.name, 80)}: {self.caption}")
         notes = "".join(f"<tr><td>{escape(note)}</td></tr>" for note in self.notes)
         image = f'<img alt="{title}" src="data:image/png;base64,{picture}">'
@@ -190,14 +198,14 @@ class Explanation:
 
 
 def _file_name(text: str) -> str:
-    """`text` as the beginning of a file's name in any folder: no separator, no control character, no blank."""
+    """Return `text` as a valid file name: separators, blanks, reserved and control characters become ``_``."""
     return "".join("_" if char in '/\\:*?"<>|' or char == " " or not char.isprintable() else char for char in text)
 
 
 def panel_of_findings(
     explanations: tuple[Explanation, ...], alpha: float = 0.45, contour: bool = False
 ) -> NDArray[np.uint8]:
-    """The overlays of one radiograph's findings side by side; RGB uint8."""
+    """Draw the overlays of several findings of one radiograph side by side; uint8 RGB."""
     first = explanations[0]
     panels = [
         Panel(f"{one.label} {one.probability:.3f}{' *' if one.positive else ''}", one.overlay(alpha, contour))
@@ -211,17 +219,17 @@ def panel_of_findings(
 def heatmap_of(
     coarse: NDArray[np.float32], height: int, width: int, probability: float, stretch: bool = False
 ) -> NDArray[np.float32]:
-    """A coarse map at the radiograph's size, in [0, 1].
+    """Scale a coarse map to the size of the radiograph and to [0, 1].
 
     Args:
-        coarse: [h, w], at least 0.
-        height: of the radiograph, pixels.
-        width: likewise.
-        probability: what the peak becomes.
-        stretch: make it 1 instead.
+        coarse: [h, w] float32, not negative.
+        height: height of the radiograph in pixels.
+        width: width of the radiograph in pixels.
+        probability: value of the peak after scaling.
+        stretch: scale the peak to 1 instead.
 
     Returns:
-        [height, width] float32, bilinear; zero where the map is zero everywhere.
+        [height, width] float32, interpolated bilinearly; zero if the map is zero everywhere.
     """
     full = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
     peak = float(full.max())

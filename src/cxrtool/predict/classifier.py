@@ -1,4 +1,4 @@
-"""What another program calls: load a model once, then predict and explain from any thread."""
+"""The class that loads a model once, and then predicts and explains from any thread."""
 
 import difflib
 import os
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Method
 from cxrtool.data.dicom import Window
-from cxrtool.data.radiograph import Given, Radiograph, Reading, radiograph_batches, read_radiograph
+from cxrtool.data.radiograph import Radiograph, Reading, SourceT, radiograph_batches, read_radiograph
 from cxrtool.data.sources import Source, name_of, path_of
 from cxrtool.engines.device import Runtime, choose_runtime, sigmoid
 from cxrtool.engines.engine import Engine, TorchEngine
@@ -35,20 +35,21 @@ from cxrtool.text import shortened
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Classifier:
-    """A trained model, ready to read radiographs.
+    """A trained model that predicts and explains radiographs.
 
-    Nothing in it changes after `load`, so threads may share one.
+    It does not change after `load`, so threads may share one.
 
     Attributes:
-        path: the bundle's file.
-        sha256: of that file.
-        header: what the bundle says of itself.
-        thresholds: by finding, on the scale of the probabilities; the bundle's unless others were given. Read-only.
-        scalings: the bundle's calibration, None where it has none or raw probabilities were asked for.
-        network: with torch, for maps.
-        runtime: where maps are made.
-        engine: what predicts.
-        reading: how images are read, ahead and in batches in `predict_many`.
+        path: path of the bundle file.
+        sha256: SHA-256 of the bundle file, in hex.
+        header: metadata of the bundle.
+        thresholds: threshold by finding, on the scale of the probabilities; those passed to `load`, otherwise the
+            bundle's. Read-only.
+        scalings: calibration by finding; None if the bundle has none or `raw` was set.
+        network: torch network, used for heatmaps.
+        runtime: device and precision of the heatmaps.
+        engine: engine that computes the predictions.
+        reading: how images are read.
     """
 
     path: Path
@@ -70,41 +71,43 @@ class Classifier:
         thresholds: Mapping[str, float] | None = None,
         raw: bool = False,
     ) -> Self:
-        """Read a model.
+        """Load a model.
 
         Args:
             model: a run folder, a bundle file or an opened bundle.
-            settings: backend, device, precision, threads and batch size; of all settings the runtime's count.
-            thresholds: by finding (whatever its case), instead of the bundle's; each in [0, 1], on the scale of the
-                probabilities.
-            raw: give the network's own probabilities though the bundle holds a calibration.
+            settings: backend, device, precision, threads and batch size. If all settings are passed, only those of the
+                runtime are used.
+            thresholds: threshold by finding (ignoring case), each in [0, 1] on the scale of the probabilities. A
+                finding that is left out keeps the threshold of the bundle.
+            raw: return the network's own probabilities even if the bundle is calibrated.
 
         Raises:
-            ModelError: it is missing, damaged, or no bundle of these five findings.
-            RequestError: the backend or the device is not here, or a threshold is not a finding's or not in [0, 1].
+            ModelError: the model is missing or damaged, or is not a bundle of these five findings.
+            RequestError: the backend or the device is not available, or a threshold has an unknown finding or is not
+                in [0, 1].
         """
-        settings = _runtime_of(settings)
-        given = _checked_thresholds(thresholds or {})
+        settings = _runtime_settings(settings)
+        custom = _check_thresholds(thresholds or {})
         bundle = open_model(model)
         header = bundle.header
         engine = open_engine(bundle, settings, reported=False)
         runtime = choose_runtime(settings)
         scalings = None if raw else header.scalings
-        own = header.effective_thresholds
+        defaults = header.effective_thresholds
         if scalings is not None:
-            # Through the same map as the probabilities, so that no decision changes.
-            own = {finding: float(scalings[finding].apply(threshold)) for finding, threshold in own.items()}
+            # Calibrated like the probabilities, so that no decision changes.
+            defaults = {finding: float(scalings[finding].apply(threshold)) for finding, threshold in defaults.items()}
         return cls(
             path=bundle.path,
             sha256=bundle.sha256,
             header=header,
-            thresholds=MappingProxyType(own | given),
+            thresholds=MappingProxyType(defaults | custom),
             scalings=scalings,
             network=runtime.place(bundle.network if runtime.device.type == "cpu" else deepcopy(bundle.network)),
             runtime=runtime,
             engine=engine,
             reading=replace(
-                Reading.by(header.image_preprocessing, settings),
+                Reading.from_settings(header.image_preprocessing, settings),
                 strict=settings.strict,
                 window=None if settings.window is None else Window.parse(settings.window),
             ),
@@ -112,7 +115,7 @@ class Classifier:
 
     @property
     def identity(self) -> ModelIdentity:
-        """What its probabilities depend on besides the image."""
+        """The model settings that the probabilities depend on, besides the image."""
         how = self.engine.how
         size = self.header.image_preprocessing.image_size
         return ModelIdentity(self.header.weights_sha256, how.backend, how.precision, size)
@@ -122,31 +125,34 @@ class Classifier:
         return f"Classifier({shortened(str(self.path), 50)!r}, {size} px, {self.engine.how}, weights {digest})"
 
     def predict(self, radiograph: Source) -> Prediction:
-        """Read one radiograph's findings.
+        """Predict the five findings for one radiograph.
 
         Args:
-            radiograph: a path; a file's content as bytes; a binary file object; a PIL image; a pydicom data set; or a
-                numpy array, [H, W] grey or [H, W, 3] RGB, of uint8 from 0 (black) to 255 (white), of uint16, whose
-                range found becomes black to white, or of floats from 0 (black) to 1 (white).
+            radiograph: a path; the content of a file as bytes; a binary file object; a PIL image; a pydicom data set;
+                or a numpy array, [H, W] grey or [H, W, 3] RGB, of uint8 from 0 (black) to 255 (white), uint16, scaled
+                from the range found, or floats from 0 (black) to 1 (white).
 
         Raises:
-            ImageError: it cannot be read.
-            RequestError: it is none of these.
+            ImageError: the radiograph cannot be read.
+            RequestError: the input is not of a supported kind.
         """
         return self._predictions([read_radiograph(radiograph, self.reading)])[0]
 
     def predict_many(self, radiographs: Iterable[Source]) -> Iterator[Prediction]:
-        """Predictions in the order of `radiographs`, read ahead and in batches; what cannot be read has its error.
+        """Predict many radiographs, which are read ahead and in batches.
 
-        Memory does not grow with the number of radiographs. An array must stay as it is until its prediction came.
+        Memory does not grow with the number of radiographs. Do not change an array before its prediction is yielded.
 
         Args:
-            radiographs: of any kinds that `predict` takes, mixed as they come; may be endless.
+            radiographs: any mix of inputs that `predict` accepts; may be endless.
+
+        Yields:
+            One prediction per input, in order. An input that cannot be read gets a prediction with `error` set.
 
         Raises:
-            RequestError: `radiographs` is a single path or a single file's content.
+            RequestError: `radiographs` is a single path or the content of a single file.
         """
-        _refuse_a_single_one(radiographs)
+        _check_not_single(radiographs)
         return self._predict_many(radiographs)
 
     def _predict_many(self, radiographs: Iterable[Source]) -> Iterator[Prediction]:
@@ -187,67 +193,68 @@ class Classifier:
     def explain(
         self, radiograph: Source, label: str, method: Method | str | None = None, stretch: bool = False
     ) -> Explanation:
-        """Where the model looked for one finding.
+        """Compute a heatmap of where the model looked for one finding.
 
         Args:
-            radiograph: whatever `predict` takes.
-            label: the finding, whatever its case.
-            method: ``grad-cam``, ``layer-cam``, ... (`Method`); the default one unless given.
-            stretch: raise the map's peak to 1 instead of the probability.
+            radiograph: any input that `predict` accepts.
+            label: name of the finding, ignoring case.
+            method: a `Method` or its name, for example ``layer-cam``. Default: ``grad-cam``.
+            stretch: scale the peak of the map to 1 instead of the probability.
 
         Raises:
             ImageError: the radiograph cannot be read.
-            RequestError: the finding or the method is unknown; the advice suggests the nearest.
+            RequestError: the finding or the method is unknown; the advice suggests the closest name.
         """
         finding = find_finding(label)
-        settings = self._own_maps if method is None else replace(self._own_maps, method=find_method(method))
-        read = read_radiograph(radiograph, replace(self.reading, whole=True))
+        settings = self._default_maps if method is None else replace(self._default_maps, method=find_method(method))
+        read = read_radiograph(radiograph, replace(self.reading, full_size=True))
         return self._explained([read], finding, settings, stretch)[0][0]
 
     def explain_many(
         self,
-        radiographs: Iterable[Given],
+        radiographs: Iterable[SourceT],
         label: str | None = None,
         settings: MapSettings | None = None,
         every: bool = False,
         stretch: bool = False,
-    ) -> Iterator[tuple[Given, tuple[Explanation, ...] | CxrError]]:
-        """Explanations per radiograph, in order: of `label`, else of every positive finding, else the most probable.
+    ) -> Iterator[tuple[SourceT, tuple[Explanation, ...] | CxrError]]:
+        """Explain many radiographs, which are read ahead and in batches.
 
         Args:
-            radiographs: as `predict_many` takes them; read ahead, in batches, with flat memory.
-            label: one finding.
-            settings: method, layer and averaging.
-            every: all five findings, positive or not.
-            stretch: see `explain`.
+            radiographs: inputs as in `predict_many`.
+            label: finding to explain, ignoring case. Default: every positive finding, or the most probable one if none
+                is positive.
+            settings: method, layer and averaging of the maps.
+            every: explain all five findings if `label` is not given.
+            stretch: scale the peak of each map to 1, see `explain`.
 
         Yields:
-            The input as it was given, with its explanations or the error that it met.
+            (input, explanations) pairs in order. The error replaces the explanations if the input cannot be read.
 
         Raises:
-            RequestError: the finding is unknown, or `radiographs` is a single path or a single file's content.
+            RequestError: the finding is unknown, or `radiographs` is a single path or the content of a single file.
         """
-        _refuse_a_single_one(radiographs)
+        _check_not_single(radiographs)
         finding = None if label is None else find_finding(label)
-        return self._explain_many(radiographs, finding, settings or self._own_maps, every, stretch)
+        return self._explain_many(radiographs, finding, settings or self._default_maps, every, stretch)
 
     def _explain_many(
-        self, radiographs: Iterable[Given], finding: str | None, settings: MapSettings, every: bool, stretch: bool
-    ) -> Iterator[tuple[Given, tuple[Explanation, ...] | CxrError]]:
-        for batch in radiograph_batches(radiographs, replace(self.reading, whole=True)):
+        self, radiographs: Iterable[SourceT], finding: str | None, settings: MapSettings, every: bool, stretch: bool
+    ) -> Iterator[tuple[SourceT, tuple[Explanation, ...] | CxrError]]:
+        for batch in radiograph_batches(radiographs, replace(self.reading, full_size=True)):
             good = [result for _, result in batch if isinstance(result, Radiograph)]
             groups = iter(self._explained(good, finding, settings, stretch, every) if good else ())
             for source, result in batch:
                 yield source, result if isinstance(result, CxrError) else next(groups)
 
     @property
-    def _own_maps(self) -> MapSettings:
+    def _default_maps(self) -> MapSettings:
         return MapSettings(layer=fitting_layer(self.header.image_preprocessing.image_size))
 
     def maps_of(
         self, radiographs: Sequence[Radiograph], wanted: Wanted, settings: MapSettings
     ) -> tuple[NDArray[np.float32], list[dict[int, Map]]]:
-        """As `explain_batch`; what needs no gradient is run by the engine's own network, where that is torch's."""
+        """Call `explain_batch`; passes without gradients use the engine's network if the engine is torch."""
         pixels = self.runtime.tensor(np.stack([radiograph.pixels for radiograph in radiographs])[:, None])
         fast = self.engine.network if isinstance(self.engine, TorchEngine) else None
         return explain_batch(self.network, pixels, wanted, settings, fast)
@@ -264,7 +271,7 @@ class Classifier:
             if finding is not None or every:
                 columns = range(len(FINDINGS)) if finding is None else [FINDINGS.index(finding)]
                 return all_columns(columns)(logits)
-            return np.stack([_chosen(self._results(row)) for row in sigmoid(logits)])
+            return np.stack([_positive_or_top(self._results(row)) for row in sigmoid(logits)])
 
         logits, maps = self.maps_of(radiographs, wanted, settings)
         groups = []
@@ -292,45 +299,47 @@ class Classifier:
         return groups
 
 
-def _chosen(results: Sequence[FindingResult]) -> NDArray[np.bool_]:
-    """Every positive finding, or the most probable one if none is; [5]."""
+def _positive_or_top(results: Sequence[FindingResult]) -> NDArray[np.bool_]:
+    """Return a mask, [5] bool, of all positive findings, or of the most probable one if none is positive."""
     positive = np.array([result.positive for result in results])
     if not positive.any():
         positive[int(np.argmax([result.probability for result in results]))] = True
     return positive
 
 
-def _runtime_of(settings: RuntimeSettings | AnySettings | None) -> RuntimeSettings:
+def _runtime_settings(settings: RuntimeSettings | AnySettings | None) -> RuntimeSettings:
     if settings is None:
         return RuntimeSettings()
     return settings if isinstance(settings, RuntimeSettings) else resolved(settings).settings.runtime
 
 
-def _checked_thresholds(thresholds: Mapping[str, float]) -> dict[str, float]:
+def _check_thresholds(thresholds: Mapping[str, float]) -> dict[str, float]:
     checked: dict[str, float] = {}
     for name, value in thresholds.items():
         finding = find_finding(name)
         if finding in checked:
-            raise RequestError(f"{finding} has two thresholds", "Give one each.")
+            raise RequestError(f"{finding} has two thresholds", "Pass one threshold per finding.")
         if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:  # NaN is neither
-            raise RequestError(f"threshold {value!r} of {finding} is no number from 0 to 1", "Give 0.5, say.")
+            raise RequestError(
+                f"threshold {value!r} of {finding} is not a number from 0 to 1", "Pass a number such as 0.5."
+            )
         checked[finding] = float(value)
     return checked
 
 
-def _refuse_a_single_one(radiographs: object) -> None:
+def _check_not_single(radiographs: object) -> None:
     if isinstance(radiographs, str | os.PathLike | bytes | bytearray | memoryview):
         raise RequestError(
-            f"{name_of(radiographs)} is a single radiograph where many are taken",
+            f"{name_of(radiographs)} is a single radiograph, not a list of radiographs",
             "Put it into a list, or call predict or explain.",
         )
 
 
 def find_method(name: str) -> Method:
-    """The method called `name`.
+    """Return the method called `name`.
 
     Raises:
-        RequestError: there is none; the advice names them and suggests the nearest.
+        RequestError: there is no such method; the advice lists all and suggests the closest.
     """
     try:
         return Method(name)

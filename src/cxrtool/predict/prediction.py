@@ -1,4 +1,4 @@
-"""What a model reads in one radiograph."""
+"""Predictions of a model for one radiograph."""
 
 from dataclasses import asdict, dataclass
 from html import escape
@@ -11,13 +11,13 @@ from cxrtool.text import printable, shortened
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """What a probability depends on besides its image.
+    """The model settings that a probability depends on, besides the image.
 
     Attributes:
-        weights_sha256: digest over names, shapes, types and numbers of the weights, in hex.
+        weights_sha256: SHA-256 over names, shapes, types and values of the weights, in hex.
         backend: ``torch``, ``onnx`` or ``openvino``.
         precision: ``fp32``, ``bf16`` or ``int8``.
-        image_size: pixels of both sides of the network's input.
+        image_size: width and height of the network's input in pixels.
     """
 
     weights_sha256: str
@@ -28,13 +28,13 @@ class ModelIdentity:
 
 @dataclass(frozen=True, repr=False)
 class FindingResult:
-    """One finding of one radiograph.
+    """The result for one finding in one radiograph.
 
     Attributes:
-        label: the finding's name.
-        probability: in [0, 1], calibrated where the model is and raw ones were not asked for.
-        threshold: positive at or above it; on the same scale.
-        raw_probability: the network's own.
+        label: name of the finding.
+        probability: probability in [0, 1], calibrated if the model is calibrated and `raw` was not set.
+        threshold: threshold on the same scale; the finding is positive at or above it.
+        raw_probability: probability in [0, 1] from the network, before calibration.
     """
 
     label: str
@@ -54,16 +54,16 @@ class FindingResult:
 
 @dataclass(frozen=True, repr=False)
 class Prediction:
-    """What the model reads in one radiograph.
+    """The results for one radiograph, or the error if it could not be read.
 
     Attributes:
-        path: its file; None where it came as bytes, an array or in another way.
-        findings: five results in the order of the model's findings; none when the input could not be read.
-        error: why it could not be read, else None.
-        warnings: what to beware of in the image, as that it looks inverted.
-        error_code: the same for programs, one of `cxrtool.errors.CODES`, else None.
-        name: what messages call the input: its path, or for example ``array [512, 640] uint8``.
-        model: what made the probabilities.
+        path: path of the file; None if the input was not a path.
+        findings: five results in the order of `FINDINGS`; empty if the input could not be read.
+        error: why the input could not be read, else None.
+        warnings: warnings about the image, for example that it looks inverted.
+        error_code: code of the error, a key of `cxrtool.errors.CODES`, else None.
+        name: name used in messages: the path, or for example ``array [512, 640] uint8``.
+        model: identity of the model that made the probabilities.
     """
 
     path: Path | None
@@ -80,13 +80,13 @@ class Prediction:
 
     @property
     def file(self) -> Path:
-        """The path, for who predicts files alone.
+        """The path, for callers whose inputs are all files.
 
         Raises:
-            ValueError: the input was no file.
+            ValueError: the input was not a path.
         """
         if self.path is None:
-            raise ValueError(f"{self.name} is no file")
+            raise ValueError(f"{self.name} is not a file path")
         return self.path
 
     @property
@@ -96,17 +96,17 @@ class Prediction:
 
     @property
     def positives(self) -> tuple[str, ...]:
-        """The findings at or above their threshold."""
+        """Names of the findings at or above their threshold."""
         return tuple(result.label for result in self.findings if result.positive)
 
     def to_dict(self, model: bool = True) -> dict[str, object]:
-        """Plain values: a row of ``cxr predict --json``, and the model.
+        """Return plain values as in a row of ``cxr predict --json``, with the model.
 
         Args:
-            model: leave out what made the probabilities, where many rows share it.
+            model: include the identity of the model; False suits many rows of one model.
 
         Returns:
-            ``path`` (None where the input was no file), ``error`` and ``error_code`` (None where it was read),
+            ``path`` (None if the input was not a path), ``error`` and ``error_code`` (None if the input was read),
             ``warnings``, ``findings`` and ``model``.
         """
         row: dict[str, object] = {
@@ -136,7 +136,7 @@ class Prediction:
         return f"Prediction({name!r}, positive: {', '.join(self.positives) or 'none'})"
 
     def _repr_html_(self) -> str:
-        """A small table, as a notebook shows it."""
+        """Return a small table for a notebook."""
         title = f"<caption>{escape(shortened(self.name, 80))}</caption>"
         if self.error is not None:
             return f"<table>{title}<tr><td>{escape(printable(self.error))}</td></tr></table>"
@@ -145,6 +145,8 @@ class Prediction:
             f"<td>{'positive' if result.positive else ''}</td></tr>"
             for result in self.findings
         )
-        notes = "".join(f'<tr><td colspan="4">Beware: {escape(warning.message)}</td></tr>' for warning in self.warnings)
+        notes = "".join(
+            f'<tr><td colspan="4">Warning: {escape(warning.message)}</td></tr>' for warning in self.warnings
+        )
         header = "<tr><th>finding</th><th>probability</th><th>threshold</th><th></th></tr>"
         return f"<table>{title}{header}{rows}{notes}</table>"

@@ -126,7 +126,7 @@ def predict_split(
     manifest = dataset.usable(split)
     dataset.refuse_shared_patients()
     engine = open_engine(bundle, settings.runtime, reported=True)
-    reading = Reading.by(header.image_preprocessing, settings.runtime)
+    reading = Reading.from_settings(header.image_preprocessing, settings.runtime)
     cache = open_cache(manifest, settings.data, reading, progress).cache if settings.data.uses_cache else None
     logits = manifest_logits(engine, manifest, reading, progress, f"reading {split}", cache)
     return table_of(logits, manifest, settings.data.blank, header.weights_sha256), engine.how

@@ -67,7 +67,7 @@ def cases_of(
     progress: ProgressCallback,
 ) -> Iterator[Case]:
     """Yield the images that have true regions, with maps of those findings."""
-    reading: Reading = replace(classifier.reading, whole=True)
+    reading: Reading = replace(classifier.reading, full_size=True)
     total = min(len(manifest), options.limit or len(manifest))
     files = [manifest.file(row) for row in range(total)]
     row = 0
