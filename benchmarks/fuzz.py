@@ -133,7 +133,7 @@ def bundle_seeds() -> list[bytes]:
     from cxrtool.data.preprocessing import Preprocessing
     from cxrtool.files import to_json
     from cxrtool.findings import FINDINGS
-    from cxrtool.model.bundle import BundleHeader
+    from cxrtool.model.header import BundleHeader
 
     header = BundleHeader(
         findings=FINDINGS,

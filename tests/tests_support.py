@@ -16,7 +16,8 @@ from cxrtool.choices import Device, Level, Precision
 from cxrtool.evaluation.table import PredictionTable
 from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import open_bundle, save_bundle
-from cxrtool.settings import ResolvedSettings, RuntimeSettings, load_settings
+from cxrtool.resolved_settings import ResolvedSettings, load_settings
+from cxrtool.settings import RuntimeSettings
 
 EXACT = RuntimeSettings(device=Device.CPU, precision=Precision.FP32)
 """What figures are compared in: where a CPU has bf16 units, predict takes those by itself."""

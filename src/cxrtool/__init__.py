@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from cxrtool.findings import CHEXPERT5, Findings
     from cxrtool.predict.classifier import Classifier
     from cxrtool.predict.prediction import Prediction
-    from cxrtool.settings import RuntimeSettings, Settings, load_settings
+    from cxrtool.resolved_settings import load_settings
+    from cxrtool.settings import RuntimeSettings, Settings
 
 __version__ = "0.1.0"
 __all__ = [
@@ -69,7 +70,8 @@ _MODULES = {
     "findings": ("CHEXPERT5", "Findings"),
     "predict.classifier": ("Classifier",),
     "predict.prediction": ("Prediction",),
-    "settings": ("RuntimeSettings", "Settings", "load_settings"),
+    "resolved_settings": ("load_settings",),
+    "settings": ("RuntimeSettings", "Settings"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -14,7 +14,8 @@ from cxrtool.errors import RequestError
 from cxrtool.model.resolve import Model, open_model
 from cxrtool.progress import StopSignal, never_stop
 from cxrtool.progress_bar import ShowProgress, progress_for
-from cxrtool.settings import AnySettings, Settings, load_settings, resolved
+from cxrtool.resolved_settings import AnySettings, load_settings, resolved
+from cxrtool.settings import Settings
 
 if TYPE_CHECKING:
     from cxrtool.evaluation.comparison import Comparison

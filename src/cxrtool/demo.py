@@ -14,7 +14,8 @@ from cxrtool.predict.csv_table import TableIdentity, open_table
 from cxrtool.progress import Progress, ProgressCallback, StopSignal, ignore_progress, never_stop
 from cxrtool.report.content import gather
 from cxrtool.report.page import write_report
-from cxrtool.settings import RuntimeSettings, load_settings
+from cxrtool.resolved_settings import load_settings
+from cxrtool.settings import RuntimeSettings
 from cxrtool.tasks.evaluate import evaluate_model
 from cxrtool.tasks.tune import calibrate_model, tune_model
 from cxrtool.training.loop import train

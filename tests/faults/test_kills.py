@@ -16,7 +16,7 @@ import torch
 from cxrtool.errors import InterruptedWorkError, RequestError
 from cxrtool.evaluation.metrics import Evaluation
 from cxrtool.model.bundle import open_bundle, read_header
-from cxrtool.settings import ResolvedSettings
+from cxrtool.resolved_settings import ResolvedSettings
 from cxrtool.training import loop
 from cxrtool.training.loop import train
 from cxrtool.training.state import (

@@ -22,7 +22,8 @@ from cxrtool.errors import CxrError, RequestError, SheetError
 from cxrtool.evaluation.thresholds import parse_thresholds
 from cxrtool.files import csv_row
 from cxrtool.findings import FINDINGS, UncertaintyPolicy
-from cxrtool.settings import Settings, load_settings
+from cxrtool.resolved_settings import load_settings
+from cxrtool.settings import Settings
 from cxrtool.text import printable
 from setting_names import KEYS as SETTINGS
 from setting_names import SECTIONS

@@ -126,7 +126,7 @@ def test_a_picture_is_read_by_its_mode(grey: NDArray[np.uint8]) -> None:
     exif[0x0112] = 6
     buffer = io.BytesIO()
     Image.fromarray(tall).save(buffer, "PNG", exif=exif)
-    turned = read_radiograph(Image.open(io.BytesIO(buffer.getvalue())), replace(READING, whole=True))
+    turned = read_radiograph(Image.open(io.BytesIO(buffer.getvalue())), replace(READING, full_size=True))
     np.testing.assert_array_equal(turned.image, np.rot90(tall, -1))
     alpha = Image.fromarray(grey)
     alpha.putalpha(200)

@@ -42,7 +42,7 @@ def report(phantoms: Path, run_folder: Path, tmp_path_factory: pytest.TempPathFa
     """A report with calibration and mistakes of a run whose name is a script."""
     from cxrtool.report.content import gather
     from cxrtool.report.page import write_report
-    from cxrtool.settings import load_settings
+    from cxrtool.resolved_settings import load_settings
     from cxrtool.tasks.tune import calibrate_model
 
     run = Path(shutil.copytree(run_folder, tmp_path_factory.mktemp("report") / "run"))

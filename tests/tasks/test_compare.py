@@ -9,7 +9,7 @@ from cxrtool.errors import RequestError
 from cxrtool.evaluation.metrics import auroc
 from cxrtool.evaluation.table import write_predictions
 from cxrtool.findings import FINDINGS
-from cxrtool.settings import load_settings
+from cxrtool.resolved_settings import load_settings
 from cxrtool.tasks.compare import compare_models
 from tests_support import random_table
 

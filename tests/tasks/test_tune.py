@@ -10,7 +10,7 @@ from cxrtool.errors import RequestError
 from cxrtool.evaluation.table import write_predictions
 from cxrtool.evaluation.thresholds import threshold_grid, tune_thresholds
 from cxrtool.model.bundle import read_header
-from cxrtool.settings import load_settings
+from cxrtool.resolved_settings import load_settings
 from cxrtool.tasks.tune import tune_model
 from tests_support import random_table
 

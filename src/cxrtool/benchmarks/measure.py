@@ -31,12 +31,14 @@ from cxrtool.engines.runtimes import has_bf16
 from cxrtool.errors import RequestError
 from cxrtool.files import write_csv
 from cxrtool.findings import EVALUATION_POLICY, FINDINGS
-from cxrtool.model.bundle import BundleHeader, current_versions, now, open_bundle, read_header, save_bundle
+from cxrtool.model.bundle import open_bundle, read_header, save_bundle
 from cxrtool.model.densenet import build_network
+from cxrtool.model.header import BundleHeader, current_versions, now
 from cxrtool.phantoms.dataset import COLUMNS, write_phantom
 from cxrtool.predict.classifier import Classifier
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
-from cxrtool.settings import RuntimeSettings, load_settings
+from cxrtool.resolved_settings import load_settings
+from cxrtool.settings import RuntimeSettings
 from cxrtool.training.loop import train
 
 SHEET_ROWS = 223_414

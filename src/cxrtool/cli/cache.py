@@ -10,7 +10,8 @@ from cxrtool.cli import console
 from cxrtool.cli.options import LIMITS, JsonOption, settings_options
 from cxrtool.cli.signals import graceful_stop
 from cxrtool.errors import RequestError
-from cxrtool.settings import ResolvedSettings, Settings, load_settings
+from cxrtool.resolved_settings import ResolvedSettings, load_settings
+from cxrtool.settings import Settings
 
 if TYPE_CHECKING:
     from cxrtool.data.cache import CacheResult

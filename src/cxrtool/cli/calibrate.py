@@ -9,7 +9,7 @@ import typer
 from cxrtool.cli import console
 from cxrtool.cli.inputs import model_to_run, opened_model
 from cxrtool.cli.options import CACHE, DATA, ENGINE, JsonOption, settings_options
-from cxrtool.settings import ResolvedSettings
+from cxrtool.resolved_settings import ResolvedSettings
 
 
 @settings_options(

@@ -10,7 +10,7 @@ from cxrtool.cells import UNDEFINED
 from cxrtool.cli import console
 from cxrtool.cli.options import LIMITS, JsonOption, settings_options
 from cxrtool.progress import Progress
-from cxrtool.settings import ResolvedSettings
+from cxrtool.resolved_settings import ResolvedSettings
 
 if TYPE_CHECKING:
     from cxrtool.data.checks import DataReport

@@ -12,7 +12,7 @@ from cxrtool.cli.options import BOOTSTRAP, JsonOption, settings_options
 from cxrtool.cli.signals import graceful_stop
 from cxrtool.cli.train import TRAINING
 from cxrtool.errors import RequestError
-from cxrtool.settings import ResolvedSettings
+from cxrtool.resolved_settings import ResolvedSettings
 
 if TYPE_CHECKING:
     from cxrtool.evaluation.comparison import Comparison

@@ -4,7 +4,7 @@ import typer
 
 from cxrtool.cli import console
 from cxrtool.cli.options import JsonOption, settings_options
-from cxrtool.settings import ResolvedSettings
+from cxrtool.resolved_settings import ResolvedSettings
 
 
 @settings_options()

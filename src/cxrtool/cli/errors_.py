@@ -11,7 +11,7 @@ from cxrtool.cli import console
 from cxrtool.cli.inputs import model_to_run
 from cxrtool.cli.options import DATA, RUNTIME, JsonOption, settings_options
 from cxrtool.findings import find_finding
-from cxrtool.settings import ResolvedSettings
+from cxrtool.resolved_settings import ResolvedSettings
 
 
 @settings_options("data.root", "model", "eval.split", *DATA, *RUNTIME, "runtime.batch_size")

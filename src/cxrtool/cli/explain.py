@@ -13,7 +13,7 @@ from cxrtool.cli.options import MAPS, READING, RUNTIME, JsonOption, settings_opt
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.findings import find_finding
 from cxrtool.progress import Progress
-from cxrtool.settings import ResolvedSettings
+from cxrtool.resolved_settings import ResolvedSettings
 from cxrtool.text import printable
 
 if TYPE_CHECKING:

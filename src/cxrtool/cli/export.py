@@ -9,7 +9,7 @@ from cxrtool.choices import ExportFormat, Precision
 from cxrtool.cli import console
 from cxrtool.cli.inputs import opened_model
 from cxrtool.cli.options import JsonOption
-from cxrtool.settings import load_settings
+from cxrtool.resolved_settings import load_settings
 
 
 def export(

@@ -9,7 +9,7 @@ from cxrtool.cli import console
 from cxrtool.cli.options import JsonOption, settings_options
 from cxrtool.errors import RequestError
 from cxrtool.findings import FINDINGS
-from cxrtool.settings import ResolvedSettings
+from cxrtool.resolved_settings import ResolvedSettings
 
 
 @settings_options("train.image_size", "train.policy")

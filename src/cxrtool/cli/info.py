@@ -10,10 +10,10 @@ from cxrtool.cells import UNDEFINED, cell
 from cxrtool.cli import console
 from cxrtool.cli.inputs import chosen_model
 from cxrtool.cli.options import JsonOption
-from cxrtool.settings import load_settings
+from cxrtool.resolved_settings import load_settings
 
 if TYPE_CHECKING:
-    from cxrtool.model.bundle import SplitDigest
+    from cxrtool.model.header import SplitDigest
 
 
 def info(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cxrtool.cli import console
 from cxrtool.errors import RequestError
-from cxrtool.settings import ResolvedSettings
+from cxrtool.resolved_settings import ResolvedSettings
 
 if TYPE_CHECKING:
     from cxrtool.model.bundle import Bundle

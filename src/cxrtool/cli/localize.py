@@ -9,7 +9,7 @@ from cxrtool.cells import cell, interval_text
 from cxrtool.cli import console
 from cxrtool.cli.inputs import opened_model
 from cxrtool.cli.options import BOOTSTRAP, DATA, MAPS, RUNTIME, JsonOption, settings_options
-from cxrtool.settings import ResolvedSettings
+from cxrtool.resolved_settings import ResolvedSettings
 
 if TYPE_CHECKING:
     from cxrtool.tasks.localize import LocalizeResult

@@ -15,7 +15,8 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from cxrtool.settings import ResolvedSettings, Settings, load_settings
+from cxrtool.resolved_settings import ResolvedSettings, load_settings
+from cxrtool.settings import Settings
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 ConfigOption = Annotated[

@@ -19,7 +19,7 @@ from cxrtool.errors import CxrError, RequestError
 from cxrtool.files import to_json
 from cxrtool.findings import FINDINGS
 from cxrtool.progress import Progress
-from cxrtool.settings import ResolvedSettings
+from cxrtool.resolved_settings import ResolvedSettings
 from cxrtool.text import printable
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import typer
 from cxrtool.cli import console
 from cxrtool.cli.inputs import model_to_run
 from cxrtool.cli.options import BOOTSTRAP, DATA, RUNTIME, JsonOption, settings_options
-from cxrtool.settings import ResolvedSettings
+from cxrtool.resolved_settings import ResolvedSettings
 
 
 @settings_options("data.root", "eval.split", "eval.by", "eval.prevalence", *BOOTSTRAP, *DATA, *RUNTIME, "runs")

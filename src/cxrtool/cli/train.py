@@ -10,7 +10,7 @@ from cxrtool.cli import console
 from cxrtool.cli.options import CACHE, LIMITS, RUNTIME, JsonOption, given_on_command_line, settings_options
 from cxrtool.cli.signals import graceful_stop
 from cxrtool.errors import RequestError
-from cxrtool.settings import ResolvedSettings, load_settings
+from cxrtool.resolved_settings import ResolvedSettings, load_settings
 
 if TYPE_CHECKING:
     from cxrtool.training.loop import TrainResult

@@ -10,7 +10,7 @@ from cxrtool.cells import cell, range_text
 from cxrtool.cli import console
 from cxrtool.cli.inputs import model_to_run, opened_model
 from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, settings_options
-from cxrtool.settings import ResolvedSettings
+from cxrtool.resolved_settings import ResolvedSettings
 
 if TYPE_CHECKING:
     from cxrtool.model.bundle import Bundle

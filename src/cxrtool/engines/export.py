@@ -39,8 +39,9 @@ from cxrtool.engines.runtimes import OnnxEngine, OpenVinoEngine, check_supported
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.files import sha256_of_file, sync_folder, write_json
 from cxrtool.locks import locked_folder, sweep_partials
-from cxrtool.model.bundle import Bundle, BundleHeader, current_versions, now
+from cxrtool.model.bundle import Bundle
 from cxrtool.model.densenet import ChestNet
+from cxrtool.model.header import BundleHeader, current_versions, now
 from cxrtool.phantoms.check_images import check_images
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import DEFAULT_LIMITS, Limits, RuntimeSettings

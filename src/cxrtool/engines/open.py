@@ -13,7 +13,8 @@ from cxrtool.engines.device import choose_runtime, sigmoid
 from cxrtool.engines.engine import Engine, torch_engine
 from cxrtool.engines.precision import CLOSE_ENOUGH, bf16_is_faster, load_difference, store_difference
 from cxrtool.errors import RequestError
-from cxrtool.model.bundle import Bundle, BundleHeader
+from cxrtool.model.bundle import Bundle
+from cxrtool.model.header import BundleHeader
 from cxrtool.phantoms.check_images import check_images
 from cxrtool.settings import RuntimeSettings
 

@@ -19,8 +19,9 @@ from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.errors import ModelError, RequestError
 from cxrtool.files import sha256_of_file
 from cxrtool.findings import FINDINGS, UncertaintyPolicy, find_finding
-from cxrtool.model.bundle import BundleHeader, current_versions, now, open_bundle, refuse_broken, save_bundle
+from cxrtool.model.bundle import open_bundle, refuse_broken, save_bundle
 from cxrtool.model.densenet import OLD_NAME, ChestNet
+from cxrtool.model.header import BundleHeader, current_versions, now
 
 # Earlier versions of the reader can be made to run code: CVE-2025-32434.
 _FIRST_SAFE_TORCH = (2, 6)

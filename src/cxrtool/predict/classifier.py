@@ -25,11 +25,12 @@ from cxrtool.evaluation.calibration import Scaling, calibrate_probabilities
 from cxrtool.explain.explanation import Explanation, heatmap_of
 from cxrtool.explain.methods import Map, MapSettings, Wanted, all_columns, explain_batch, fitting_layer
 from cxrtool.findings import FINDINGS, find_finding
-from cxrtool.model.bundle import BundleHeader
 from cxrtool.model.densenet import ChestNet
+from cxrtool.model.header import BundleHeader
 from cxrtool.model.resolve import Model, open_model
 from cxrtool.predict.prediction import FindingResult, ModelIdentity, Prediction
-from cxrtool.settings import AnySettings, RuntimeSettings, resolved
+from cxrtool.resolved_settings import AnySettings, resolved
+from cxrtool.settings import RuntimeSettings
 from cxrtool.text import shortened
 
 

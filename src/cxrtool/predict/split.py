@@ -20,7 +20,8 @@ from cxrtool.engines.open import open_engine
 from cxrtool.evaluation.metrics import Evaluation, evaluate
 from cxrtool.evaluation.table import PredictionTable, to_study_level
 from cxrtool.findings import EVALUATION_POLICY, FINDINGS
-from cxrtool.model.bundle import Bundle, BundleHeader
+from cxrtool.model.bundle import Bundle
+from cxrtool.model.header import BundleHeader
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import DataSettings, Settings
 

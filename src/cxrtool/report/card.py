@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from cxrtool.cells import cell, interval_text
 from cxrtool.evaluation.assessment import Assessment
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import BundleHeader
+from cxrtool.model.header import BundleHeader
 from cxrtool.report.sections import LIMITS
 
 

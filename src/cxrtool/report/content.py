@@ -11,7 +11,8 @@ from cxrtool.data.manifest import find_sheet
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.assessment import Assessment
 from cxrtool.evaluation.table import PredictionTable, read_predictions
-from cxrtool.model.bundle import Bundle, BundleHeader
+from cxrtool.model.bundle import Bundle
+from cxrtool.model.header import BundleHeader
 from cxrtool.model.resolve import Model, open_model
 from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.settings import Settings

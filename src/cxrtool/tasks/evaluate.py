@@ -10,7 +10,8 @@ from cxrtool.evaluation.intervals import BootstrapSettings
 from cxrtool.evaluation.table import PredictionTable, to_study_level, write_predictions
 from cxrtool.files import write_csv, write_json
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import Bundle, BundleHeader
+from cxrtool.model.bundle import Bundle
+from cxrtool.model.header import BundleHeader
 from cxrtool.model.resolve import Model, open_model
 from cxrtool.predict.split import dataset_of, predict_split
 from cxrtool.progress import ProgressCallback, ignore_progress

@@ -27,7 +27,8 @@ from cxrtool.explain.faithfulness import deletion_and_insertion, sanity_curve
 from cxrtool.explain.methods import MapSettings
 from cxrtool.files import write_csv, write_json
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import Bundle, StoredLocalization, change_header
+from cxrtool.model.bundle import Bundle, change_header
+from cxrtool.model.header import StoredLocalization
 from cxrtool.model.resolve import Model, open_model
 from cxrtool.predict.classifier import Classifier, find_method
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress

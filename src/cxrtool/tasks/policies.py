@@ -15,7 +15,8 @@ from cxrtool.findings import UncertaintyPolicy
 from cxrtool.model.resolve import open_model
 from cxrtool.predict.split import predict_split
 from cxrtool.progress import ProgressCallback, StopSignal, ignore_progress, never_stop
-from cxrtool.settings import ResolvedSettings, Settings
+from cxrtool.resolved_settings import ResolvedSettings
+from cxrtool.settings import Settings
 from cxrtool.tasks.compare import write_comparison
 from cxrtool.tasks.evaluate import bootstrap_settings
 from cxrtool.training.folder import can_restart

@@ -13,7 +13,8 @@ from cxrtool.evaluation.table import PredictionTable, read_predictions, to_study
 from cxrtool.evaluation.thresholds import TunedThresholds, threshold_grid, tune_thresholds, write_curves_csv
 from cxrtool.files import write_csv, write_json
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import Bundle, StoredCalibration, Tuning, change_header
+from cxrtool.model.bundle import Bundle, change_header
+from cxrtool.model.header import StoredCalibration, Tuning
 from cxrtool.model.resolve import Model, open_model
 from cxrtool.predict.split import dataset_of, predict_split
 from cxrtool.progress import ProgressCallback, ignore_progress

@@ -16,8 +16,9 @@ from torch import Tensor
 from cxrtool.errors import ModelError, RequestError
 from cxrtool.files import link_or_copy, write_csv, write_json
 from cxrtool.locks import NoLocksError, open_locked
-from cxrtool.model.bundle import BUNDLE_NAME, BundleHeader, read_header, save_bundle
+from cxrtool.model.bundle import BUNDLE_NAME, read_header, save_bundle
 from cxrtool.model.densenet import ChestNet
+from cxrtool.model.header import BundleHeader
 from cxrtool.settings import TrainSettings
 from cxrtool.training.state import EpochRecord, TrainingState, has_state
 

@@ -25,7 +25,8 @@ from cxrtool.model.bundle import BUNDLE_NAME, digest_of_weights
 from cxrtool.model.densenet import ChestNet, build_network
 from cxrtool.predict.split import evaluate_logits, manifest_logits
 from cxrtool.progress import Progress, ProgressCallback, StopSignal, ignore_progress, never_stop
-from cxrtool.settings import ResolvedSettings, TrainSettings
+from cxrtool.resolved_settings import ResolvedSettings
+from cxrtool.settings import TrainSettings
 from cxrtool.training.augment import augment, draw_changes, epoch_order
 from cxrtool.training.folder import (
     can_restart,

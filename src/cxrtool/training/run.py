@@ -23,15 +23,11 @@ from cxrtool.errors import RequestError
 from cxrtool.evaluation.metrics import Evaluation
 from cxrtool.files import write_json, write_text
 from cxrtool.findings import EVALUATION_POLICY, FINDINGS
-from cxrtool.model.bundle import (
-    BundleHeader,
-    SplitDigest,
-    current_versions,
-    now,
-)
 from cxrtool.model.densenet import ChestNet
+from cxrtool.model.header import BundleHeader, SplitDigest, current_versions, now
 from cxrtool.progress import ProgressCallback, StopSignal
-from cxrtool.settings import ResolvedSettings, Settings
+from cxrtool.resolved_settings import ResolvedSettings
+from cxrtool.settings import Settings
 from cxrtool.training.folder import SETTINGS_NAME
 from cxrtool.training.loss import positive_weights
 from cxrtool.training.state import EpochRecord

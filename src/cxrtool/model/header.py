@@ -1,0 +1,176 @@
+"""What a bundle records about its model."""
+
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from cxrtool.choices import Blank, CalibrationMethod, Criterion
+from cxrtool.data.preprocessing import Preprocessing
+from cxrtool.evaluation.calibration import Scaling
+from cxrtool.evaluation.thresholds import ThresholdOrigin, threshold_grid
+from cxrtool.findings import FINDINGS
+from cxrtool.settings import FINEST_STEP
+
+FORMAT_VERSION = 2
+"""Version 1 had no digest of the header."""
+
+DEFAULT_THRESHOLD = 0.5
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tuning(_Part):
+    """How thresholds were chosen; `minimum`, `maximum` and `step` define the grid."""
+
+    criterion: Criterion
+    target: float | None = None
+    minimum: float = Field(default=0.05, ge=0, le=1)
+    maximum: float = Field(default=0.95, ge=0, le=1)
+    step: float = Field(default=0.01, ge=FINEST_STEP, le=0.5)
+    split: str
+    level: str
+    rows: int
+    sheet_sha256: str
+
+    @property
+    def origin(self) -> ThresholdOrigin:
+        """The same as a `ThresholdOrigin`."""
+        grid = threshold_grid(self.minimum, self.maximum, self.step)
+        return ThresholdOrigin(self.split, self.sheet_sha256, self.criterion, self.target, grid)
+
+
+class StoredCalibration(_Part):
+    """Calibration of all findings, and the data it was fitted on."""
+
+    method: CalibrationMethod
+    scalings: dict[str, Scaling]
+    split: str
+    level: str
+    rows: int
+    sheet_sha256: str
+
+    @field_validator("scalings")
+    @classmethod
+    def _scalings_fit(cls, scalings: dict[str, Scaling]) -> dict[str, Scaling]:
+        if set(scalings) != set(FINDINGS):
+            raise ValueError(f"scalings are for {', '.join(scalings)}, not for the five findings")
+        return scalings
+
+
+class StoredLocalization(_Part):
+    """How well a method's heatmaps of this model locate findings: the mean over images, by finding."""
+
+    method: str
+    truth: str
+    split: str
+    sheet_sha256: str
+    images: dict[str, int]
+    hit_rate: dict[str, float]
+    iou: dict[str, float]
+
+
+class SplitDigest(_Part):
+    """Description of a split that a model was trained or validated on."""
+
+    sheet: str
+    sheet_sha256: str
+    images: int
+    patients: int
+    studies: int
+
+
+class BundleHeader(_Part):
+    """Header of a bundle.
+
+    Attributes:
+        findings: findings in the order of the network's outputs.
+        preprocessing: parameters of `preprocess` and of the network's normalisation.
+        policy: uncertainty policy of the training.
+        thresholds: raw probability at or above which each finding is positive; None before `cxr tune`.
+        tuning: how the thresholds were chosen.
+        calibration: calibration of probabilities; None before `cxr calibrate`.
+        localization: how well heatmaps locate findings, by method; empty before `cxr localize`.
+        training: resolved settings of the run.
+        data: train and valid sheets with their digests.
+        metrics: metrics of the chosen epoch on valid.
+        weights_sha256: digest of names, shapes, types and numbers of all tensors.
+    """
+
+    format_version: int = Field(default=FORMAT_VERSION, ge=1)
+    architecture: Literal["densenet121"] = "densenet121"
+    findings: tuple[str, ...]
+    preprocessing: dict[str, Any]
+    policy: str
+    blank: Blank
+    views: str
+    thresholds: dict[str, float] | None = None
+    tuning: Tuning | None = None
+    calibration: StoredCalibration | None = None
+    localization: tuple[StoredLocalization, ...] = ()
+    training: dict[str, Any]
+    data: dict[str, SplitDigest]
+    pos_weight: dict[str, float] | None
+    metrics: dict[str, Any]
+    versions: dict[str, str]
+    run: str
+    created: str
+    weights_sha256: str = ""
+    intended_use: str = Field(default="Research software, not a medical device.")
+
+    @field_validator("thresholds")
+    @classmethod
+    def _thresholds_fit(cls, thresholds: dict[str, float] | None) -> dict[str, float] | None:
+        if thresholds is not None:
+            if set(thresholds) != set(FINDINGS):
+                raise ValueError(f"thresholds are for {', '.join(thresholds)}, not for the five findings")
+            if not all(0 <= value <= 1 for value in thresholds.values()):
+                raise ValueError("a threshold is outside [0, 1]")
+        return thresholds
+
+    @property
+    def image_preprocessing(self) -> Preprocessing:
+        """Preprocessing of the model's images."""
+        return Preprocessing.from_dict(self.preprocessing)
+
+    @property
+    def effective_thresholds(self) -> dict[str, float]:
+        """Thresholds by finding: the tuned ones, or 0.5 before tuning."""
+        return self.thresholds or dict.fromkeys(FINDINGS, DEFAULT_THRESHOLD)
+
+    @property
+    def scalings(self) -> dict[str, Scaling] | None:
+        """Calibration by finding; None before `cxr calibrate`."""
+        return None if self.calibration is None else self.calibration.scalings
+
+    def known_localization(self, method: str, finding: str) -> str:
+        """Return a sentence on how often this method's peak lies in the finding; empty if it was not measured."""
+        for stored in self.localization:
+            if stored.method == method and finding in stored.hit_rate:
+                return (
+                    f"{finding} by {method}: the peak lay inside the finding in "
+                    f"{100 * stored.hit_rate[finding]:.0f} % of {stored.images[finding]} images "
+                    f"({stored.truth}, {stored.split})."
+                )
+        return ""
+
+
+def current_versions() -> dict[str, str]:
+    """Return the versions of the packages that results depend on."""
+    names = ("cxrtool", "torch", "torchvision", "numpy", "pillow", "safetensors")
+    return {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # cxrtool runs from a checkout without being installed
+        return "unknown"
+
+
+def now() -> str:
+    """Return the time in UTC, ISO 8601, with microseconds, so that runs within one second can be ordered."""
+    return datetime.now(UTC).isoformat()

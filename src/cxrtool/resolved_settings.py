@@ -1,0 +1,190 @@
+"""Where settings come from, and the values that result.
+
+The command line overrides ``CXR_*`` variables, which override a YAML file, which overrides the defaults.
+"""
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from cxrtool.errors import RequestError
+from cxrtool.settings import Settings
+
+ENV_PREFIX = "CXR_"
+
+
+class _Environment(Settings, BaseSettings):
+    """The settings as pydantic-settings reads them from ``CXR_*`` variables."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__")
+
+
+@dataclass(frozen=True)
+class ResolvedSettings:
+    """Checked settings and the source of each.
+
+    Attributes:
+        settings: the values.
+        sources: by dotted key, one of ``command line``, ``environment CXR_...``, the YAML file or ``default``.
+    """
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return nested plain values, ready for YAML and JSON."""
+        return self.settings.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """Return the values as YAML that ``--config`` reads back."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+    def changed(self, source: str, **values: object) -> "ResolvedSettings":
+        """Return a checked copy with some values changed.
+
+        Args:
+            source: where the new values come from, as `rows` shows it.
+            values: new values by dotted key, as ``**{"train.seed": 1}``.
+
+        Raises:
+            RequestError: as for `load_settings`.
+        """
+        merged = load_settings({key: value for key, value, _ in self.rows()} | values, environ={})
+        return ResolvedSettings(merged.settings, {**self.sources, **dict.fromkeys(values, source)})
+
+    def rows(self) -> list[tuple[str, object, str]]:
+        """Return (key, value, source) of every setting."""
+        return [(key, value, self.sources.get(key, "default")) for key, value in _flatten(self.to_dict())]
+
+
+AnySettings: TypeAlias = Settings | ResolvedSettings
+"""What functions on a whole data set take."""
+
+
+def resolved(settings: AnySettings) -> ResolvedSettings:
+    """`settings` with their sources, which are not known of plain ones."""
+    return settings if isinstance(settings, ResolvedSettings) else ResolvedSettings(settings, {})
+
+
+def load_settings(
+    overrides: Mapping[str, object] | None = None,
+    config: str | Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    origin: str = "argument",
+) -> ResolvedSettings:
+    """Merge overrides, environment, file and defaults, in this order, and check the result.
+
+    >>> load_settings({"data.root": "CheXpert-v1.0-small", "train.epochs": 3}).settings.train.epochs
+    3
+
+    Args:
+        overrides: values by dotted key (``train.lr``). None means not given.
+        config: a YAML file.
+        environ: environment variables; those of the process if None, none at all if ``{}``.
+        origin: where the overrides come from, as shown in messages and by `ResolvedSettings.rows`.
+
+    Raises:
+        RequestError: a key is unknown, or a value has the wrong type or is out of range.
+    """
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    layers = [
+        (str(config), dict(_flatten(_read_yaml(Path(config))))) if config else ("", {}),
+        ("environment", dict(_flatten(_read_environment(os.environ if environ is None else environ)))),
+        (origin, given),
+    ]
+    values: dict[str, object] = {}
+    sources: dict[str, str] = {}
+    for source, layer in layers:
+        for key, value in layer.items():
+            values[key] = value
+            sources[key] = f"environment {_variable(key)}" if source == "environment" else source
+    try:
+        return ResolvedSettings(Settings(**_nest(values)), sources)
+    except ValidationError as error:
+        raise _request_error(error, sources) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RequestError(f"cannot read settings file {path}: {error.strerror}", "Check --config.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        detail = " ".join(str(error).split())
+        raise RequestError(f"settings file {path} is not valid YAML: {detail}", "Fix that line.") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise RequestError(
+            f"settings file {path} is not a mapping of keys to values", "Write it as 'train: {epochs: 3}'."
+        )
+    return content
+
+
+def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    top = {name.upper() for name in Settings.model_fields}
+    for name in environ:
+        if name.startswith(ENV_PREFIX) and name[len(ENV_PREFIX) :].split("__")[0] not in top:
+            near = difflib.get_close_matches(name, [_variable(key) for key in _known_keys()], n=1)
+            hint = f"Did you mean {near[0]}?" if near else "`cxr config` lists all names."
+            raise RequestError(f"environment variable {name} names no setting", hint)
+    source = EnvSettingsSource(_Environment)
+    source.env_vars = {name.lower(): value for name, value in environ.items()}
+    try:
+        return source()
+    except SettingsError as error:
+        raise RequestError(str(error), "Set one value per variable, as CXR_TRAIN__EPOCHS=3.") from None
+
+
+def _variable(key: str) -> str:
+    return ENV_PREFIX + key.upper().replace(".", "__")
+
+
+def _known_keys() -> list[str]:
+    return [key for key, _ in _flatten(Settings().model_dump())]
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        elif not isinstance(value, Mapping):
+            yield f"{prefix}{key}", value
+
+
+def _nest(values: Mapping[str, object]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *parents, leaf = key.split(".")
+        node = tree
+        for parent in parents:
+            child = node.setdefault(parent, {})
+            node = child if isinstance(child, dict) else node.setdefault(parent + ".", {})
+        node[leaf] = value
+    return tree
+
+
+def _request_error(error: ValidationError, sources: Mapping[str, str]) -> RequestError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    name = key if key.isprintable() else repr(key)
+    origin = sources.get(key) or next((sources[k] for k in sources if k.startswith(f"{key}.")), "")
+    where = f" ({origin})" if origin else ""
+    if first["type"] == "extra_forbidden":
+        known = _known_keys()
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        siblings = [name for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]]
+        hint = f"Did you mean {near[0]}? " if near else ""
+        return RequestError(f"setting {name}{where} is unknown", f"{hint}Allowed: {', '.join(siblings or known)}.")
+    rule = first["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(first["input"], (dict, BaseModel)) else f" = {first['input']!r}"
+    return RequestError(f"setting {name}{shown}{where}: {rule}", "`cxr config` prints every setting and its source.")
