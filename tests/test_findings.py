@@ -8,7 +8,7 @@ from cxrtool.findings import FINDINGS, UncertaintyPolicy, find_finding
 
 
 @given(st.tuples(*[st.sampled_from(list(Policy))] * 5))
-def test_a_policy_reads_back_from_its_text(policies: tuple[Policy, ...]) -> None:
+def test_a_policy_is_parsed_from_its_text(policies: tuple[Policy, ...]) -> None:
     policy = UncertaintyPolicy(policies)
     assert UncertaintyPolicy.parse(str(policy)) == policy
 
@@ -17,7 +17,7 @@ def test_a_policy_reads_back_from_its_text(policies: tuple[Policy, ...]) -> None
     ("text", "words"),
     [("u-maybe", "u-ignore"), ("u-ones,Edema", "no finding"), ("u-ones,Oedema=u-ones", "Edema"), ("", "unknown")],
 )
-def test_a_wrong_policy_is_refused_with_the_cure(text: str, words: str) -> None:
+def test_a_wrong_policy_is_refused_with_advice(text: str, words: str) -> None:
     with pytest.raises(RequestError) as caught:
         UncertaintyPolicy.parse(text)
     assert words in f"{caught.value.message} {caught.value.advice}"

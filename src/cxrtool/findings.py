@@ -1,7 +1,7 @@
-"""The five findings in their fixed order, and what an uncertain or blank label becomes.
+"""The five findings in their fixed order, and policies for uncertain labels.
 
 CheXpert (Irvin et al. 2019, arXiv:1901.07031) labels a finding 1 (positive), 0 (negative), -1 (uncertain) or
-leaves it blank (not mentioned). The three policies for -1 are the paper's U-Ignore, U-Ones and U-Zeros.
+leaves it blank (not mentioned). The three policies for -1 are U-Ignore, U-Ones and U-Zeros of that paper.
 """
 
 import difflib
@@ -18,10 +18,10 @@ UNCERTAIN = -1.0
 
 
 def find_finding(name: str) -> str:
-    """The finding called `name`, whatever its case.
+    """Return the finding with this name, ignoring case.
 
     Raises:
-        RequestError: there is none; the advice suggests the nearest.
+        RequestError: there is none; the advice suggests the most similar name.
     """
     by_lower = {finding.lower(): finding for finding in FINDINGS}
     key = name.strip().lower()
@@ -37,14 +37,14 @@ class UncertaintyPolicy:
     """One `Policy` per finding.
 
     Attributes:
-        per_finding: five policies in the order of `FINDINGS`.
+        per_finding: policy of each finding, in the order of `FINDINGS`.
     """
 
     per_finding: tuple[Policy, ...]
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``u-ignore``, or ``u-ignore,Atelectasis=u-ones,Edema=u-ones``: a default, then exceptions.
+        """Parse ``u-ignore``, or ``u-ignore,Atelectasis=u-ones,Edema=u-ones``: a default, then exceptions.
 
         Raises:
             RequestError: a policy or finding is unknown, or the default is missing.
@@ -78,4 +78,4 @@ def _parse_policy(text: str) -> Policy:
 
 
 EVALUATION_POLICY = UncertaintyPolicy((Policy.U_IGNORE,) * len(FINDINGS))
-"""Uncertain cells are masked in evaluation whatever the training policy: it must not change the truth."""
+"""Uncertain labels are ignored in evaluation, because the training policy must not change the truth."""

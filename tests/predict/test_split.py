@@ -1,4 +1,4 @@
-"""A split through an engine: the rows keep their order, and the table says what the manifest does."""
+"""Prediction of a split keeps the order of rows, and the table matches the manifest."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from cxrtool.predict.split import manifest_logits, table_of
 
 
 class Means:
-    """An engine whose five logits are the mean of an image, times 1 to 5."""
+    """An engine whose five logits are the mean grey level of an image, times 1 to 5."""
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return (pixels.mean(axis=(1, 2, 3))[:, None] * np.arange(1, 6) / 255).astype(np.float32)
@@ -34,7 +34,7 @@ def test_logits_keep_the_order_of_the_rows(phantoms: Path) -> None:
     assert seen[-1] == len(manifest)
 
 
-def test_the_table_says_what_the_manifest_does(phantoms: Path) -> None:
+def test_the_table_matches_the_manifest(phantoms: Path) -> None:
     manifest = load_manifest(phantoms, "train")
     logits = np.random.default_rng(0).normal(size=(len(manifest), 5)).astype(np.float32)
     raw = manifest.raw_labels

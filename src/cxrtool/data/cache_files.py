@@ -89,7 +89,7 @@ def digest_of_paths(manifest: Manifest) -> str:
 
 
 def stamps_of(job: CacheJob) -> NDArray[np.int64]:
-    """Return size and modification time of each file, [N, 2]; -1 if missing. Threads hide the delay of network disks."""
+    """Return size and modification time of each file, [N, 2]; -1 if missing. Threads help with slow network disks."""
     root, paths = f"{job.manifest.root}{os.sep}", job.manifest.paths
 
     def look(start: int) -> list[tuple[int, int]]:
