@@ -1,4 +1,4 @@
-"""Inputs with one thing wrong each, and words that the error about them must contain."""
+"""Inputs with one fault each, and words that the error message must contain."""
 
 import io
 import os
@@ -21,7 +21,7 @@ ROW = "train/patient00042/study1/view1_frontal.jpg,Male,60,Frontal,AP,1.0,0.0,-1
 
 
 def sheet(folder: Path, text: str | bytes, name: str = "train.csv") -> Path:
-    """A folder with this sheet."""
+    """Write a sheet and return its folder."""
     folder.mkdir(exist_ok=True)
     (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     return folder
@@ -138,7 +138,7 @@ BAD_DICOMS: dict[str, tuple[Callable[[], FileDataset], str]] = {
 
 
 def bomb_png() -> bytes:
-    """30,000 x 30,000 by its header, and a good checksum."""
+    """Return a PNG whose header states 30,000 x 30,000, with a correct checksum."""
     content = bytearray(png_of(64, 64))
     content[16:24] = (30_000).to_bytes(4, "big") * 2
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
@@ -152,7 +152,7 @@ def dicom_bytes(dataset: FileDataset) -> bytes:
 
 
 def deflated_bomb(pixels: int = 32_000_000) -> bytes:
-    """A DICOM whose deflated part unpacks to `pixels` zeros of two bytes; the syntax is named twice, last truly."""
+    """Return a DICOM whose deflated part unpacks to `pixels` zeros of two bytes."""
     small = dicom()
     small.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     start = dicom_bytes(small)
@@ -166,14 +166,14 @@ def deflated_bomb(pixels: int = 32_000_000) -> bytes:
 
 
 def with_another_syntax_first(content: bytes) -> bytes:
-    """pydicom takes the last of an element given twice."""
+    """State another syntax first; pydicom uses the last of a repeated element."""
     plain = b"1.2.840.10008.1.2.1\0"
     element = b"\x02\x00\x10\x00UI" + len(plain).to_bytes(2, "little") + plain
     return content[:144] + element + content[144:]
 
 
 def lossless_jpeg_that_lies() -> FileDataset:
-    """A frame of 65,500 x 65,500 inside a DICOM of 64 x 48."""
+    """Return a DICOM of 64 x 48 with a frame of 65,500 x 65,500."""
     from pydicom.encaps import encapsulate
 
     dataset = dicom((np.arange(64 * 48).reshape(64, 48) % 200).astype(np.uint8))
@@ -185,7 +185,7 @@ def lossless_jpeg_that_lies() -> FileDataset:
 
 
 class Bomb:
-    """A pickle that makes a file when it is loaded."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

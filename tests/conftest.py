@@ -1,4 +1,4 @@
-"""Small real data and one really trained model, made once per session."""
+"""Fixtures: synthetic data and a trained model, made once per session, and ways to run commands."""
 
 import json
 import os
@@ -17,12 +17,12 @@ import pytest
 
 from warm import Warm
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest runs one process a core; more threads would only wait
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest already runs one process per core
 
-# What the package measures of this machine once is not looked up in the user's own cache.
+# Measurements of this machine go to a cache of the tests, not to the user's.
 os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / f"cxrtool-tests-{os.getuid()}")
 
-# No test depends on how busy the machine is or on luck; HYPOTHESIS_PROFILE=explore looks for what is not known yet.
+# Tests depend neither on timing nor on chance; HYPOTHESIS_PROFILE=explore searches for new counterexamples.
 hypothesis.settings.register_profile("cxrtool", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "cxrtool"))
@@ -34,17 +34,17 @@ Cxr = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def nih() -> Path:
-    """427 real radiographs that lie beside the project, where they do."""
+    """427 real radiographs in a folder beside the project; skips if they are missing."""
     folder = SHARED / "nih-sample"
     if not folder.is_dir():
-        pytest.skip("../shared/nih-sample is not here")
+        pytest.skip("../shared/nih-sample does not exist")
     return folder
 
 
 def run_cxr(
     *arguments: object, cwd: Path, stdin: str | None = None, under: Sequence[str] = (), **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``cxr`` as a user would, in a process of its own; `under` is a command that starts it."""
+    """Run ``cxr`` in its own process; `under` is a command that starts it, such as setpriv."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CXR_")}
     return subprocess.run(
         [*under, sys.executable, "-m", "cxrtool", *map(str, arguments)],
@@ -60,7 +60,7 @@ def run_cxr(
 
 @pytest.fixture
 def cxr(tmp_path: Path) -> Cxr:
-    """`run_cxr` in a folder of the test's own."""
+    """`run_cxr` in the folder of the test."""
 
     def run(*arguments: object, stdin: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
         return run_cxr(*arguments, cwd=tmp_path, stdin=stdin, **environment)
@@ -70,7 +70,7 @@ def cxr(tmp_path: Path) -> Cxr:
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended."""
+    """Exit code and output of a command."""
 
     code: int
     stdout: str
@@ -78,10 +78,10 @@ class Done:
 
     @property
     def json(self) -> Any:
-        """The one document on stdout, read as strictly as a browser would."""
+        """The JSON document on stdout; NaN and infinities are refused."""
 
         def refuse(name: str) -> None:
-            raise AssertionError(f"{name} is no JSON")
+            raise AssertionError(f"{name} is not JSON")
 
         return json.loads(self.stdout, parse_constant=refuse)
 
@@ -91,7 +91,7 @@ Call = Callable[..., Done]
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """``cxr`` in this process, in a folder of the test's own: as `cxr`, without the seconds of importing torch."""
+    """Like `cxr`, but in this process, which saves the seconds of importing torch."""
     from cxrtool.cli.app import main
 
     monkeypatch.chdir(tmp_path)
@@ -114,7 +114,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 def draw_phantoms(folder: Path, patients: int) -> Path:
-    """A data set at 64 px."""
+    """Write a synthetic data set at 64 px."""
     from cxrtool.phantoms.dataset import write_phantom
 
     write_phantom(folder, patients, 64, seed=3)
@@ -129,7 +129,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def run_folder(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two epochs on the phantoms at 32 px, tuned, by the command line."""
+    """A run of two epochs on the phantoms at 32 px, trained and tuned on the command line."""
     folder = tmp_path_factory.mktemp("runs")
     train = ["train", "--data", phantoms, "--out", folder / "run", "--init", "none", "--image-size", 32]
     done = run_cxr(*train, "--epochs", 2, "--batch-size", 8, "--lr", 0.001, "--device", "cpu", cwd=folder)

@@ -1,4 +1,4 @@
-"""The demo, small: it goes the whole way, and its files are those of the commands that it stands for."""
+"""A small demo runs all steps, and its files are those of the corresponding commands."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""README.md and docs/: what they show runs, what they name exists, where they link to is there.
+"""README.md and docs/: examples run, and everything named or linked exists.
 
 A block of bash or Python stands behind a comment that says what becomes of it here: ``<!-- run -->``,
 ``<!-- run, after: COMMAND -->`` with what a reader has done by then, or ``<!-- not run: REASON -->``. The blocks of a
@@ -51,7 +51,7 @@ class Block:
 
     @property
     def script(self) -> str:
-        """As bash."""
+        """The script for bash."""
         text = f"python - <<'END_OF_PYTHON'\n{self.text}END_OF_PYTHON\n" if self.language == "python" else self.text
         return self.mark.removeprefix("run").removeprefix(", after: ") + "\n" + text
 
@@ -64,7 +64,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def commands_in(text: str) -> Iterator[list[str]]:
-    """The arguments of each ``cxr`` in a script."""
+    """Return the arguments of each ``cxr`` in a script."""
     for line in text.replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
@@ -110,7 +110,7 @@ def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
         assert (tmp_path / "predictions.csv").read_text().count("\n") > 9
 
 
-def test_what_is_not_run_at_least_parses() -> None:
+def test_blocks_that_are_not_run_can_be_parsed() -> None:
     for page, block in ALL_BLOCKS:
         if block.language == "python":
             compile(block.text, name_of(page), "exec")
@@ -142,7 +142,7 @@ def test_commands_and_options_named_in_sentences_exist() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_link_targets_exist(page: Path) -> None:
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", page.read_text(encoding="utf-8")):
         to = page.parent / target if target else page
         assert to.exists(), target
@@ -152,7 +152,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_files_named_in_the_docs_exist() -> None:
-    """Of the repository, or within the package."""
+    """Files of the repository, or of the package."""
     for page in PAGES:
         for name in re.findall(r"`((?:[a-z]+/)+(?:[\w.-]+\.(?:py|md|svg))?)`", page.read_text(encoding="utf-8")):
             if "NAME" not in name and name not in OF_A_RUN:

@@ -24,7 +24,7 @@ def test_json_has_no_nan() -> None:
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
-def test_a_float_in_csv_reads_back_to_the_bit(value: float) -> None:
+def test_a_float_in_csv_is_read_back_exactly(value: float) -> None:
     assert float(csv_row([value])) == value
 
 
@@ -34,7 +34,7 @@ def test_a_cell_that_a_spreadsheet_would_run_is_quoted(text: str) -> None:
     assert cell == "'" + text
 
 
-def test_nothing_half_written_stays_when_writing_fails(tmp_path: Path) -> None:
+def test_no_temporary_file_remains_when_writing_fails(tmp_path: Path) -> None:
     target = tmp_path / "result.txt"
     write_text(target, "before")
 
@@ -49,13 +49,13 @@ def test_nothing_half_written_stays_when_writing_fails(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["result.txt"]
 
 
-def test_a_folder_that_cannot_be_made_is_one_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CxrError, match="cannot write"):
         write_text(tmp_path / "file" / "below.txt", "x")
 
 
-def test_a_killed_writer_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
+def test_a_killed_process_leaves_the_old_or_the_new_file(tmp_path: Path) -> None:
     target = tmp_path / "big.txt"
     write_text(target, "0" * 3_000_000)
     program = (
@@ -72,7 +72,7 @@ def test_a_killed_writer_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
         assert len(set(text)) == 1
 
 
-def test_a_second_name_keeps_the_content_when_the_first_is_replaced(tmp_path: Path) -> None:
+def test_a_second_name_keeps_its_content_when_the_first_is_replaced(tmp_path: Path) -> None:
     first, kept = tmp_path / "a", tmp_path / "b"
     write_text(first, "old")
     link_or_copy(first, kept)

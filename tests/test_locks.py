@@ -12,7 +12,7 @@ from cxrtool.files import replacing
 from cxrtool.locks import NoLocksError, locked_folder, open_locked, sweep_partials, try_lock
 
 
-def test_what_dead_writers_left_is_swept_and_what_live_ones_write_is_not(tmp_path: Path) -> None:
+def test_temporary_files_of_killed_processes_are_removed_and_those_of_running_ones_kept(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from cxrtool.files import replacing\n"
         "from cxrtool.locks import locked_folder\n"
@@ -41,7 +41,7 @@ def test_what_dead_writers_left_is_swept_and_what_live_ones_write_is_not(tmp_pat
     assert (tmp_path / "live.txt").exists()
 
 
-def test_a_lock_is_refused_while_another_has_it_and_ends_with_its_process(tmp_path: Path) -> None:
+def test_a_lock_is_refused_while_another_process_has_it(tmp_path: Path) -> None:
     path = tmp_path / "folder" / ".lock"
     program = (
         "import sys, time; from pathlib import Path; from cxrtool.locks import open_locked\n"
@@ -64,7 +64,7 @@ def test_a_lock_is_refused_while_another_has_it_and_ends_with_its_process(tmp_pa
     assert subprocess.run([sys.executable, "-c", program.replace("sleep(1000)", "sleep(0)"), str(path)]).returncode == 0
 
 
-def test_a_lock_file_that_was_removed_in_between_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_file_that_was_removed_is_created_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, removed = tmp_path / ".lock", []
 
     def lock_after_it_is_removed(descriptor: int) -> bool:
@@ -79,9 +79,7 @@ def test_a_lock_file_that_was_removed_in_between_is_made_again(tmp_path: Path, m
         assert path.stat().st_ino == os.fstat(file.fileno()).st_ino
 
 
-def test_a_file_system_without_locks_is_one_error_and_partial_files_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_locks_locking_is_an_error_and_writing_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -110,7 +108,7 @@ def without_fcntl(folder: Path, body: str) -> "subprocess.CompletedProcess[str]"
     return subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
 
 
-def test_without_fcntl_files_are_written_and_nothing_is_swept(tmp_path: Path) -> None:
+def test_without_fcntl_files_are_written_and_none_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".out.txt.0a1b2c3d.partial").write_text("of another process")
     done = without_fcntl(
         tmp_path,

@@ -1,4 +1,4 @@
-"""docs/commands.md and docs/api.md are what the code says."""
+"""docs/commands.md and docs/api.md are up to date."""
 
 import importlib.util
 import inspect
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def load_writer() -> ModuleType:
-    """tools/reference.py, which is no part of the package."""
+    """Import tools/reference.py, which is not part of the package."""
     spec = importlib.util.spec_from_file_location("reference", ROOT / "tools" / "reference.py")
     assert spec is not None
     assert spec.loader is not None
@@ -29,7 +29,7 @@ WRITER = load_writer()
 
 
 @pytest.mark.parametrize("name", WRITER.PAGES)
-def test_the_page_is_current(name: str) -> None:
+def test_the_page_is_up_to_date(name: str) -> None:
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == WRITER.PAGES[name](), "run: make reference"
 
 
@@ -49,7 +49,7 @@ def test_exactly_the_options_that_the_parser_knows_are_listed() -> None:
         assert shown == known - {"--help", "-h"}, name
 
 
-def test_a_command_without_description_or_example_is_noticed() -> None:
+def test_a_command_without_description_or_example_is_an_error() -> None:
     for section in WRITER.command_reference().split("\n## ")[1:]:
         assert "\n```bash\ncxr " in section, section[:40]
 

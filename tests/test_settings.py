@@ -18,7 +18,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_command_line_over_environment_over_file_over_default(tmp_path: Path) -> None:
+def test_command_line_overrides_environment_overrides_file_overrides_default(tmp_path: Path) -> None:
     config = write(tmp_path / "c.yaml", "train: {epochs: 2, lr: 0.002, seed: 9}\n")
     environment = {"CXR_TRAIN__EPOCHS": "3", "CXR_TRAIN__LR": "0.003", "CXR_MODEL": "m"}
     resolved = load_settings({"train.epochs": 4, "train.seed": None}, config, environment)
@@ -59,7 +59,7 @@ def test_reading_threads_follow_the_processors_that_the_process_has() -> None:
     ("environment", "config"),
     [({"CXR_RUNTIME__WORKERS": "5"}, ""), ({}, "runtime: {workers: 5}"), ({}, "runtime: {workers: '5'}")],
 )
-def test_a_number_of_workers_is_taken_as_it_is(tmp_path: Path, environment: dict[str, str], config: str) -> None:
+def test_a_given_number_of_workers_is_used(tmp_path: Path, environment: dict[str, str], config: str) -> None:
     runtime = load_settings(config=write(tmp_path / "c.yaml", config), environ=environment).settings.runtime
     assert (runtime.workers, runtime.reading_threads) == (5, 5)
 
@@ -73,11 +73,11 @@ def test_a_number_of_workers_is_taken_as_it_is(tmp_path: Path, environment: dict
         ({"data.cache_dir": "d", "data.cache": False}, False),
     ],
 )
-def test_a_place_for_the_cache_asks_for_it(given: dict[str, object], used: bool) -> None:
+def test_a_cache_folder_turns_the_cache_on(given: dict[str, object], used: bool) -> None:
     assert load_settings(given, environ={}).settings.data.uses_cache is used
 
 
-def test_resolved_settings_read_back(tmp_path: Path) -> None:
+def test_resolved_settings_can_be_read_back(tmp_path: Path) -> None:
     resolved = load_settings({"train.policy": "u-ones,Edema=u-zeros", "data.root": "d"}, environ={})
     config = write(tmp_path / "settings.yaml", resolved.to_yaml())
     assert load_settings(config=config, environ={}).settings == resolved.settings
@@ -136,7 +136,7 @@ def test_the_rows_are_all_settings() -> None:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_every_setting_is_read_from_its_variable(key: str) -> None:
-    """A word is a value for some and refused by the others, in either case by the variable's name."""
+    """A word is valid for some settings and refused for others; the error names the variable."""
     variable = f"CXR_{key.upper().replace('.', '__')}"
     try:
         resolved = load_settings(environ={variable: "word"})

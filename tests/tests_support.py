@@ -1,4 +1,4 @@
-"""What several tests build."""
+"""Helpers of several tests."""
 
 import hashlib
 import json
@@ -20,11 +20,11 @@ from cxrtool.resolved_settings import ResolvedSettings, load_settings
 from cxrtool.settings import RuntimeSettings
 
 EXACT = RuntimeSettings(device=Device.CPU, precision=Precision.FP32)
-"""What figures are compared in: where a CPU has bf16 units, predict takes those by itself."""
+"""Settings for exact comparisons; by default predict would use bf16 on CPUs with bf16 units."""
 
 
 def tiny_training(data: Path, **more: object) -> ResolvedSettings:
-    """Settings of a training of seconds: two epochs at 32 px from random weights; `more` as ``train__epochs=3``."""
+    """Return settings for a short training: two epochs at 32 px from random weights; `more` as ``train__epochs=3``."""
     overrides: dict[str, object] = {
         "data.root": data,
         "train.init": "none",
@@ -38,7 +38,7 @@ def tiny_training(data: Path, **more: object) -> ResolvedSettings:
 
 
 def link_radiographs(phantoms: Path, folder: Path, count: int) -> list[Path]:
-    """Fill a new folder with links to so many radiographs; the few that there are come again and again."""
+    """Fill a new folder with `count` links to a few radiographs, and return the links."""
     folder.mkdir()
     good = sorted((phantoms / "test").rglob("*frontal.jpg"))
     links = [folder / f"{number:04d}.jpg" for number in range(count)]
@@ -48,7 +48,7 @@ def link_radiographs(phantoms: Path, folder: Path, count: int) -> list[Path]:
 
 
 def random_table(count: int, seed: int = 0) -> PredictionTable:
-    """A study-level table of valid with masked cells and tied probabilities."""
+    """Return a study-level table of valid with masked cells and tied probabilities."""
     rng = np.random.default_rng(seed)
     names = tuple(f"patient{n}/study1" for n in range(count))
     targets = rng.integers(0, 2, (count, 5)).astype(np.float32)
@@ -69,7 +69,7 @@ def random_table(count: int, seed: int = 0) -> PredictionTable:
 
 
 def table_of(targets: ArrayLike, probabilities: ArrayLike, split: str = "valid") -> PredictionTable:
-    """A study-level table whose five findings are all alike, one patient a row."""
+    """Return a study-level table with the same values for all five findings and one patient per row."""
     truth, scores = np.asarray(targets, dtype=np.float32), np.asarray(probabilities, dtype=np.float32)
     names = tuple(f"patient{n}/study1" for n in range(len(truth)))
     return PredictionTable(
@@ -88,7 +88,7 @@ def table_of(targets: ArrayLike, probabilities: ArrayLike, split: str = "valid")
 
 
 def dicom_of(values: NDArray[Any], **tags: object) -> FileDataset:
-    """A digital radiograph with these stored values."""
+    """Return a DICOM radiograph with these stored values."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
@@ -112,7 +112,7 @@ def dicom_of(values: NDArray[Any], **tags: object) -> FileDataset:
 
 
 def with_a_most_probable(model: Path, finding: str, copy: Path) -> Path:
-    """A copy of a bundle that gives `finding` by far the largest probability of all, whatever the image."""
+    """Copy a bundle and change it to give `finding` by far the largest probability for every image."""
     bundle = open_bundle(model)
     network, header = bundle.network, bundle.header
     network.classifier.weight.data /= 10
@@ -123,20 +123,20 @@ def with_a_most_probable(model: Path, finding: str, copy: Path) -> Path:
 
 
 def bundle_parts(path: Path) -> tuple[dict[str, Any], bytes]:
-    """A safetensors file's header and numbers."""
+    """Return the header and the numbers of a safetensors file."""
     content = path.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     return json.loads(content[8 : 8 + length]), content[8 + length :]
 
 
 def write_parts(path: Path, header: dict[str, Any], data: bytes) -> None:
-    """The two as a file."""
+    """Write a safetensors file from its header and numbers."""
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
 def change_header(path: Path, **changes: object) -> None:
-    """Write into a bundle's own header, and its digest anew, as a stranger could."""
+    """Change the header of a bundle and update its digest, as an attacker could."""
     header, data = bundle_parts(path)
     metadata = header["__metadata__"]
     metadata["cxrtool"] = json.dumps(json.loads(metadata["cxrtool"]) | changes)

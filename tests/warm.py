@@ -1,6 +1,6 @@
-"""A process that has imported everything and forks one child per command: real processes without torch's 3 seconds.
+"""A server process that has imported torch and forks one child per command, which saves 3 seconds per process.
 
-It forks before torch has run a thread, which a child could not use. Run as a program it reads one JSON document a
+It forks before torch starts threads, which a child could not use. Run as a program it reads one JSON document per
 line, ``{"start": [...], "cwd": ..., "stdout": ..., "stderr": ..., "limits": {...}, "patch": ...}`` or
 ``{"wait": pid}``, and answers each with a line.
 """
@@ -20,7 +20,7 @@ from typing import IO, Any
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: its exit code, or minus the signal that ended it."""
+    """Result of a process: its exit code, or the negative number of the signal that ended it, and its stderr."""
 
     code: int
     stderr: str
@@ -28,7 +28,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Child:
-    """One ``cxr`` that runs."""
+    """A running ``cxr``."""
 
     pid: int
     stderr: Path
@@ -39,16 +39,16 @@ class Child:
         os.kill(self.pid, number)
 
     def wait(self) -> Ended:
-        """Until it has ended."""
+        """Wait for the end of the process."""
         return Ended(self._ask({"wait": self.pid}), self.stderr.read_text())
 
 
 class Warm:
-    """The process, seen from the tests."""
+    """Client of the server process."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._count = folder, 0
-        # Unbuffered, Python forgets the rest of what a pipe takes in part.
+        # Unbuffered, Python loses the rest of a partial write to a pipe.
         buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         self._process = subprocess.Popen(
             [sys.executable, __file__],
@@ -69,11 +69,11 @@ class Warm:
         """Run ``cxr`` with these arguments.
 
         Args:
-            arguments: as a user would type them.
-            cwd: where.
-            stdout: a file, a FIFO or a device; nowhere unless given.
-            limits: of `resource`, by name: {"RLIMIT_FSIZE": bytes}; RLIMIT_AS is on top of what is in use.
-            patch: Python to run first.
+            arguments: arguments of the command line.
+            cwd: working directory.
+            stdout: file, FIFO or device for stdout, which is discarded by default.
+            limits: limits of `resource`, by name: {"RLIMIT_FSIZE": bytes}; RLIMIT_AS is added to the current usage.
+            patch: Python code to run first.
         """
         self._count += 1
         stderr = self._folder / f"{self._count}.stderr"
@@ -83,11 +83,11 @@ class Warm:
         return Child(pid, stderr, self._ask)
 
     def run(self, *arguments: object, **more: Any) -> Ended:
-        """`start`, and wait for the end."""
+        """Run ``cxr`` and wait for its end; arguments as for `start`."""
         return self.start(*arguments, **more).wait()
 
     def close(self) -> None:
-        """End it."""
+        """Stop the server."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(60)
@@ -106,11 +106,11 @@ def until(condition: Callable[[], object], seconds: float = 60) -> None:
     """Wait for a condition.
 
     Raises:
-        AssertionError: it did not come true.
+        AssertionError: it is not met in time.
     """
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "what was waited for did not happen"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.005)
 
 

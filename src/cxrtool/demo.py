@@ -1,4 +1,4 @@
-"""The whole way on synthetic data in minutes: phantom, train, tune, calibrate, eval, predict, explain, report."""
+"""The demo: all steps on synthetic data in minutes: phantom, train, tune, calibrate, eval, predict, explain, report."""
 
 import time
 from dataclasses import dataclass
@@ -28,14 +28,14 @@ _EXPLAINED = 6
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Where the demo's files are, and how well its model reads the synthetic test split.
+    """Result of `run_demo`.
 
     Attributes:
-        folder: everything lies below it.
-        assessment: of the test split, study level.
-        thresholds: tuned on valid, by finding.
-        files: what to look at, by what it is.
-        seconds: by step.
+        folder: folder with all files.
+        assessment: assessment of the model on the synthetic test split, at study level.
+        thresholds: thresholds by finding, tuned on valid.
+        files: files and folders to look at, by description.
+        seconds: duration of each step.
     """
 
     folder: Path
@@ -45,7 +45,7 @@ class DemoResult:
     seconds: dict[str, float]
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values."""
+        """Return a dict ready for JSON."""
         return {
             "folder": str(self.folder),
             "test": self.assessment.to_dict(),
@@ -69,24 +69,24 @@ class _Clock:
 def run_demo(
     out: Path, seed: int = 0, progress: ProgressCallback = ignore_progress, stop: StopSignal = never_stop
 ) -> DemoResult:
-    """Draw synthetic radiographs, train on them, and use the model as one would use a real one.
+    """Draw synthetic radiographs, train a model on them, and use it like a real one.
 
     Args:
-        out: a new or empty folder.
-        seed: of the data and the training.
-        progress: called as steps go on.
-        stop: see `train`.
+        out: new or empty folder.
+        seed: random seed of the data and of the training.
+        progress: called during each step.
+        stop: called during training; see `StopSignal`.
 
     Raises:
         RequestError: `out` is not empty.
     """
     if out.exists() and any(out.iterdir()):
-        raise RequestError(f"{out} is not empty", "Name a new folder: cxr demo OUT.")
+        raise RequestError(f"{out} is not empty", "Give a new folder: cxr demo OUT.")
     clock = _Clock()
     data, run = out / "phantoms", out / "run"
     write_phantom(data, PATIENTS, IMAGE_SIZE, seed, lambda done, total: progress(Progress("phantom", done, total)))
     clock.lap("phantom")
-    # Small images and a higher rate, as random weights have far to go; the defaults are for ImageNet's at 320 px.
+    # Small images and a higher learning rate for random weights; the defaults are for ImageNet weights at 320 px.
     resolved = load_settings(
         {
             "data.root": data,

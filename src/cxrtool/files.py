@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, digests, and JSON without NaN."""
+"""Atomic writing of files, digests, JSON without NaN, and CSV."""
 
 import csv
 import hashlib
@@ -19,13 +19,13 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; when the block ends well, sync it and rename it onto `path`.
+    """Give a temporary path beside `path`; if the block succeeds, sync it and rename it to `path`.
 
-    In-place saves were unreadable after 18 of 20 kills, these after none (see docs/reliability.md). The folder is
-    synced too, so that the new name outlives a power cut.
+    The folder is synced too, so that the new name survives a power failure. A killed process leaves either the old file
+    or the new one (docs/reliability.md).
 
     Raises:
-        WriteError: the folder cannot be written or the disk is full.
+        WriteError: the folder is not writable or the disk is full.
     """
     with ExitStack() as stack:
         try:
@@ -46,7 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last, as `os.fsync` does for a file's bytes; not every file system can."""
+    """Write the names in a folder to disk, as `os.fsync` does for the content of a file, if the file system can."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -56,10 +56,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def link_or_copy(path: Path, kept: Path) -> None:
-    """Give the file at `path` the second name `kept`, in one step; `path` may be replaced afterwards.
+    """Give the file at `path` the second name `kept`, atomically; `path` may be replaced afterwards.
 
     Raises:
-        WriteError: it cannot be.
+        WriteError: `kept` cannot be written.
     """
     with replacing(kept) as partial:
         partial.unlink()
@@ -70,23 +70,23 @@ def link_or_copy(path: Path, kept: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> WriteError:
-    """What to say when `path` could not be written."""
-    return WriteError(f"cannot write {path}: {error.strerror or error}", "Check the folder's rights and free space.")
+    """Return the error to raise if `path` cannot be written."""
+    return WriteError(f"cannot write {path}: {error.strerror or error}", "Check permissions and free space.")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` in one step."""
+    """Write `content` to `path` atomically."""
     with replacing(path) as partial:
         partial.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path` in one step."""
+    """Write `text` as UTF-8 to `path` atomically."""
     write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def json_ready(value: object) -> object:
-    """`value` with NaN and infinities (JSON has none) as None, keys as text, numpy scalars as Python's."""
+    """Convert `value` for JSON: NaN and infinities become None, keys text, numpy values plain ones."""
     if isinstance(value, Mapping):
         return {str(key): json_ready(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -101,17 +101,17 @@ def json_ready(value: object) -> object:
 
 
 def to_json(value: object) -> str:
-    """One JSON document (RFC 8259, so never NaN), indented, in the order given."""
+    """Return `value` as indented JSON (RFC 8259, so without NaN), with keys in their order."""
     return json.dumps(json_ready(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write `value` as JSON to `path` in one step."""
+    """Write `value` as JSON to `path` atomically."""
     write_text(path, to_json(value))
 
 
 def csv_cell(value: object) -> object:
-    """`value` as a CSV cell: None and NaN empty; text that a spreadsheet would run gets a leading quote."""
+    """Convert `value` for a CSV cell: None and NaN become empty; text that could be a formula gets a leading quote."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, str):
@@ -121,19 +121,19 @@ def csv_cell(value: object) -> object:
 
 
 def csv_row(cells: Sequence[object]) -> str:
-    """One line of CSV (RFC 4180, ``\\n`` line ends). Floats are written so that they read back to the bit."""
+    """Return one line of CSV (RFC 4180, but ``\\n`` as line end). Floats are read back exactly."""
     text = io.StringIO()
-    # The writer quotes what holds a character of its line end: a bare \\r in a cell would begin a row elsewhere.
+    # With this line end the writer also quotes cells with \\r, which some readers take for the end of a row.
     csv.writer(text, lineterminator="\r\n").writerow([csv_cell(cell) for cell in cells])
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table as CSV to `path` in one step."""
+    """Write a table as CSV to `path` atomically."""
     write_text(path, csv_row(header) + "".join(csv_row(row) for row in rows))
 
 
 def sha256_of_file(path: Path) -> str:
-    """The file's SHA-256, in hex."""
+    """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

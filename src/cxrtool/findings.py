@@ -1,7 +1,7 @@
 """The five findings in their fixed order, and the policies for uncertain labels.
 
 CheXpert (Irvin et al. 2019, arXiv:1901.07031) labels a finding 1 (positive), 0 (negative), -1 (uncertain) or
-leaves it blank (not mentioned). The three policies for -1 are the paper's U-Ignore, U-Ones and U-Zeros.
+leaves it blank (not mentioned). The three policies for -1 are U-Ignore, U-Ones and U-Zeros of that paper.
 """
 
 import difflib
@@ -75,7 +75,7 @@ class UncertaintyPolicy:
     """One `Policy` per finding.
 
     Attributes:
-        per_finding: five policies in the order of `FINDINGS`.
+        per_finding: policy of each finding, in the order of `FINDINGS`.
     """
 
     per_finding: tuple[Policy, ...]

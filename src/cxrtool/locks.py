@@ -1,8 +1,8 @@
-"""Locks between processes: one for each file or folder that only one may write.
+"""Locks between processes, for files and folders that only one process may write.
 
-All of them are ``flock`` on an open file, which the kernel frees when the process ends, however it ends: no lock is
-ever left behind. Python on Windows has no ``flock``, nor have some network file systems; what is not safe without a
-lock warns there, and the rest goes on as if it were alone.
+All locks are ``flock`` on an open file, which the kernel releases when the process ends, even if it is killed. Python
+on Windows and some network file systems have no ``flock``; callers then warn if writing is unsafe without a lock, or
+continue as if no other process were running.
 """
 
 import os
@@ -23,24 +23,24 @@ _PARTIAL = re.compile(r"\.(.+\.)?[0-9a-f]{8}\.partial")
 
 
 class NoLocksError(OSError):
-    """Files cannot be locked here."""
+    """The file system or the operating system has no file locks."""
 
 
 def try_lock(descriptor: int, wait: bool = False) -> bool:
     """Lock an open file or folder until it is closed or the process ends.
 
     Args:
-        descriptor: of the file or folder.
-        wait: until whoever holds it lets go.
+        descriptor: descriptor of the file or folder.
+        wait: wait until another process releases the lock.
 
     Returns:
-        False where another process holds it and `wait` is not set.
+        False if another process holds the lock and `wait` is not set.
 
     Raises:
         NoLocksError: the file system or the operating system has no such locks.
     """
     if fcntl is None:
-        raise NoLocksError("there are no file locks on this system")
+        raise NoLocksError("this system has no file locks")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -51,7 +51,7 @@ def try_lock(descriptor: int, wait: bool = False) -> bool:
 
 
 def is_same_file(descriptor: int, path: Path) -> bool:
-    """Whether `path` still names the file that is open."""
+    """Whether `path` is still the name of the open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -59,14 +59,14 @@ def is_same_file(descriptor: int, path: Path) -> bool:
 
 
 def open_locked(path: Path, when_held: Callable[[], None]) -> TextIO:
-    """Open a lock file, made with its folder where need be, and lock it; closing it frees the lock.
+    """Open a lock file and lock it; closing it releases the lock. The file and its folder are created if missing.
 
     Args:
-        path: of the lock file. Its content is the caller's and stays.
-        when_held: called each time another process is found to hold it; raises to give up, or waits a while.
+        path: path of the lock file; its content is not changed.
+        when_held: called each time another process holds the lock; it raises to give up, or waits before a new attempt.
 
     Raises:
-        NoLocksError: files cannot be locked here.
+        NoLocksError: the system has no file locks.
         OSError: the file cannot be opened.
     """
     while True:
@@ -74,7 +74,7 @@ def open_locked(path: Path, when_held: Callable[[], None]) -> TextIO:
         file = path.open("a", encoding="utf-8")
         try:
             held = try_lock(file.fileno())
-            # Whoever held it may have removed the file between the two calls.
+            # The previous holder may have removed the file between the two calls.
             if held and is_same_file(file.fileno(), path):
                 return file
             if not held:
@@ -87,28 +87,28 @@ def open_locked(path: Path, when_held: Callable[[], None]) -> TextIO:
 
 @contextmanager
 def new_partial(path: Path) -> Iterator[Path]:
-    """A new, empty file beside `path` to write in, locked while the block lasts: `sweep_partials` leaves it alone."""
+    """Create an empty temporary file beside `path`, locked inside the block so that `sweep_partials` keeps it."""
     while True:
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-        # Not tempfile: its 0600 would hide results from the group.
+        # Not tempfile, whose mode 0600 would make results unreadable for the group.
         descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        if fcntl is None:  # nothing is swept there, and Windows renames no file that is open
+        if fcntl is None:  # nothing is swept on Windows, which cannot rename an open file
             os.close(descriptor)
             yield partial
             return
         try:
-            with suppress(NoLocksError):  # a file system without locks; nothing is swept there
+            with suppress(NoLocksError):  # nothing is swept on a file system without locks
                 try_lock(descriptor, wait=True)
             if is_same_file(descriptor, partial):
                 yield partial
                 return
         finally:
-            os.close(descriptor)  # swept between the two calls, or done
+            os.close(descriptor)  # the block has ended, or the file was swept between the two calls
 
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Make `folder` and hold it while the block lasts: `sweep_partials` leaves it alone."""
+    """Create `folder`, locked inside the block so that `sweep_partials` keeps it."""
     folder.mkdir(parents=True)
     if fcntl is None:
         yield
@@ -123,10 +123,10 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def sweep_partials(folder: Path) -> int:
-    """Remove what killed writers left in `folder`, files and folders, never what a live one is writing.
+    """Remove temporary files and folders of killed processes from `folder`, but not those of running ones.
 
     Returns:
-        How many were removed.
+        Number of files and folders removed.
     """
     swept = 0
     for path in folder.glob(".*.partial"):

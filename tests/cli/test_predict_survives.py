@@ -97,7 +97,7 @@ def test_another_model_setting_or_input_is_refused(call: Call, run_folder: Path,
         (tmp_path / "other" / path.name).hardlink_to(path)
     done = call("predict", tmp_path / "other", *resume)
     assert done.code == 2
-    assert "row 1 of the stopped table" in done.stderr
+    assert "row 1 of the unfinished table" in done.stderr
     done = call("predict", many, *resume)
     assert "continuing after 32 rows" in done.stderr
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()

@@ -1,4 +1,4 @@
-"""What is opened while strangers' data is read, told by Python's own audit hook in a process of its own."""
+"""Files opened while untrusted data is read, recorded by Python's audit hook in a separate process."""
 
 import json
 import os
@@ -40,12 +40,12 @@ with open(sys.argv[2], "w") as file:
 """
 
 LOOKS_FOR_A_LIBRARY = ("subprocess.Popen ('/sbin/ldconfig', ['/sbin/ldconfig', '-p']",)
-"""ctypes' own way of finding one."""
+"""How ctypes searches for a library."""
 
 
 @pytest.fixture
 def hostile(phantoms: Path, tmp_path: Path) -> Path:
-    """A data set whose sheets and links lead to images and pipes outside it."""
+    """A data set whose sheets and links lead to images and pipes outside of it."""
     data = Path(shutil.copytree(phantoms, tmp_path / "data"))
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -66,14 +66,12 @@ def hostile(phantoms: Path, tmp_path: Path) -> Path:
     return data
 
 
-def test_nothing_is_opened_but_data_output_bundle_and_what_runs(
-    hostile: Path, run_folder: Path, tmp_path: Path
-) -> None:
+def test_only_data_output_bundle_and_program_files_are_opened(hostile: Path, run_folder: Path, tmp_path: Path) -> None:
     outside, out, model = tmp_path / "outside", tmp_path / "out", tmp_path / "model"
     model.mkdir()
     out.mkdir()
     shutil.copy(run_folder / BUNDLE_NAME, model)
-    # Beside it a record of an export that leads out; were it believed, predict would open that file.
+    # Beside it a record of an export that leads outside; if predict trusted it, it would open that file.
     (model / "export").mkdir()
     for name in ("onnx-fp32", "openvino-fp32"):
         (model / "export" / f"{name}.json").write_text(json.dumps({"files": {"../../outside/secret.jpg": "0"}}))
@@ -87,13 +85,13 @@ def test_nothing_is_opened_but_data_output_bundle_and_what_runs(
         ["predict", str(hostile / "test"), "--recursive", *with_model, "--csv", str(out / "p.csv"), "--window", "1"],
         ["explain", image, *with_model, "--label", "Edema", "--out", str(out / "maps")],
     ]
-    # predict is given its files by the user, so that links among them are followed: it gets a folder without.
+    # predict follows links in a folder that the user names, so it gets a folder without links.
     for path in [*(hostile / "test").rglob("*")]:
         if path.is_symlink() and path.name != "folder":
             path.unlink()
-    told = tmp_path / "told.json"
+    report = tmp_path / "report.json"
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(commands), str(told)],
+        [sys.executable, "-c", SCRIPT, json.dumps(commands), str(report)],
         cwd=out,
         capture_output=True,
         text=True,
@@ -102,7 +100,7 @@ def test_nothing_is_opened_but_data_output_bundle_and_what_runs(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    result = json.loads(told.read_text())
+    result = json.loads(report.read_text())
     assert result["codes"] == [1, 0, 0, 0, 0], done.stderr  # check-data: the folder outside counts as a patient
     import cxrtool
 
@@ -111,8 +109,8 @@ def test_nothing_is_opened_but_data_output_bundle_and_what_runs(
     python = [Path(path) for path in (sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *sys.path) if path]
     system = [Path(path) for path in ("/proc", "/sys", "/usr", "/lib", "/etc", "/dev/urandom", "/dev/random")]
     may_read = [*may_write, hostile, Path(cxrtool.__file__).parent, *python, *system]
-    told_never = [name for kind, name in result["seen"] if kind == "never" and not name.startswith(LOOKS_FOR_A_LIBRARY)]
-    assert told_never == []
+    forbidden = [name for kind, name in result["seen"] if kind == "never" and not name.startswith(LOOKS_FOR_A_LIBRARY)]
+    assert forbidden == []
     for kind, name in result["seen"]:
         if kind == "never":
             continue
@@ -120,9 +118,9 @@ def test_nothing_is_opened_but_data_output_bundle_and_what_runs(
         places = may_write if kind == "write" else may_read
         names = {path, Path(name)}
         inside = any(one.is_relative_to(root) for one in names for root in (*places, *map(os.path.realpath, places)))
-        assert inside or path == told, (kind, name)
+        assert inside or path == report, (kind, name)
         assert not path.is_relative_to(outside), name
         assert name != "/etc/passwd"
     images = {name for kind, name in result["seen"] if name.endswith(".jpg")}
-    assert len(images) > 40  # the hook sees what is read
+    assert len(images) > 40  # the hook records images that are read
     assert all(Path(os.path.realpath(name)).is_relative_to(hostile) for name in images)

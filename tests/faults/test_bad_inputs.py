@@ -65,11 +65,11 @@ class Scene:
     good: Path
 
     def data(self) -> Path:
-        """A copy of the data set, to be damaged."""
+        """Copy the data set, to be damaged."""
         return Path(shutil.copytree(self.phantoms, self.folder / "data"))
 
     def bundle(self) -> Path:
-        """A copy of the model, to be damaged."""
+        """Copy the model, to be damaged."""
         return Path(shutil.copy(self.run / BUNDLE_NAME, self.folder / BUNDLE_NAME))
 
 
@@ -99,7 +99,7 @@ Make = Callable[[Path], object]
 
 
 def in_row(name: str, make: Make, *words: str, as_name: str = "bad.jpg") -> Fault:
-    """One file of three cannot be read: it has its row, the others are done, and the exit code is 1."""
+    """One file of three cannot be read: it has a row with an error, the others are predicted, the exit code is 1."""
 
     def command(scene: Scene) -> list[object]:
         make(scene.folder / as_name)
@@ -123,7 +123,7 @@ def warned(name: str, make: Make, code: str, as_name: str = "odd.png") -> list[F
         make(scene.folder / as_name)
         return ["predict", as_name, "--model", scene.run, "--json"]
 
-    def told(scene: Scene, done: Done) -> None:
+    def has_warning(scene: Scene, done: Done) -> None:
         (row,) = done.json["predictions"]
         assert row["error"] is None
         assert code in [warning["code"] for warning in row["warnings"]]
@@ -133,11 +133,11 @@ def warned(name: str, make: Make, code: str, as_name: str = "odd.png") -> list[F
         assert f"{code}: " in row["error"]
 
     strictly = Fault(f"{name}, --strict", lambda scene: [*command(scene), "--strict"], 1, check=refused)
-    return [Fault(name, command, 0, check=told), strictly]
+    return [Fault(name, command, 0, check=has_warning), strictly]
 
 
 def read(name: str, make: Make, check: Callable[[Scene, Done], None], as_name: str = "image.jpg") -> Fault:
-    """The file is read as it should be."""
+    """The file is read correctly."""
 
     def command(scene: Scene) -> list[object]:
         make(scene.folder / as_name)
@@ -153,7 +153,7 @@ def probabilities(done: Done) -> np.ndarray:
 
 
 def predicts_as(content: Callable[[], bytes], atol: float) -> Callable[[Scene, Done], None]:
-    """The probabilities are those of another file."""
+    """The probabilities equal those of another file."""
 
     def check(scene: Scene, done: Done) -> None:
         (scene.folder / "other.png").write_bytes(content())
@@ -175,7 +175,7 @@ def png(values: np.ndarray, mode: str | None = None, kind: str = "PNG", **option
 
 
 FULL = np.interp(picture(), (picture().min(), picture().max()), (0, 255)).astype(np.uint8)
-"""Uses all of 0 to 255, so that scaling by the range found changes nothing."""
+"""Uses the whole range of 0 to 255, so that scaling by the range has no effect."""
 TURNED = Image.Exif()
 TURNED[0x0112] = 6
 
@@ -208,7 +208,7 @@ def saves(make: Callable[[], FileDataset]) -> Make:
 
 
 def run_lengths_that_lie() -> FileDataset:
-    """Two bytes stand for 128: a segment that unpacks to 64 times the picture."""
+    """Two bytes stand for 128: the segment unpacks to 64 times the picture."""
     from pydicom.encaps import encapsulate
 
     dataset = dicom((np.arange(64 * 48).reshape(64, 48) % 200).astype(np.uint8))
@@ -240,7 +240,7 @@ def packed(syntax: str) -> Callable[[], FileDataset]:
 
 
 def by_list(scene: Scene, path: str) -> list[object]:
-    """The path as a line on stdin: there a folder is not listed but read."""
+    """Give the path on stdin, where a folder is read as a file instead of listed."""
     lines = io.BytesIO(os.fsencode(f"{scene.good}\n{path}\n"))
     pytest.MonkeyPatch().setattr("sys.stdin", io.TextIOWrapper(lines, encoding="utf-8"))
     return ["predict", "-", "--model", scene.run, "--json"]
@@ -404,7 +404,7 @@ def same_bytes(scene: Scene) -> list[object]:
 
 
 def leading_out(scene: Scene) -> Path:
-    """A data set whose sheet names a file above it, one by its whole path, and a link that leads out."""
+    """Return a data set whose sheet names a file above it, an absolute path, and a link that leads outside."""
     data = scene.data()
     secret = scene.folder / "secret.jpg"
     secret.write_bytes(encoded())
@@ -421,13 +421,13 @@ def leading_out(scene: Scene) -> Path:
 def four_lead_out(scene: Scene, done: Done) -> None:
     train = done.json["splits"]["train"]
     assert train["missing"] == 4
-    assert all("outside the data folder" in told for told in train["missing_examples"])
+    assert all("outside the data folder" in text for text in train["missing_examples"])
 
 
 def three_lead_out(scene: Scene, done: Done) -> None:
     train = done.json["splits"]["train"]
     assert train["missing"] == 3
-    assert all("secret.jpg" in told for told in train["missing_examples"])
+    assert all("secret.jpg" in text for text in train["missing_examples"])
 
 
 SHEETS = [
@@ -531,7 +531,7 @@ def change_column(sheet: Path, name: str, value: str) -> None:
 
 
 def table_with(scene: Scene, change: Callable[[list[list[str]]], object]) -> Path:
-    """A predictions.csv of valid, changed."""
+    """A changed predictions.csv of valid."""
     made = scene.call("eval", "--data", scene.phantoms, "--model", scene.run, "--split", "valid", "--out", "v")
     assert made.code == 0
     rows = list(csv.reader((scene.folder / "v/predictions.csv").open(newline="")))
@@ -727,13 +727,13 @@ FAULTS = [*IMAGES, *DICOMS, *SHEETS, *TRAINING, *EVALUATION, *MODELS]
 @pytest.fixture
 def scene(tmp_path: Path, call: Call, phantoms: Path, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     good = min((phantoms / "test").rglob("*frontal.jpg"))
-    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0")  # and so put back after the row that sets it
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0")  # so that it is restored after a row that sets it
     monkeypatch.setattr("sys.stdin", io.StringIO())
     return Scene(tmp_path, call, phantoms, run_folder, good)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
-def test_a_bad_input_ends_with_its_exit_code_and_words(fault: Fault, scene: Scene) -> None:
+def test_a_bad_input_has_its_exit_code_and_message(fault: Fault, scene: Scene) -> None:
     if "without a GPU" in fault.name and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     done = scene.call(*fault.command(scene))
@@ -752,25 +752,25 @@ def test_a_bad_input_ends_with_its_exit_code_and_words(fault: Fault, scene: Scen
         fault.check(scene, done)
 
 
-def test_a_file_without_permission_has_its_row(scene: Scene) -> None:
+def test_a_file_without_permission_gets_a_row_with_an_error(scene: Scene) -> None:
     shutil.copy(scene.good, scene.folder / "good.jpg")
     shutil.copy(scene.good, scene.folder / "bad.jpg")
     (scene.folder / "bad.jpg").chmod(0)
-    without_roots_rights = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-    done = run_cxr("predict", ".", "--model", scene.run, "--json", cwd=scene.folder, under=without_roots_rights)
+    as_user = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    done = run_cxr("predict", ".", "--model", scene.run, "--json", cwd=scene.folder, under=as_user)
     assert done.returncode == 1
     bad, good = json.loads(done.stdout)["predictions"]
     assert "permission denied" in bad["error"]
     assert good["error"] is None
 
 
-def test_every_row_has_a_name_of_its_own() -> None:
+def test_names_of_faults_are_unique() -> None:
     names = [fault.name for fault in FAULTS]
     assert sorted(set(names)) == sorted(names)
 
 
 def test_packed_dicoms_are_still_read(scene: Scene) -> None:
-    """What guards against frames that lie lets true ones through."""
+    """Checks against frames with a false size accept correct ones."""
     for syntax in (RLELossless, JPEG2000Lossless):
         (scene.folder / "image.dcm").write_bytes(dicom_bytes(packed(syntax)()))
         done = scene.call("predict", "image.dcm", "--model", scene.run, "--json")

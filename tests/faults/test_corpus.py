@@ -1,4 +1,4 @@
-"""What the fuzzer (benchmarks/fuzz.py) found, each replayed for ever."""
+"""Inputs found by the fuzzer (benchmarks/fuzz.py), replayed as regression tests."""
 
 import importlib.util
 import shutil
@@ -20,13 +20,13 @@ def fuzzer() -> object:
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
-def test_a_finding_is_met_with_the_readers_own_refusal(path: Path, tmp_path: Path) -> None:
+def test_a_fuzzed_input_raises_only_the_errors_of_its_reader(path: Path, tmp_path: Path) -> None:
     _, read, _ = fuzzer().READERS[path.name.partition("-")[0]]  # type: ignore[attr-defined]
     read(Path(shutil.copy(path, tmp_path / "current")))
 
 
 @pytest.mark.parametrize("reader", ["image", "dicom", "bundle", "sheet", "checkpoint"])
-def test_a_thousand_mutations_of_each_reader_find_nothing(reader: str, tmp_path: Path) -> None:
+def test_a_thousand_mutations_for_each_reader_raise_no_other_error(reader: str, tmp_path: Path) -> None:
     import random
 
     make, read, mutate = fuzzer().READERS[reader]  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Laws that hold for any text: label cells, thresholds, paths, names and settings are read as they are or refused."""
+"""Properties for any text: label cells, thresholds, paths, names and settings are read correctly or refused."""
 
 import csv
 import io
@@ -29,7 +29,7 @@ from setting_names import KEYS as SETTINGS
 from setting_names import SECTIONS
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
-"""Any text that a file of UTF-8 can hold."""
+"""Any text that can be encoded as UTF-8."""
 CELLS = st.one_of(
     TEXT, st.sampled_from(["1", "1.0", "-1", "0", "", "+1", "1e0", "nan", "inf", "１", "true", "0x1", "1_0"])
 )
@@ -51,10 +51,8 @@ def write_row(folder: Path, *cells: str) -> None:
 @given(CELLS)
 @example("1,0")
 @example("\n")
-@example("0\x1f")  # a space to str.strip, and none to float
-def test_a_label_cell_is_its_number_or_refused_with_its_line(
-    tmp_path_factory: pytest.TempPathFactory, cell: str
-) -> None:
+@example("0\x1f")  # a space for str.strip but not for float
+def test_a_label_is_read_or_refused_with_its_line(tmp_path_factory: pytest.TempPathFactory, cell: str) -> None:
     folder = tmp_path_factory.getbasetemp()
     write_row(folder, "a.jpg", "", "", "Frontal", "", "0", "0", cell, "0", "0")
     try:
@@ -75,7 +73,7 @@ PATHS = st.one_of(TEXT, st.lists(STEPS, max_size=6).map("/".join))
 
 @pytest.fixture(scope="module")
 def fenced(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with a good image, a link that leads out to one, and a link to the folder above."""
+    """A data folder with an image, a link to an image outside, and a link to the folder above."""
     above = tmp_path_factory.mktemp("above")
     root = above / "data"
     (root / "train").mkdir(parents=True)
@@ -91,7 +89,7 @@ def fenced(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @example("train/out.jpg")
 @example("train/../../out.jpg")
 @example("link/data/train/good.jpg")
-@example("/train")  # a name that the data folder has too
+@example("/train")  # an absolute path with a name that also exists in the data folder
 def test_a_path_leads_into_the_data_folder_or_is_counted_missing(fenced: Path, path: str) -> None:
     write_row(fenced, path, "", "", "Frontal", "", "0", "0", "0", "0", "0")
     try:
@@ -110,7 +108,7 @@ NUMBERS = st.floats(0, 1)
 
 
 @given(st.lists(NUMBERS, min_size=5, max_size=5))
-def test_five_thresholds_read_back(numbers: list[float]) -> None:
+def test_five_thresholds_are_read_back(numbers: list[float]) -> None:
     assert list(parse_thresholds(",".join(map(repr, numbers))).values()) == numbers
     named = parse_thresholds(",".join(f"{name} = {number!r}" for name, number in zip(FINDINGS, numbers, strict=True)))
     assert list(named.values()) == numbers
@@ -127,7 +125,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
 @pytest.mark.parametrize("name", PARSERS)
 @given(text=st.one_of(TEXT, st.lists(PARTS, max_size=12).map("".join)))
 @settings(suppress_health_check=[HealthCheck.differing_executors])
-def test_any_text_is_read_or_refused_in_a_line(name: str, text: str) -> None:
+def test_any_text_is_read_or_refused_with_one_line(name: str, text: str) -> None:
     try:
         found = PARSERS[name](text)
     except RequestError as error:
@@ -163,7 +161,7 @@ def test_a_file_of_thresholds_is_read_or_refused(tmp_path_factory: pytest.TempPa
 
 
 @given(st.text(max_size=40))
-def test_printed_text_holds_no_control_character(text: str) -> None:
+def test_printed_text_contains_no_control_characters(text: str) -> None:
     shown = printable(text)
     assert shown.isprintable() or not shown
     shown.encode("utf-8")
@@ -180,7 +178,7 @@ def test_no_cell_is_run_by_a_spreadsheet(text: str) -> None:
 @example(["/"])
 @example(["..", "/"])
 @example(["a/b.jpg", "a_b.jpg"])
-def test_names_of_pictures_are_names_and_one_each(paths: list[str]) -> None:
+def test_names_of_pictures_are_valid_and_unique(paths: list[str]) -> None:
     names = unique_names([Path(path) for path in paths])
     for name in names:
         assert name not in ("", ".", "..")
@@ -197,7 +195,7 @@ TREES = st.recursive(VALUES, lambda inner: st.dictionaries(st.one_of(KEYS, TEXT)
 
 @given(st.dictionaries(st.one_of(KEYS, TEXT), TREES, max_size=4))
 @example({"\n": None})
-def test_any_settings_file_is_read_or_refused_in_a_line(
+def test_any_settings_file_is_read_or_refused_with_one_line(
     tmp_path_factory: pytest.TempPathFactory, tree: dict[str, object]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "settings.yaml"

@@ -1,5 +1,4 @@
-"""Files that would unpack to more memory than there is are refused before it is taken; measured in processes forked
-for each."""
+"""Files that would unpack to too much memory are refused before it is allocated; measured in a process per file."""
 
 import io
 import json
@@ -32,9 +31,9 @@ from bad_inputs import (
 from conftest import Call
 
 MOST_MIB = 32
-"""More than this no bomb takes beyond what reading a small radiograph does, its file's own size not counted."""
+"""Largest memory for a bomb beyond that for a small radiograph, without the size of the file itself."""
 SHEET_MIB = 1024
-"""What reading a sheet of a million rows takes at most (docs/inputs.md)."""
+"""Largest memory for reading a sheet of a million rows (docs/inputs.md)."""
 
 MEASURE = """
 import json, os, resource, sys
@@ -44,7 +43,7 @@ from cxrtool.errors import ImageError
 def resident():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 for good in sys.argv[1:3]:
-    read(Path(good))  # what is imported on the way is no bomb's
+    read(Path(good))  # imports should not count
 for name in sys.argv[3:]:
     end, start = os.pipe()
     child = os.fork()
@@ -52,10 +51,10 @@ for name in sys.argv[3:]:
         before = resident()
         try:
             read(Path(name))
-            told = "read"
+            message = "read"
         except ImageError as error:
-            told = error.message
-        os.write(start, json.dumps([name, told, resident() - before]).encode())
+            message = error.message
+        os.write(start, json.dumps([name, message, resident() - before]).encode())
         os._exit(0)
     os.close(start)
     print(os.read(end, 100_000).decode(), flush=True)
@@ -64,7 +63,7 @@ for name in sys.argv[3:]:
 
 
 def tiff_of(width: int, height: int) -> bytes:
-    """A small TIFF whose tags tell another size."""
+    """Return a small TIFF whose tags state another size."""
     content = bytearray(encoded("TIFF", compression="tiff_adobe_deflate"))
     for tag, number in ((256, width), (257, height)):
         place = content.index(struct.pack("<HHI", tag, 3, 1))
@@ -79,7 +78,7 @@ def packed_tiff() -> bytes:
 
 
 def tiff_of_pages(count: int) -> bytes:
-    """Pages without end are not walked to be counted."""
+    """Return a TIFF with an endless list of pages, which must not be counted."""
     first = bytearray(encoded("TIFF"))
     (start,) = struct.unpack_from("<I", first, 4)
     (tags,) = struct.unpack_from("<H", first, start)
@@ -95,7 +94,7 @@ def tiff_of_pages(count: int) -> bytes:
 
 
 def webp_of(side: int) -> bytes:
-    """A small lossless WebP whose header tells another size: 14 bits each, less one."""
+    """Return a small lossless WebP whose header states another size: 14 bits each, minus one."""
     content = bytearray(encoded("WEBP", "RGB", lossless=True))
     place = content.index(b"VP8L") + 9
     (bits,) = struct.unpack_from("<I", content, place)
@@ -104,7 +103,7 @@ def webp_of(side: int) -> bytes:
 
 
 def jpeg2000_in_dicom(rows: int, columns: int) -> bytes:
-    """The frame says 60,000 x 60,000, the DICOM what is given."""
+    """Return a DICOM of the given size whose frame states 60,000 x 60,000."""
     dataset = dicom()
     dataset.compress(JPEG2000Lossless)
     dataset.Rows, dataset.Columns = rows, columns
@@ -115,7 +114,7 @@ def jpeg2000_in_dicom(rows: int, columns: int) -> bytes:
 
 
 def run_lengths() -> bytes:
-    """8 MB of runs that unpack to half a gigabyte."""
+    """Return 8 MB of run lengths that unpack to half a gigabyte."""
     from pydicom.encaps import encapsulate
 
     dataset = dicom((np.arange(64 * 48).reshape(64, 48) % 200).astype(np.uint8))
@@ -126,7 +125,7 @@ def run_lengths() -> bytes:
 
 
 def png_with(kind: bytes, start: bytes) -> bytes:
-    """A chunk of compressed text or colours that unpacks to 200 MB."""
+    """Return a PNG with a chunk of compressed text or colours that unpacks to 200 MB."""
     content = png_of(64, 64)
     squeeze = zlib.compressobj(9)
     data = start + b"".join(squeeze.compress(bytes(1_000_000)) for _ in range(200)) + squeeze.flush()
@@ -135,7 +134,7 @@ def png_with(kind: bytes, start: bytes) -> bytes:
 
 
 def deep_sequences() -> bytes:
-    """Sequences in sequences, 20,000 deep."""
+    """Return a DICOM with sequences nested 20,000 deep."""
     whole = dicom_bytes(dicom())
     place = whole.index(b"\x08\x00\x60\x00CS")  # before Modality
     opened = b"\x08\x00\x15\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
@@ -155,7 +154,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "PNG with a colour profile of 200 MB": (lambda: png_with(b"iCCP", b"icc\0\0"), ""),
     "JPEG 2000 file": (lambda: encoded("JPEG2000"), "not an image"),
     "deflated DICOM of 300 MB": (lambda: deflated_bomb(150_000_000), "deflated"),
-    "the same, its syntax told twice": (lambda: with_another_syntax_first(deflated_bomb(150_000_000)), "deflated"),
+    "the same, its syntax stated twice": (lambda: with_another_syntax_first(deflated_bomb(150_000_000)), "deflated"),
     "DICOM of 60,000 rows": (lambda: dicom_bytes(dicom(Rows=60_000, Columns=60_000)), "64,000,000"),
     "DICOM with a giant JPEG 2000 frame": (lambda: jpeg2000_in_dicom(64, 48), "its frame has 60000 x 60000"),
     "the same, and the DICOM says so too": (lambda: jpeg2000_in_dicom(60_000, 60_000), "64,000,000"),
@@ -165,7 +164,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
-def test_no_bomb_takes_memory(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+def test_no_bomb_allocates_much_memory(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     good = [tmp_path / "good.png", tmp_path / "good.dcm"]
     good[0].write_bytes(encoded("PNG"))
     good[1].write_bytes(dicom_bytes(dicom()))
@@ -182,11 +181,11 @@ def test_no_bomb_takes_memory(tmp_path: Path, record_property: Callable[[str, ob
     )
     measured = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(measured) == len(BOMBS)
-    for (name, (_, words)), path, (_, told, grown) in zip(BOMBS.items(), paths, measured, strict=True):
+    for (name, (_, words)), path, (_, message, grown) in zip(BOMBS.items(), paths, measured, strict=True):
         size = path.stat().st_size / 2**20
-        sys.stdout.write(f"{name}: {size:.2f} MiB, {grown:.0f} MiB more: {told[len(str(path)) :][:90]}\n")
+        sys.stdout.write(f"{name}: {size:.2f} MiB, {grown:.0f} MiB more: {message[len(str(path)) :][:90]}\n")
         record_property(name, f"{grown:.0f} MiB")
-        assert words in told, name
+        assert words in message, name
         assert grown - size < MOST_MIB, name
     assert not done.stderr
 
@@ -207,7 +206,7 @@ def test_limits_are_settings(tmp_path: Path, call: Call, run_folder: Path) -> No
 
 @pytest.mark.parametrize("command", ["check-data", "eval", "train", "cache"])
 def test_limits_reach_every_reader(tmp_path: Path, call: Call, phantoms: Path, command: str) -> None:
-    """A data set with one image above the limit, which is lowered."""
+    """The limit is set below the size of one image of the data set."""
     import shutil
 
     data = Path(shutil.copytree(phantoms, tmp_path / "data"))
@@ -252,7 +251,7 @@ def test_a_million_rows_within_the_stated_memory(
         "import sys; from pathlib import Path\n"
         "from cxrtool.choices import Views; from cxrtool.data.manifest import load_manifest\n"
         "print(len(load_manifest(Path(sys.argv[1]), 'train', Views.ALL)))\n"
-        # Not getrusage's, which a child takes over from the process that started it.
+        # Not getrusage, whose maximum a child inherits from its parent.
         "status = Path('/proc/self/status').read_text()\n"
         "print(int(status.split('VmHWM:')[1].split()[0]) // 1024)"
     )

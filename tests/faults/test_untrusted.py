@@ -1,4 +1,4 @@
-"""A stranger's model, export, settings file and sheet can do no harm."""
+"""Untrusted models, exports, settings files and sheets can do no harm."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests_support import bundle_parts, change_header, write_parts
 
 
 def test_each_of_a_hundred_flipped_bytes_is_refused(bundle: Path) -> None:
-    """60 anywhere in the file, which is nearly all weights, and 40 in the header before them."""
+    """60 bytes anywhere in the file, which is mostly weights, and 40 in the header."""
     size = bundle.stat().st_size
     start = size - len(bundle_parts(bundle)[1])
     rng = random.Random(0)
@@ -44,8 +44,8 @@ def test_each_of_a_hundred_flipped_bytes_is_refused(bundle: Path) -> None:
     assert refused == 100
 
 
-def test_every_byte_of_the_header_counts(bundle: Path) -> None:
-    """Also a digit of a threshold, which reads as well as another."""
+def test_any_changed_byte_of_the_header_is_refused(bundle: Path) -> None:
+    """For example a digit of a threshold, which is still a valid number."""
     header, data = bundle_parts(bundle)
     text = header["__metadata__"]["cxrtool"]
     digit = text.index("0.", text.index('"thresholds"')) + 2
@@ -92,7 +92,7 @@ def test_a_hostile_header_is_refused(bundle: Path, case: str) -> None:
     assert "\n" not in caught.value.message
 
 
-def test_a_header_deeper_than_the_stack_and_one_of_endless_digits_are_refused(bundle: Path) -> None:
+def test_headers_with_deep_nesting_or_huge_numbers_are_refused(bundle: Path) -> None:
     header, data = bundle_parts(bundle)
     for text in ("[" * 200_000, '{"format_version": ' + "9" * 10_000 + "}"):
         header["__metadata__"]["cxrtool"] = text
@@ -101,7 +101,7 @@ def test_a_header_deeper_than_the_stack_and_one_of_endless_digits_are_refused(bu
             read_header(bundle)
 
 
-def test_a_bundle_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_as_a_bundle_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / BUNDLE_NAME)
     with pytest.raises(ModelError, match="is not a regular file"):
         read_header(tmp_path / BUNDLE_NAME)
@@ -121,7 +121,7 @@ def test_weights_of_another_type_or_a_negative_variance_are_refused(bundle: Path
         open_bundle(bundle)
 
 
-def test_odd_figures_in_a_header_are_shown_as_none(bundle: Path, call: Call) -> None:
+def test_invalid_metrics_in_a_header_are_shown_as_none(bundle: Path, call: Call) -> None:
     for metrics in ({}, {"valid": 3}, {"valid": {"labels": []}}, {"epoch": "x", "valid": {"labels": {"Edema": {}}}}):
         change_header(bundle, metrics=metrics, run="\x1b[2J[/red]<script>")
         done = call("info", bundle)
@@ -151,7 +151,7 @@ def record_of(bundle: Path, files: dict[str, str]) -> str:
     return json.dumps(content)
 
 
-def test_the_record_of_an_export_leads_to_no_file_outside_its_folder(bundle: Path, tmp_path: Path) -> None:
+def test_the_record_of_an_export_cannot_name_files_outside_its_folder(bundle: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("secret")
     digest = sha256_of_file(secret)
@@ -180,7 +180,7 @@ def test_the_record_of_an_export_leads_to_no_file_outside_its_folder(bundle: Pat
     assert find_export(opened, ExportFormat.ONNX, Precision.FP32) is None
 
 
-def test_a_record_names_its_file_alone(bundle: Path) -> None:
+def test_a_record_accepts_only_file_names(bundle: Path) -> None:
     with pytest.raises(ValueError, match="is not a file name"):
         ExportRecord.model_validate(json.loads(record_of(bundle, {"../x": ""})))
 
@@ -194,7 +194,7 @@ def test_a_record_names_its_file_alone(bundle: Path) -> None:
         "a: &a [*a]",
     ],
 )
-def test_a_settings_file_runs_nothing(tmp_path: Path, call: Call, text: str) -> None:
+def test_a_settings_file_cannot_run_code(tmp_path: Path, call: Call, text: str) -> None:
     (tmp_path / "c.yaml").write_text(text)
     done = call("config", "--config", "c.yaml")
     assert done.code == 2

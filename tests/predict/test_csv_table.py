@@ -1,4 +1,4 @@
-"""The table that ``cxr predict`` writes: wherever it is stopped, going on gives the same bytes."""
+"""The table of ``cxr predict`` is the same after an interruption at any row."""
 
 import csv
 import itertools
@@ -18,7 +18,7 @@ IDENTITY = TableIdentity("abc", dict.fromkeys(FINDINGS, 0.5), "torch", "fp32", F
 
 
 def prediction(path: Path) -> Prediction:
-    """Made from the number that the path is; every fifth could not be read."""
+    """Return a prediction made from the number in the path; every fifth image is unreadable."""
     number = int(path.stem)
     if number % 5 == 4:
         return Prediction(path, (), error='cut, or "damaged"')
@@ -32,11 +32,11 @@ def paths_of(count: int) -> list[Path]:
 
 
 class StoppedError(Exception):
-    """As if by a signal."""
+    """Stands for a signal."""
 
 
 def write(path: Path, count: int, identity: TableIdentity, stop_after: int | None = None) -> int:
-    """Write a table of `count` rows or be stopped after so many new ones; gives the rows taken over."""
+    """Write a table of `count` rows, or stop after some new ones; return the number of kept rows."""
     with open_table(path, iter(paths_of(count)), identity, str, resume=True) as table:
         for one in itertools.islice(table.paths, stop_after):
             table.write(prediction(one))
@@ -46,7 +46,7 @@ def write(path: Path, count: int, identity: TableIdentity, stop_after: int | Non
 
 
 @given(st.integers(1, 30), st.integers(1, 7), st.lists(st.integers(0, 12), max_size=4))
-def test_a_table_stopped_anywhere_ends_as_one_never_stopped(
+def test_a_table_stopped_anywhere_ends_like_an_uninterrupted_one(
     tmp_path_factory: pytest.TempPathFactory, count: int, batch_size: int, stops: list[int]
 ) -> None:
     folder = tmp_path_factory.mktemp("table")

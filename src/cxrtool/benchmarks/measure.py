@@ -167,7 +167,7 @@ def _machine() -> dict[str, object]:
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "gpu": gpu,
-        "bf16_is_faster": bf16_is_faster(torch.device("cuda" if gpu else "cpu")),
+        "bf16_pays": bf16_is_faster(torch.device("cuda" if gpu else "cpu")),
         "python": platform.python_version(),
         "versions": current_versions(),
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),

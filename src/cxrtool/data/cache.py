@@ -2,7 +2,7 @@
 
 A cache is a folder with three files: ``pixels-<token>.npy`` ([N, S, S] uint8, a row per image), ``rows-<token>.npy``
 (size and modification time of each image file, and a checksum of its pixels) and ``cache.json``, which names the two
-and describes their source. ``cache.json`` is written last and atomically, so a killed process leaves no invalid cache.
+and describes their source. ``cache.json`` is written last and atomically, so a killed process leaves none that is read.
 """
 
 import hashlib

@@ -188,7 +188,7 @@ def _calibration_images(
     if not settings.images.is_dir():
         raise RequestError(f"--images {settings.images} is not a folder", "Give a folder of radiographs.")
     paths = list_images([settings.images], recursive=True)
-    if header.views == "frontal":  # as CheXpert names lateral radiographs
+    if header.views == "frontal":  # leave out lateral ones by CheXpert's names
         paths = [path for path in paths if not path.stem.endswith("_lateral")]
     chosen = paths
     if len(paths) > MOST_IMAGES:

@@ -1,8 +1,8 @@
-"""The CSV of ``cxr predict``: rows as they come, and going on where an interrupted run stopped.
+"""The CSV table of ``cxr predict``, written row by row, and continued after an interrupted run.
 
-Rows go to a hidden file beside the table, which takes the table's name when all are there. A run that is stopped, by
-whatever, leaves that file; its rows are taken over by the next one if the model and all that moves a number are the
-same. Whole batches only: a row alone in a batch may differ in its last digit from the same row among others.
+Rows are written to a hidden file beside the table, which is renamed when it is complete. An interrupted run leaves that
+file, and the next run keeps its rows if the model and all settings that affect numbers are the same. Only complete
+batches are kept, because the last digit of a row can depend on the number of images in its batch.
 """
 
 import csv
@@ -33,7 +33,7 @@ COLUMNS = ("path", *FINDINGS, "positive", "error", "warnings", MARK)
 
 @dataclass(frozen=True)
 class TableIdentity:
-    """All that a row's numbers depend on besides its image."""
+    """Everything that the numbers in a row depend on, besides its image."""
 
     model_sha256: str
     thresholds: dict[str, float]
@@ -47,7 +47,7 @@ class TableIdentity:
 
     @classmethod
     def of(cls, classifier: Classifier, settings: RuntimeSettings, raw: bool = False, hash_paths: bool = False) -> Self:
-        """Of what `classifier`, loaded with these settings, writes."""
+        """Return the identity of tables written by `classifier`, loaded with these settings."""
         how = classifier.engine.how
         return cls(
             model_sha256=classifier.sha256,
@@ -67,10 +67,10 @@ class OpenTable:
     """A table that is being written.
 
     Attributes:
-        paths: those that have no row yet.
-        done: rows taken over.
-        failed: of these, the ones with an error.
-        write: adds a row.
+        paths: paths that have no row yet.
+        done: number of rows kept from an interrupted run.
+        failed: number of these rows with an error.
+        write: function that adds a row.
     """
 
     paths: Iterator[Path]
@@ -83,22 +83,22 @@ class OpenTable:
 def open_table(
     path: Path, paths: Iterator[Path], identity: TableIdentity, name_of: Callable[[Path], str], resume: bool
 ) -> Iterator[OpenTable]:
-    """Write a table that appears under `path` when the block ends well.
+    """Write a table that is renamed to `path` when the block succeeds.
 
     Args:
-        path: of the table.
-        paths: the radiographs, in order.
-        identity: see there.
-        name_of: what stands in a row for a path.
-        resume: take over the rows of a run that was stopped.
+        path: path of the table.
+        paths: radiographs, in order.
+        identity: everything that numbers in the table depend on.
+        name_of: returns the text in the column `path` for a path.
+        resume: keep the rows of an interrupted run.
 
     Raises:
-        RequestError: the stopped run had another model, other settings or other inputs; another process writes this
-            table; or it is to be resumed and is a table of ``cxr eval``.
-        CxrError: it cannot be written.
+        RequestError: the interrupted run had another model, other settings or other inputs; another process is writing
+            this table; or the table to resume is one of ``cxr eval``.
+        WriteError: the table cannot be written.
     """
     partial, about = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.partial.json")
-    of_the_block: OSError | None = None
+    error_in_block: OSError | None = None
     if resume:
         check_resumable(path)
     try:
@@ -108,7 +108,7 @@ def open_table(
             file.seek(0)
             kept, size = _kept_rows(file.read(), about, identity) if resume else ([], 0)
             paths = _same_inputs(paths, kept, name_of)
-            file.truncate(size)  # what is kept stays where it is: a kill now must not lose it
+            file.truncate(size)  # kept rows are not rewritten, so that a kill cannot lose them
             write_json(about, asdict(identity))
             if not size:
                 file.write(csv_row(COLUMNS))
@@ -117,45 +117,45 @@ def open_table(
                 try:
                     file.write(csv_row(_cells(prediction, name_of(prediction.file))))
                 except OSError as error:
-                    raise _full(path, error) from error
+                    raise _write_error(path, error) from error
 
             try:
                 yield OpenTable(paths, len(kept), sum(bool(row[COLUMNS.index("error")]) for row in kept), write)
             except OSError as error:
-                of_the_block = error
+                error_in_block = error
                 raise
             file.flush()
             os.fsync(file.fileno())
             if not locked:
-                file.close()  # Windows, where there are no such locks, renames no open file
+                file.close()  # without locks this may be Windows, which cannot rename an open file
             partial.replace(path)
             sync_folder(path.parent)
         about.unlink(missing_ok=True)
     except OSError as error:
-        if error is of_the_block:
+        if error is error_in_block:
             raise
-        raise _full(path, error) from error
+        raise _write_error(path, error) from error
 
 
-def _full(path: Path, error: OSError) -> WriteError:
-    advice = "Check rights and free space; rows that were written stay, and --resume-csv goes on from them."
+def _write_error(path: Path, error: OSError) -> WriteError:
+    advice = "Check permissions and free space, then continue from the rows written so far with --resume-csv."
     return WriteError(cannot_write(path, error).message, advice)
 
 
 def _lock(file: TextIO, partial: Path, path: Path) -> bool:
-    """Whether the table is ours alone now; False where files cannot be locked, and nobody can say.
+    """Lock the table; return False, with a warning, if files cannot be locked.
 
     Raises:
-        RequestError: another process writes it.
+        RequestError: another process is writing it.
     """
     try:
         free = try_lock(file.fileno())
     except NoLocksError as error:
-        log.warning("%s cannot be locked (%s): let no second process write it", path, error.strerror or error)
+        log.warning("%s cannot be locked (%s): do not let a second process write it", path, error.strerror or error)
         return False
-    if free and is_same_file(file.fileno(), partial):  # not if another has finished its table in between
+    if free and is_same_file(file.fileno(), partial):  # not if another process has just finished the table
         return True
-    raise RequestError(f"another process writes {path}", "Wait for it, or name another --csv.")
+    raise RequestError(f"another process is writing {path}", "Wait for it to finish, or choose another --csv.")
 
 
 def _cells(prediction: Prediction, name: str) -> list[object]:
@@ -165,8 +165,8 @@ def _cells(prediction: Prediction, name: str) -> list[object]:
 
 
 def _kept_rows(text: str, about: Path, identity: TableIdentity) -> tuple[list[list[str]], int]:
-    """The rows of the whole batches that a stopped run wrote, and how many bytes they take with the header."""
-    # The last line may be half written. No cell holds a line break.
+    """Return the rows of the complete batches of an interrupted run, and their size in bytes with the header."""
+    # The last line may be half written. Cells contain no line breaks.
     lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
     if len(lines) < 2:
         return [], 0
@@ -176,15 +176,15 @@ def _kept_rows(text: str, about: Path, identity: TableIdentity) -> tuple[list[li
         before = {}
     if lines[0] != csv_row(COLUMNS):
         raise RequestError(
-            "the stopped table has other columns: another version of cxrtool began it",
-            "Leave out --resume-csv to begin again.",
+            "the unfinished table has other columns: it was written by another version of cxrtool",
+            "Leave out --resume-csv to start again.",
         )
     wanted = asdict(identity)
     changed = [name for name in wanted if before.get(name) != wanted[name]]
     if changed:
         raise RequestError(
-            f"the stopped table was made with another {', '.join(changed).replace('_', ' ')}",
-            "Take what it was made with, or leave out --resume-csv to begin anew.",
+            f"the unfinished table was written with another {', '.join(changed).replace('_', ' ')}",
+            "Use the same model and settings, or leave out --resume-csv to start again.",
         )
     whole = lines[: 1 + (len(lines) - 1) // identity.batch_size * identity.batch_size]
     return list(csv.reader(io.StringIO("".join(whole))))[1:], len("".join(whole).encode())
@@ -194,7 +194,7 @@ def _same_inputs(paths: Iterator[Path], kept: Sequence[list[str]], name_of: Call
     for number, (path, row) in enumerate(zip(islice(paths, len(kept)), kept, strict=False), start=1):
         if csv_cell(name_of(path)) != row[0]:
             raise RequestError(
-                f"row {number} of the stopped table is {row[0]}, and input {number} is {name_of(path)}",
-                "Give the same inputs, or leave out --resume-csv to begin anew.",
+                f"row {number} of the unfinished table is {row[0]}, but input {number} is {name_of(path)}",
+                "Give the same inputs, or leave out --resume-csv to start again.",
             )
     return chain(paths)

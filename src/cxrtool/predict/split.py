@@ -1,4 +1,4 @@
-"""A whole split through the model: logits, and the table of predictions."""
+"""Prediction of a whole split: logits, and the table of predictions."""
 
 import logging
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from cxrtool.data.pixel_cache import PixelCache
 
-_OWN_ATTRIBUTES = ("sex", "age", "projection")
-"""What a table says of every row, whatever the sheet's columns are called."""
+_STANDARD_ATTRIBUTES = ("sex", "age", "projection")
+"""Attributes in every table, under these names whatever the columns of the sheet are called."""
 
 
 def manifest_logits(
@@ -42,7 +42,7 @@ def manifest_logits(
     phase: str = "reading",
     cache: "PixelCache | None" = None,
 ) -> NDArray[np.float32]:
-    """Logits of every image of a manifest, read from `cache` where one is given.
+    """Compute the logits of every image of a manifest, read from `cache` if one is given.
 
     Returns:
         [N, 5] float32, in the manifest's order.
@@ -66,9 +66,9 @@ def table_of(
     blank: Blank,
     weights_sha256: str = "",
 ) -> PredictionTable:
-    """Logits [N, 5] and the labels of their rows as an image-level table; uncertain cells are masked.
+    """Return logits [N, 5] and the labels of their rows as an image-level table; uncertain labels are masked.
 
-    Sex, age and projection become attributes, and the manifest's further columns.
+    Its attributes are sex, age, projection and the further columns of the manifest.
     """
     targets, mask = encode_labels(manifest.raw_labels, EVALUATION_POLICY, blank)
     return PredictionTable(
@@ -94,8 +94,8 @@ def _attributes(manifest: Manifest) -> dict[str, tuple[str, ...]]:
 
 
 def dataset_of(data: DataSettings, split: str, attributes: Sequence[str] = ()) -> Dataset:
-    """The data set, to run a model over one of its splits; `attributes` that are the sheet's columns are read too."""
-    return Dataset(data, (split,), {split: [name for name in attributes if name not in _OWN_ATTRIBUTES]})
+    """Return the data set for running a model on a split; `attributes` that are columns of the sheet are read too."""
+    return Dataset(data, (split,), {split: [name for name in attributes if name not in _STANDARD_ATTRIBUTES]})
 
 
 def _as_texts(values: NDArray[np.object_]) -> tuple[str, ...]:
@@ -103,7 +103,7 @@ def _as_texts(values: NDArray[np.object_]) -> tuple[str, ...]:
 
 
 def evaluate_logits(logits: NDArray[np.float32], manifest: Manifest, blank: Blank) -> Evaluation:
-    """Study-level metrics of logits [N, 5], as training follows them."""
+    """Return study-level metrics of logits [N, 5], as reported during training."""
     return evaluate(to_study_level(table_of(logits, manifest, blank)))
 
 
@@ -114,16 +114,16 @@ def predict_split(
     split: str,
     progress: ProgressCallback = ignore_progress,
 ) -> tuple[PredictionTable, HowRun]:
-    """Run a model over a split of `dataset`, with torch in float32 unless asked otherwise.
+    """Run a model on a split of `dataset`, by default with torch in float32.
 
     Returns:
-        The image-level table, and what ran the model.
+        The image-level table, and the backend and precision used.
 
     Raises:
         RequestError: two splits share patients, and `settings.data.i_know` is not set.
     """
     header = bundle.header
-    _warn_if_otherwise(header, settings.data)
+    _warn_if_views_differ(header, settings.data)
     manifest = dataset.usable(split)
     dataset.refuse_shared_patients()
     engine = open_engine(bundle, settings.runtime, reported=True)
@@ -133,6 +133,6 @@ def predict_split(
     return table_of(logits, manifest, settings.data.blank, header.weights_sha256), engine.how
 
 
-def _warn_if_otherwise(header: BundleHeader, data: DataSettings) -> None:
+def _warn_if_views_differ(header: BundleHeader, data: DataSettings) -> None:
     if header.views != data.views.value:
-        log.warning("the model was trained on %s views and is now run on %s", header.views, data.views)
+        log.warning("the model was trained on %s views but is run on %s views", header.views, data.views)
