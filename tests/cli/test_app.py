@@ -52,7 +52,7 @@ def test_version(call: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["predict"], "Missing argument"),
         (["predict", "--nonsense", "x.jpg"], "--nonsense"),
@@ -83,7 +83,7 @@ def test_version(call: Call) -> None:
     ],
 )
 def test_a_wrong_request_ends_with_2_and_two_lines(
-    arguments: list[str], told: str, call: Call, phantoms: Path, run_folder: Path, tmp_path: Path
+    arguments: list[str], message: str, call: Call, phantoms: Path, run_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "weights.pth").write_bytes(b"not read")
@@ -93,7 +93,7 @@ def test_a_wrong_request_ends_with_2_and_two_lines(
     assert done.code == 2, done
     error, *advice = done.stderr.splitlines()
     assert error.startswith("error: ")
-    assert told in done.stderr
+    assert message in done.stderr
     assert len(advice) == 1
     assert not done.stdout
     assert sorted(tmp_path.rglob("*")) == before, "something was begun"
@@ -170,9 +170,9 @@ def test_sigterm_ends_a_predict_with_143(phantoms: Path, run_folder: Path, tmp_p
     time.sleep(0.1)
     process.stdout.readline()  # the header: the model is loaded and images are being read
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 143, told
-    assert "Traceback" not in told
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143, stderr
+    assert "Traceback" not in stderr
 
 
 def test_config_names_the_source_of_each_setting(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

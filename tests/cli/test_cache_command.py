@@ -58,7 +58,7 @@ def test_unreadable_images_are_named_and_the_end_is_1(call: Call, data: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["nowhere"], "nowhere"),
         (["DATA", "--split", "vaild"], "train, valid, test"),
@@ -67,11 +67,11 @@ def test_unreadable_images_are_named_and_the_end_is_1(call: Call, data: Path) ->
         (["DATA", "--image-size", "7"], "train.image_size"),
     ],
 )
-def test_a_wrong_request_ends_with_2_and_two_lines(call: Call, data: Path, arguments: list[str], told: str) -> None:
+def test_a_wrong_request_ends_with_2_and_two_lines(call: Call, data: Path, arguments: list[str], message: str) -> None:
     before = sorted(data.rglob("*"))
     done = call("cache", *(argument.replace("DATA", str(data)) for argument in arguments))
     assert (done.code, len(done.stderr.splitlines())) == (2, 2), done
-    assert told in done.stderr
+    assert message in done.stderr
     assert sorted(data.rglob("*")) == before
 
 

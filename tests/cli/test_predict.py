@@ -62,10 +62,10 @@ def test_a_bad_image_gets_its_row_and_the_others_are_done(
     assert {row["table"] for row in rows} == {"prediction"}
     assert [bool(row["error"]) for row in rows] == [True, False, *[True] * 4, False]
     assert all(rows[0][finding] == "" for finding in FINDINGS)
-    for row, told in zip(rows, document["predictions"], strict=True):
-        if told["error"] is None:
-            assert [float(row[finding]) for finding in FINDINGS] == [f["probability"] for f in told["findings"]]
-            assert row["positive"] == ";".join(f["label"] for f in told["findings"] if f["positive"])
+    for row, prediction in zip(rows, document["predictions"], strict=True):
+        if prediction["error"] is None:
+            assert [float(row[finding]) for finding in FINDINGS] == [f["probability"] for f in prediction["findings"]]
+            assert row["positive"] == ";".join(f["label"] for f in prediction["findings"] if f["positive"])
 
 
 def test_a_list_on_stdin_and_a_folder_give_the_same(
@@ -143,8 +143,8 @@ def test_an_interrupted_table_does_not_show_under_its_name(
     while not list(tmp_path.glob(".out.csv.partial")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 143, told
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143, stderr
     assert not (tmp_path / "out.csv").exists()
 
 

@@ -78,13 +78,13 @@ def test_likeness_turns_its_sign_with_the_image(frontal: Image.Image) -> None:
 
 
 def test_real_radiographs(nih: Path) -> None:
-    """Of 427 one is a negative (looked at); nothing else may be told but the sizes and colours that are there."""
-    told = {}
+    """Of 427 one is a negative (looked at); only sizes and colours may be warned about otherwise."""
+    warned = {}
     for path in sorted(nih.glob("*/*/*/*.*g")):
         found = codes(path, Reading(Preprocessing(64), 1))
         if found:
-            told["/".join(path.parts[-3:-1])] = found
-    assert told == {"patient17999/study1": ["inverted"]}
+            warned["/".join(path.parts[-3:-1])] = found
+    assert warned == {"patient17999/study1": ["inverted"]}
     missed = 0
     files = sorted(nih.glob("test/*/*/*.*g"))
     for path in files:

@@ -59,7 +59,7 @@ def test_masks_of_drawn_radiographs_are_called_so(phantoms: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("b.csv", "Image,Label,x,y,w,h\n1.png,Edema,a,b,c,d\n", "line 2"),
         ("b.csv", "Image,Label,x,y,w,h\n1.png,Mass,1,1,1,1\n", "no box"),
@@ -67,9 +67,9 @@ def test_masks_of_drawn_radiographs_are_called_so(phantoms: Path) -> None:
         ("m.json", "no json", "gt_segmentations"),
     ],
 )
-def test_files_of_another_kind_are_refused(tmp_path: Path, name: str, text: str, told: str) -> None:
+def test_files_of_another_kind_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(RequestError, match=told):
+    with pytest.raises(RequestError, match=message):
         load_truth(tmp_path, **{"boxes" if name == "b.csv" else "masks": tmp_path / name})
 
 

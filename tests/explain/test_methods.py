@@ -135,9 +135,9 @@ def test_occlusion_finds_the_only_patch_that_matters() -> None:
 
 @pytest.mark.parametrize("method", list(Method))
 def test_every_method_gives_maps_of_the_wanted_findings_alone(network: ChestNet, method: Method) -> None:
-    wished = np.array([[True, False, False, True, False], [False] * 5])
+    requested = np.array([[True, False, False, True, False], [False] * 5])
     settings = MapSettings(method, channels=4, steps=2, samples=1, patch=0.4)
-    _, maps = explain_batch(network, random_pixels(2, 64), lambda _: wished, settings)
+    _, maps = explain_batch(network, random_pixels(2, 64), lambda _: requested, settings)
     assert [sorted(one) for one in maps] == [[0, 3], []]
     for one in maps[0].values():
         assert one.dtype == np.float32

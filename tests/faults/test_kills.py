@@ -41,8 +41,8 @@ def options(data: Path, **more: object) -> ResolvedSettings:
 
 
 def command(data: Path, out: str = "run", epochs: int = 3) -> list[object]:
-    wished = ["train", "--data", data, "--out", out, "--init", "none", "--image-size", 32, "--batch-size", 6]
-    return [*wished, "--lr", 0.001, "--device", "cpu", "--epochs", epochs]
+    arguments = ["train", "--data", data, "--out", out, "--init", "none", "--image-size", 32, "--batch-size", 6]
+    return [*arguments, "--lr", 0.001, "--device", "cpu", "--epochs", epochs]
 
 
 def history(run: Path) -> list[dict[str, object]]:
@@ -317,7 +317,7 @@ def test_a_second_signal_ends_at_once(few: Path, warm: Warm, tmp_path: Path) -> 
         child = warm.start(*command(few, out=f"run{code}", epochs=1000), cwd=tmp_path, patch=hang)
         until((tmp_path / f"run{code}" / STATE_NAME).exists)
         child.kill(number)
-        until(lambda told=child.stderr: "repeat to stop at once" in told.read_text())
+        until(lambda stderr=child.stderr: "repeat to stop at once" in stderr.read_text())
         child.kill(number)
         ended = child.wait()
         assert ended.code == code

@@ -62,7 +62,7 @@ class Explanation:
         return self.probability >= self.threshold
 
     @property
-    def beware(self) -> tuple[str, ...]:
+    def warning_notes(self) -> tuple[str, ...]:
         """All warnings in one line; empty if there are none."""
         return (f"Warning: {'; '.join(warning.message for warning in self.warnings)}.",) if self.warnings else ()
 
@@ -141,7 +141,7 @@ class Explanation:
     def notes(self) -> tuple[str, ...]:
         """Notes for the reader of the picture, one line each."""
         found = () if self.heatmap.any() else ("The method found nothing: the map is zero everywhere.",)
-        return (*self.beware, *found, self.scale_note, self.known_note, USE_NOTE)
+        return (*self.warning_notes, *found, self.scale_note, self.known_note, USE_NOTE)
 
     def figure(self, alpha: float = 0.45, contour: bool = False) -> NDArray[np.uint8]:
         """Draw radiograph, heatmap with its scale, and overlay side by side under the caption; uint8 RGB."""
@@ -212,7 +212,7 @@ def panel_of_findings(
         for one in explanations
     ]
     known = [one.known for one in explanations if one.known] or [first.known_note]
-    notes = (*first.beware, "* at or above its threshold.", first.scale_note, *known, USE_NOTE)
+    notes = (*first.warning_notes, "* at or above its threshold.", first.scale_note, *known, USE_NOTE)
     return draw_figure(panels, f"{PurePath(first.name).name}: {first.method}", notes, panel=256)
 
 
