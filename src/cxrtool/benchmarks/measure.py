@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -170,7 +169,7 @@ def _machine() -> dict[str, object]:
         "bf16_pays": bf16_is_faster(torch.device("cuda" if gpu else "cpu")),
         "python": platform.python_version(),
         "versions": current_versions(),
-        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "measured": now(),
     }
 
 
