@@ -319,7 +319,7 @@ def test_the_working_folder_is_refused_before_anything_is_drawn(
     """It could not be replaced by the finished one."""
     monkeypatch.chdir(tmp_path)
     drawn: list[int] = []
-    with pytest.raises(RequestError, match="the folder you are in"):
+    with pytest.raises(RequestError, match="the current folder"):
         write_phantom(Path(), 10, SIZE, 0, lambda done, _total: drawn.append(done))
     assert not drawn
     assert not list(tmp_path.iterdir())

@@ -144,6 +144,8 @@ def _report(error: Exception, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        if error.filename is None:  # stdout: flushing it at exit would fail and be reported again
+            _discard_stdout()
         console.print_error(_disk_full(error))
         return 1
     if is_out_of_memory(error):
