@@ -65,7 +65,9 @@ def test_formats_that_warn(frontal: Image.Image, tmp_path: Path) -> None:
     assert codes(tmp_path / "few.png", Reading(Preprocessing(320), 1)) == ["small"]
 
 
-@pytest.mark.parametrize(("width", "height", "expected"), [(159, 200, ["small"]), (200, 159, ["small"]), (160, 200, [])])
+@pytest.mark.parametrize(
+    ("width", "height", "expected"), [(159, 200, ["small"]), (200, 159, ["small"]), (160, 200, [])]
+)
 def test_the_shorter_side_decides_whether_an_image_is_small(
     frontal: Image.Image, tmp_path: Path, width: int, height: int, expected: list[str]
 ) -> None:
