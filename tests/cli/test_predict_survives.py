@@ -100,6 +100,7 @@ def test_another_model_setting_or_input_is_refused(call: Call, run_folder: Path,
     assert "row 1 of the unfinished table" in done.stderr
     done = call("predict", many, *resume)
     assert "continuing after 32 rows" in done.stderr
+    assert "6 of 120 images could not be read" in done.stderr, "2 of the 32 rows and 4 of the others"
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert call("predict", many, "--model", run_folder, "--resume-csv").code == 2
 

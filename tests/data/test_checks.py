@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from bad_inputs import HEADER, sheet
 from cxrtool.data.checks import check_data
 from cxrtool.data.dataset import Dataset
 from cxrtool.findings import FINDINGS
@@ -78,6 +79,23 @@ def test_a_finding_that_is_always_blank_gives_a_warning(data: Path) -> None:
         line[lines[0].index("Edema")] = ""
     (data / "valid.csv").write_text("\n".join(map(",".join, lines)) + "\n")
     assert "valid.csv: Edema is blank in every row" in check_data(Dataset(DataSettings(root=data))).warnings
+
+
+def test_studies_whose_images_have_different_labels_give_a_warning(tmp_path: Path) -> None:
+    labels = {
+        "1": ("1,0,-1,,1", "1.0,0.0,-1.0,,1.0"),
+        "2": ("1,0,-1,,1", "1,0,-1,0,1"),  # blank is not 0
+        "3": ("1,0,-1,,1", "1,0,1,,1"),
+        "4": ("1,0,-1,,1", "1,0,-1,,0"),
+    }
+    rows = [
+        f"train/patient{name}/study1/view{view}.jpg,,,Frontal,,{cells}"
+        for name, pair in labels.items()
+        for view, cells in enumerate(pair)
+    ]
+    warnings = check_data(Dataset(DataSettings(root=sheet(tmp_path, "\n".join([HEADER, *rows]))))).warnings
+    different = "patient2/study1, patient3/study1, patient4/study1"
+    assert f"train.csv: 3 studies have images with different labels ({different})" in warnings
 
 
 def test_the_real_sample(nih: Path) -> None:

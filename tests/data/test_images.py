@@ -59,6 +59,17 @@ def test_a_link_out_of_the_root_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "data" / ".." / "secret.jpg", tmp_path / "data")
 
 
+def test_a_folder_whose_name_begins_with_that_of_the_root_is_outside(tmp_path: Path) -> None:
+    for folder in ("data", "data-private"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "data-private" / "secret.jpg").write_bytes(encoded())
+    link = tmp_path / "data" / "link.jpg"
+    link.symlink_to(tmp_path / "data-private" / "secret.jpg")
+    for path in (link, tmp_path / "data-private" / "secret.jpg"):
+        with pytest.raises(ImageError, match="leads out of"):
+            read(path, tmp_path / "data")
+
+
 def saved(path: Path, content: bytes) -> NDArray[np.uint8]:
     path.write_bytes(content)
     return read(path).pixels

@@ -65,6 +65,16 @@ def test_formats_that_warn(frontal: Image.Image, tmp_path: Path) -> None:
     assert codes(tmp_path / "few.png", Reading(Preprocessing(320), 1)) == ["small"]
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "expected"), [(159, 200, ["small"]), (200, 159, ["small"]), (160, 200, [])]
+)
+def test_the_shorter_side_decides_whether_an_image_is_small(
+    frontal: Image.Image, tmp_path: Path, width: int, height: int, expected: list[str]
+) -> None:
+    frontal.resize((width, height)).save(tmp_path / "image.png")
+    assert codes(tmp_path / "image.png", Reading(Preprocessing(320), 1)) == expected
+
+
 def test_strict_turns_a_warning_into_an_error(tmp_path: Path) -> None:
     Image.new("L", (90, 90), 90).save(tmp_path / "constant.png")
     with pytest.raises(ImageError, match="blank: nearly one grey level"):

@@ -42,6 +42,18 @@ def test_nihs_boxes(tmp_path: Path) -> None:
         truth.mask("1.png", "Pleural Effusion", 20, 20)
 
 
+def test_boxes_that_touch_leave_no_gap_and_no_overlap(tmp_path: Path) -> None:
+    boxes = ["10.4,20.4,5.4,6.4", "15.8,20.4,4.4,6.4", "10.4,26.8,9.8,3.4"]  # two side by side, one below both
+    lines = [f"{number}.png,Effusion,{box}\n" for number, box in enumerate(boxes)]
+    (tmp_path / "b.csv").write_text("".join(["Image Index,Finding Label,x,y,w,h\n", *lines]))
+    truth = load_truth(tmp_path, boxes=tmp_path / "b.csv")
+    masks = [truth.mask(f"{number}.png", "Pleural Effusion", 50, 40) for number in range(3)]
+    times = np.sum([mask for mask in masks if mask is not None], axis=0)
+    whole = np.zeros((50, 40), dtype=int)
+    whole[20:30, 10:20] = 1  # from (10.4, 20.4) to (20.2, 30.2)
+    np.testing.assert_array_equal(times, whole)
+
+
 def test_phantom_masks(tmp_path: Path) -> None:
     folder = tmp_path / "masks" / "test/p1/study1/view1_frontal"
     folder.mkdir(parents=True)

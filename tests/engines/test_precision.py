@@ -100,3 +100,16 @@ def test_reported_metrics_stay_in_fp32_unless_bf16_is_requested(
     requested = CPU.model_copy(update={"precision": Precision.BF16})
     for settings, expected in ((CPU, "fp32"), (requested, "bf16")):
         assert open_engine(bundle, settings, reported=True).how.precision == expected
+
+
+def test_a_stored_difference_holds_for_one_model_backend_and_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"torch": "2.0", "openvino": "2.0"}
+    monkeypatch.setattr(precision, "version", versions.__getitem__)
+    device = torch.device("cpu")
+    precision.store_difference("weights", device, "torch", 0.001)
+    precision.store_difference("weights", device, "openvino", 0.1)
+    assert precision.load_difference("weights", device, "torch") == 0.001
+    assert precision.load_difference("weights", device, "openvino") == 0.1
+    assert precision.load_difference("other", device, "torch") is None
+    versions["torch"] = "2.1"
+    assert precision.load_difference("weights", device, "torch") is None

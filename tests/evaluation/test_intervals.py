@@ -8,7 +8,13 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1
 
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.delong import delong
-from cxrtool.evaluation.intervals import BootstrapSettings, PatientDraws, bootstrap, percentile_interval
+from cxrtool.evaluation.intervals import (
+    BootstrapSettings,
+    PatientDraws,
+    bootstrap,
+    mean_over_findings,
+    percentile_interval,
+)
 from cxrtool.findings import FINDINGS
 from tests_support import random_table, table_of
 
@@ -49,6 +55,15 @@ def test_draws_without_a_class_are_counted_and_left_out() -> None:
     interval = percentile_interval(draws)
     assert interval.undefined_draws == undefined
     assert interval.low is not None
+
+
+def test_a_mean_over_findings_is_undefined_in_a_draw_that_lacks_one() -> None:
+    full, gaps, never = np.array([0.9, 0.8, 0.6]), np.array([0.5, np.nan, 0.7]), np.full(3, np.nan)
+    draws = {finding: {"auroc": full} for finding in FINDINGS[2:]}
+    draws |= {FINDINGS[0]: {"auroc": gaps}, FINDINGS[1]: {"auroc": never}}
+    # The finding without any defined draw is left out of all; the one with gaps counts, or the draw does not.
+    expected = [(0.5 + 3 * 0.9) / 4, np.nan, (0.7 + 3 * 0.6) / 4]
+    np.testing.assert_allclose(mean_over_findings(draws, "auroc"), expected)
 
 
 def test_a_single_study_has_no_interval() -> None:

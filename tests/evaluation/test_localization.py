@@ -38,6 +38,15 @@ def test_hits_and_overlaps_by_hand() -> None:
     assert found[np.flatnonzero(MAP_THRESHOLDS == 0.7)[0]] == pytest.approx(1 / 100)
 
 
+@pytest.mark.parametrize("level", [0.25, 0.5, 0.75])
+def test_a_pixel_at_the_threshold_belongs_to_the_region(level: float) -> None:
+    heat = np.zeros((40, 40), dtype=np.float32)
+    heat[10:20, 10:20] = level
+    heat[12, 12] = 1
+    found = overlaps(heat, box(10, 20, 10, 20))[:-1]
+    np.testing.assert_allclose(found, np.where(level >= MAP_THRESHOLDS, 1, 1 / 100))
+
+
 def test_otsus_threshold_separates_two_peaks() -> None:
     rng = np.random.default_rng(0)
     heat = np.clip(np.concatenate((rng.normal(0.2, 0.03, 3000), rng.normal(0.8, 0.03, 1000))), 0, 1)

@@ -12,6 +12,7 @@ from cxrtool.choices import Level
 from cxrtool.errors import CxrError
 from cxrtool.evaluation.metrics import auroc, average_precision, confusion, evaluate
 from cxrtool.evaluation.table import PredictionTable
+from cxrtool.evaluation.thresholds import threshold_curve, threshold_grid
 from cxrtool.findings import FINDINGS
 
 # Few distinct scores, so that ties are frequent.
@@ -51,6 +52,20 @@ def test_areas_do_not_depend_on_scale_or_order(scores: NDArray[np.float64], seed
 def test_auroc_by_hand() -> None:
     # Pairs (positive, negative): 0.9>0.5, 0.9>0.1, 0.5=0.5 counts half, 0.5>0.1: 3.5 of 4.
     assert auroc([1, 1, 0, 0], [0.9, 0.5, 0.5, 0.1]) == 3.5 / 4
+
+
+def test_decisions_compare_float32_probabilities_with_the_threshold_as_typed() -> None:
+    grid = threshold_grid()
+    scores = grid.astype(np.float32)  # next to each threshold, above it or below it
+    assert 0 < (scores.astype(np.float64) >= grid).sum() < len(grid)
+    labels = np.arange(len(grid)) % 2
+    curve = threshold_curve(labels.astype(np.float32), scores, grid)
+    for place, threshold in enumerate(grid.tolist()):
+        called = [score >= threshold for score in scores.tolist()]
+        counts = confusion(labels, scores, threshold)
+        assert (counts.tp, counts.fp) == (sum(np.array(called) & (labels == 1)), sum(np.array(called) & (labels == 0)))
+        assert counts.recall == curve.recall[place]
+        assert counts.specificity == curve.specificity[place]
 
 
 def test_one_class_is_undefined_and_nan_is_refused() -> None:

@@ -25,6 +25,7 @@ def test_the_box_contains_only_the_region_of_the_peak() -> None:
     heat[30:35, 5:9] = 0.15
     one = Explanation(Path("a.png"), "Edema", 0.2, 0.5, np.zeros((40, 60), np.uint8), heat)
     assert one.box(0.5) == (30, 10, 50, 20)
+    assert one.box(1.0) == (30, 10, 50, 20), "pixels at the threshold belong to the region"
     assert one.peak == (30, 10)
     assert not one.positive
     empty = Explanation(Path("a.png"), "Edema", 0.2, 0.5, np.zeros((40, 60), np.uint8), np.zeros_like(heat))

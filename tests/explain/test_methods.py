@@ -133,6 +133,23 @@ def test_occlusion_finds_the_only_patch_that_matters() -> None:
     assert column > 44
 
 
+@pytest.mark.parametrize("size", [32, 50, 64])
+def test_occlusion_covers_every_pixel(size: int) -> None:
+    class _Mean(ChestNet):
+        """Its logits are the mean of the image."""
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return pixels.mean(dim=(1, 2, 3))[:, None].repeat(1, 5)
+
+    pixels = torch.full((1, 1, size, size), 100.0)
+    pixels[:, :, -1, :] = pixels[:, :, :, -1] = 200  # only covering the last row or column lowers the mean
+    settings = MapSettings(Method.OCCLUSION, flip=False, smooth=0)
+    _, maps = explain_batch(_Mean(Preprocessing(size)).eval(), pixels, all_columns([0]), settings)
+    heat = maps[0][0]
+    assert (heat[-1] > 0).all()
+    assert (heat[:, -1] > 0).all()
+
+
 @pytest.mark.parametrize("method", list(Method))
 def test_every_method_gives_maps_of_the_wanted_findings_alone(network: ChestNet, method: Method) -> None:
     requested = np.array([[True, False, False, True, False], [False] * 5])

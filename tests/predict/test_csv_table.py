@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cxrtool.choices import Device, Precision
 from cxrtool.errors import RequestError
 from cxrtool.findings import FINDINGS
-from cxrtool.predict.classifier import FindingResult, Prediction
+from cxrtool.predict.classifier import Classifier, FindingResult, Prediction
 from cxrtool.predict.csv_table import COLUMNS, TableIdentity, open_table
+from cxrtool.settings import RuntimeSettings
 
 IDENTITY = TableIdentity("abc", dict.fromkeys(FINDINGS, 0.5), "torch", "fp32", False, 4, False, None, False)
 
@@ -72,6 +74,20 @@ def test_the_rows_are_the_predictions(tmp_path: Path) -> None:
         assert row["error"] == (one.error or "")
         assert row["positive"] == ";".join(one.positives)
         assert [row[name] for name in FINDINGS if row[name]] == [str(value) for value in one.probabilities.values()]
+
+
+def test_the_identity_holds_every_setting_that_changes_a_row(run_folder: Path) -> None:
+    settings = RuntimeSettings(device=Device.CPU, precision=Precision.FP32, batch_size=4)
+    classifier = Classifier.load(run_folder, settings)
+    plain = TableIdentity.of(classifier, settings)
+    assert plain.thresholds == dict(classifier.header.effective_thresholds)
+    assert (plain.model_sha256, plain.backend, plain.precision) == (classifier.sha256, "torch", "fp32")
+    for change in ({"batch_size": 8}, {"strict": True}, {"window": "2"}):
+        (name,) = change
+        other = TableIdentity.of(classifier, settings.model_copy(update=change))
+        assert other == replace(plain, **change), name
+    assert TableIdentity.of(classifier, settings, raw=True) == replace(plain, raw=True)
+    assert TableIdentity.of(classifier, settings, hash_paths=True) == replace(plain, hash_paths=True)
 
 
 @pytest.mark.parametrize(

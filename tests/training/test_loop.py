@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from cxrtool.errors import ImageError, InterruptedWorkError, RequestError
+from cxrtool.evaluation.metrics import evaluate
 from cxrtool.model.bundle import open_bundle
 from cxrtool.progress import Progress
+from cxrtool.training import loop
 from cxrtool.training.loop import train
-from tests_support import tiny_training
+from tests_support import random_table, tiny_training
 from warm import Warm, until
 
 
@@ -95,6 +97,17 @@ def test_the_bundle_contains_the_best_epoch(phantoms: Path, tmp_path: Path) -> N
     by_loss = train(tiny_training(phantoms, train__epochs=3, train__select_by="loss"), tmp_path / "b")
     assert by_loss.best.valid_loss == min(row.valid_loss for row in by_loss.history)
     assert open_bundle(by_loss.bundle).header.metrics["epoch"] == by_loss.best.epoch
+
+
+def test_of_equally_good_epochs_the_first_is_kept(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    same = evaluate(random_table(20)), 0.5
+    monkeypatch.setattr(loop, "_validate", lambda _work, _state, _losses: same)
+    for select_by in ("auroc", "loss"):
+        folder = tmp_path / select_by
+        result = train(tiny_training(few, train__select_by=select_by), folder)
+        assert [row.valid_loss for row in result.history] == [0.5, 0.5]
+        assert result.best.epoch == 1
+        assert open_bundle(result.bundle).header.metrics["epoch"] == 1
 
 
 def test_a_last_batch_of_one_at_32_px_does_not_break_batch_norm(phantoms: Path, tmp_path: Path) -> None:

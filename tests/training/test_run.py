@@ -31,6 +31,10 @@ def test_a_run_that_cannot_be_started_or_resumed_is_refused(phantoms: Path, run_
         train(tiny_training(phantoms), resume=tmp_path)
     with pytest.raises(RequestError, match="seed was 0 and is now 7"):
         train(tiny_training(phantoms, train__batch_size=8, train__seed=7), resume=run_folder)
+    for name, before, after in (("blank", "negative", "ignore"), ("views", "frontal", "all")):
+        other = tiny_training(phantoms, train__batch_size=8, **{f"data__{name}": after})
+        with pytest.raises(RequestError, match=f"{name} was {before} and is now {after}"):
+            train(other, resume=run_folder)
 
 
 def test_too_many_missing_images_are_refused_and_few_are_named(
