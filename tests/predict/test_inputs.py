@@ -176,7 +176,7 @@ REFUSED: dict[str, tuple[Callable[[NDArray[np.uint8]], object], type[Exception],
     "None": (lambda _: None, RequestError, "NoneType", "input-unsupported"),
     "a number": (lambda _: 5, RequestError, "type int", "input-unsupported"),
     "a list of lists": (lambda g: g.tolist(), RequestError, "type list", "input-unsupported"),
-    "text file object": (lambda _: io.StringIO("x"), RequestError, "text where bytes", "input-unsupported"),
+    "text file object": (lambda _: io.StringIO("x"), RequestError, "text instead of bytes", "input-unsupported"),
     "empty bytes": (lambda _: b"", ImageError, "empty", "image-unreadable"),
     "bytes of text": (lambda _: b"hello", ImageError, "not an image", "image-unreadable"),
     "a file object at its end": (lambda _: io.BytesIO(), ImageError, "empty", "image-unreadable"),
@@ -195,9 +195,9 @@ REFUSED: dict[str, tuple[Callable[[NDArray[np.uint8]], object], type[Exception],
     "an empty array": (lambda g: g[:0], ImageError, "too small", "image-wrong-shape"),
     "a narrow picture": (lambda g: Image.new("L", (300, 40)), ImageError, "too narrow", "image-wrong-shape"),
     "no pixels": (lambda _: pydicom.Dataset(), ImageError, "no pixel data", "image-unreadable"),
-    "no syntax": (without_syntax, ImageError, "names no transfer syntax", "image-unreadable"),
+    "no syntax": (without_syntax, ImageError, "does not state its transfer syntax", "image-unreadable"),
     "deflated": (lambda g: of_syntax(g, "1.2.840.10008.1.2.1.99"), ImageError, "deflated", "image-unreadable"),
-    "wrong size": (lambda g: dicom_of(g, Rows=999), ImageError, "says 64 x 999", "image-unreadable"),
+    "wrong size": (lambda g: dicom_of(g, Rows=999), ImageError, "states 64 x 999", "image-unreadable"),
     "frames": (lambda g: dicom_of(g, NumberOfFrames=2), ImageError, "several frames", "image-wrong-shape"),
 }
 
@@ -222,7 +222,7 @@ def test_the_limits_hold_for_every_kind(grey: NDArray[np.uint8], tmp_path: Path)
     wide = np.tile(grey, (16, 16))  # 1024 x 1024: more than a megapixel
     many = replace(READING, limits=Limits(megapixels=1))
     for kind, source in forms(wide, tmp_path).items():
-        with pytest.raises(ImageError, match="pixels; at most 1,000,000 are read") as caught:
+        with pytest.raises(ImageError, match="pixels; at most 1,000,000 are allowed") as caught:
             read_radiograph(source, many)
         assert caught.value.code == "image-too-large", kind
     noise = np.random.default_rng(0).integers(0, 255, (1200, 1200), dtype=np.uint8)
