@@ -118,7 +118,7 @@ def test_a_model_is_trained_tuned_calibrated_evaluated_and_compared_without_a_co
     assert len(resumed.history) == 1
     with pytest.raises(errors.RequestError, match="no settings"):
         cxrtool.train()
-    with pytest.raises(errors.RequestError, match="exclude"):
+    with pytest.raises(errors.RequestError, match="out and resume cannot be combined"):
         cxrtool.train(settings, tmp_path / "other", resume=result.run)
 
 
