@@ -160,12 +160,13 @@ def decode_dataset(name: str, dataset: "Dataset", window: "Window | None", limit
         ImageError: same as for a DICOM file.
     """
     from cxrtool.data import dicom
+    from cxrtool.data.dicom_tags import DicomError
 
     def decode() -> Decoded:
         size = len(dataset.get("PixelData") or b"")
         if size > limits.file_bytes:
             reason = f"has {size:,} bytes of pixel data; at most {limits.file_bytes:,} are allowed"
-            raise dicom.DicomError(reason, FILE_SIZE_ADVICE, "image-too-large")
+            raise DicomError(reason, FILE_SIZE_ADVICE, "image-too-large")
         return dicom.decode_dataset(dataset, limits.pixels, window)
 
     with as_image_error(name):
@@ -173,16 +174,12 @@ def decode_dataset(name: str, dataset: "Dataset", window: "Window | None", limit
 
 
 def _decode_dicom(name: str, decode: Callable[[], Decoded]) -> Decoded:
-    from cxrtool.data.dicom import DicomError
+    from cxrtool.data.dicom_tags import DicomError
 
     try:
         decoded = decode()
     except DicomError as error:
         raise image_error(name, error.reason, error.advice, error.code) from None
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001 - pydicom and its decoders raise anything, and their messages quote tags
-        raise image_error(name, f"is a DICOM that cannot be decoded ({type(error).__name__})") from None
     height, width = decoded.size
     if _has_bad_shape(width, height):
         raise _shape_error(name, width, height)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cxrtool.data.dicom import Window
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".dcm", ".dicom"})
-PIXELS_VERSION = 1
+PIXELS_VERSION = 2
 """Must be raised whenever `read` or `preprocess` gives other pixels, so that outdated caches are not used."""
 
 
