@@ -397,15 +397,12 @@ def _palette_share(values: NDArray[Any], dataset: "Dataset") -> Values:
     if value_of(dataset, "SegmentedRedPaletteColorLookupTableData") is not None:
         raise DicomError("has a segmented palette, which is not supported", "Save it as MONOCHROME2.")
     possible = _possible(dataset)
-    red, green, blue = (
-        lookup_table(
-            dataset, f"{name}PaletteColorLookupTableDescriptor", f"{name}PaletteColorLookupTableData", possible
-        )
-        for name in ("Red", "Green", "Blue")
-    )
+    names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
+    palettes = [lookup_table(dataset, f"{name}Descriptor", f"{name}Data", possible) for name in names]
     # Entries have 8 or 16 bits; some writers state 16 for entries of 8.
-    highest = 255.0 if max(float(table.entries.max()) for table in (red, green, blue)) <= 255 else 65535.0
-    return rendering.luma(*(rendering.look_up(values, table) for table in (red, green, blue)), highest)
+    highest = 255.0 if max(float(table.entries.max()) for table in palettes) <= 255 else 65535.0
+    red, green, blue = (rendering.look_up(values, table) for table in palettes)
+    return rendering.luma(red, green, blue, highest)
 
 
 def _possible(dataset: "Dataset") -> tuple[float, float]:
@@ -421,8 +418,9 @@ def _padding(values: NDArray[Any], dataset: "Dataset") -> NDArray[np.bool_] | No
 
     def read(number: int) -> int:
         """Read a number whose VR had the wrong sign as the pixels are read."""
-        bits = number % 2**allocated
-        return bits - 2**allocated if signed and bits >= 2 ** (allocated - 1) else bits
+        cells = 1 << allocated
+        bits = number % cells
+        return bits - cells if signed and bits >= cells // 2 else bits
 
     return rendering.padding_mask(values, read(value), None if limit is None else read(limit))
 

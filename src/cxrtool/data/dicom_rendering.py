@@ -110,7 +110,7 @@ def look_up(values: NDArray[Any], table: LookupTable) -> Values:
     """Return the table's entry of each value; values beyond its ends get the first or last (PS3.3 C.11.2.1.1)."""
     last = table.first + len(table.entries) - 1
     places = np.clip(np.rint(values), table.first, last).astype(np.int32) - table.first
-    return table.entries[places]
+    return np.asarray(table.entries[places], dtype=np.float32)
 
 
 def window_share(values: Values, centre: float, width: float, function: str) -> Values:

@@ -31,7 +31,7 @@ class DicomError(Exception):
         self.reason, self.advice, self.code = reason, advice, code
 
 
-def value_of(dataset: "Dataset", keyword: str) -> Any:  # noqa: ANN401 - pydicom's values have many types
+def value_of(dataset: "Dataset", keyword: str) -> Any:
     """Return the value of a tag, or None if it is absent or empty.
 
     Raises:

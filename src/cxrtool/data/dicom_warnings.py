@@ -53,7 +53,7 @@ def tag_warnings(dataset: "Dataset") -> list[ImageWarning]:
             contradicts_polarity(dataset),
             ImageWarning(
                 "polarity",
-                "the DICOM contradicts itself on whether low values are black or white; its presentation shape was used",
+                "the DICOM contradicts itself on whether low values are black; its presentation shape was used",
             ),
         ),
     ]
