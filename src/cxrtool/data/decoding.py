@@ -87,8 +87,8 @@ def _plain(error: Exception) -> str:
     Pillow's plugins raise SyntaxError, OSError or ValueError with words about the file, and the others by accident.
     """
     said = str(error)
-    worded = isinstance(error, SyntaxError | OSError | ValueError) and " " in said and "<" not in said
-    return said if worded else "it is damaged"
+    worded = isinstance(error, SyntaxError | OSError | ValueError) and " " in said
+    return said if worded and "<" not in said and not said.startswith("decoder error") else "it is damaged"
 
 
 def decode_bytes(name: str, content: bytes, target_size: int, window: "Window | None", limits: Limits) -> Decoded:
