@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 Values = NDArray[np.float32]
 _CELL_BITS = 16
+_ROUNDING = np.float32(0.01)
+"""Above the rounding error of a rescaled value of 16 bits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,9 +109,14 @@ def _first_input(first: int, count: int, possible: tuple[float, float]) -> int:
 
 
 def look_up(values: NDArray[Any], table: LookupTable) -> Values:
-    """Return the table's entry of each value; values beyond its ends get the first or last (PS3.3 C.11.2.1.1)."""
+    """Return the table's entry of each value; values beyond its ends get the first or last (PS3.3 C.11.2.1.1).
+
+    The standard does not say what a fraction left by the rescale means. It is cut off, as by dcmtk and pydicom; an error
+    of float32 is not taken for one.
+    """
     last = table.first + len(table.entries) - 1
-    places = np.clip(np.rint(values), table.first, last).astype(np.int32) - table.first
+    whole = values if values.dtype.kind in "iu" else np.trunc(values + np.copysign(_ROUNDING, values))
+    places = np.clip(whole, table.first, last).astype(np.int32) - table.first
     return np.asarray(table.entries[places], dtype=np.float32)
 
 
