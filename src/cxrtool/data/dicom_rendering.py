@@ -111,11 +111,14 @@ def _first_input(first: int, count: int, possible: tuple[float, float]) -> int:
 def look_up(values: NDArray[Any], table: LookupTable) -> Values:
     """Return the table's entry of each value; values beyond its ends get the first or last (PS3.3 C.11.2.1.1).
 
-    The standard does not say what a fraction left by the rescale means. It is cut off, as by dcmtk and pydicom; an error
-    of float32 is not taken for one.
+    The standard does not say what a fraction left by the rescale means. It is cut off, as dcmtk and pydicom do, but an
+    error of float32 is not taken for one.
     """
     last = table.first + len(table.entries) - 1
-    whole = values if values.dtype.kind in "iu" else np.trunc(values + np.copysign(_ROUNDING, values))
+    if values.dtype.kind in "iu":
+        whole = values.astype(np.int32 if values.dtype.itemsize < 4 else np.int64)
+    else:
+        whole = np.trunc(values + np.copysign(_ROUNDING, values))
     places = np.clip(whole, table.first, last).astype(np.int32) - table.first
     return np.asarray(table.entries[places], dtype=np.float32)
 
