@@ -1,12 +1,14 @@
 """Keep libtiff, which Pillow unpacks TIFF files with, from writing its own lines to stderr."""
 
 import ctypes
-import ctypes.util
 from functools import cache
 from pathlib import Path
 
 import PIL
 from PIL import features
+
+# Not ctypes.util.find_library, which starts other programs.
+_SYSTEM = ("libtiff.so.6", "libtiff.so.5", "libtiff.dylib")
 
 
 @cache
@@ -29,5 +31,4 @@ def _candidates() -> list[str]:
     """Return the library files that Pillow may have loaded: those of its wheels, else that of the system."""
     package = Path(PIL.__file__).parent
     bundled = [*(package.parent / "pillow.libs").glob("libtiff*"), *(package / ".dylibs").glob("libtiff*")]
-    system = None if bundled else ctypes.util.find_library("tiff")
-    return [*map(str, bundled), *([system] if system else [])]
+    return [*map(str, bundled), *(() if bundled else _SYSTEM)]
