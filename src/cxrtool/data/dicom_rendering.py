@@ -144,22 +144,28 @@ def ramp(values: Values, low: float, high: float) -> Values:
     """Map `low` and below to 0, and above `high` to 1, with a straight line between; a step if they are equal."""
     if high <= low:
         return np.asarray(values > low, dtype=np.float32)
-    share = (values - np.float32(low)) * np.float32(1 / (high - low))
+    share = values - np.float32(low)
+    share *= np.float32(1 / (high - low))
     return np.clip(share, 0, 1, out=share)
 
 
 def range_share(values: Values, padding: NDArray[np.bool_] | None) -> Values:
     """Map the range found to [0, 1], without the padding; one value only becomes 0."""
-    inside = values if padding is None else values[~padding]
-    if not inside.size or inside.min() == inside.max():
-        return np.zeros_like(values)
-    return ramp(values, float(inside.min()), float(inside.max()))
+    inside = True if padding is None else ~padding
+    low = float(values.min(where=inside, initial=np.inf))
+    high = float(values.max(where=inside, initial=-np.inf))
+    return ramp(values, low, high) if high > low else np.zeros_like(values)
 
 
 def to_grey(share: Values, inverted: bool) -> NDArray[np.uint8]:
-    """Return grey levels from 0 to 255; `inverted` shows the lowest value white (MONOCHROME1, PS3.3 C.7.6.3.1.2)."""
-    shown = 1 - share if inverted else share
-    return np.round(shown * np.float32(255)).astype(np.uint8)
+    """Return grey levels from 0 to 255; `inverted` shows the lowest value white (MONOCHROME1, PS3.3 C.7.6.3.1.2).
+
+    `share` is overwritten, because a large radiograph has many pixels.
+    """
+    if inverted:
+        np.subtract(1, share, out=share)
+    share *= np.float32(255)
+    return np.rint(share, out=share).astype(np.uint8)
 
 
 def luma(red: NDArray[Any], green: NDArray[Any], blue: NDArray[Any], highest: float) -> Values:
