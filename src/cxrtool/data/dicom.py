@@ -223,7 +223,8 @@ def _check_shape(dataset: "Dataset", max_pixels: int) -> FrameHeader | None:
     if size < expected or (size - expected > expected // _MOST_EXCESS and not _is_filler(dataset.PixelData[expected:])):
         depth = integer(dataset, "BitsAllocated")
         raise DicomError(
-            f"states {width} x {height} pixels of {depth} bits, but holds {size:,} bytes, not {expected:,}"
+            f"states {width} x {height} pixels of {depth} bits, but holds {size:,} bytes, not {expected:,}",
+            "Copy it again; it may be cut off." if size < expected else "Check the file.",
         )
     return None
 
