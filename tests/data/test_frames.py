@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.encaps import generate_frames
-from pydicom.uid import RLELossless
+from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from bad_inputs import dicom, encoded
 from cxrtool.data.frames import FrameHeader, frame_header, unpacks_to
@@ -26,6 +26,15 @@ from cxrtool.data.frames import FrameHeader, frame_header, unpacks_to
 )
 def test_the_size_is_the_encoders(content: bytes, components: int) -> None:
     assert frame_header(content) == FrameHeader(80, 96, components)
+
+
+def test_the_precision_is_that_of_the_samples() -> None:
+    assert [frame_header(encoded(kind)).precision for kind in ("JPEG", "JPEG2000")] == [8, 8]  # type: ignore[union-attr]
+    dataset = dicom()
+    dataset.compress(JPEG2000Lossless)
+    header = frame_header(next(generate_frames(dataset.PixelData, number_of_frames=1)))
+    assert header is not None
+    assert header.precision == 12
 
 
 @pytest.mark.parametrize("marker", [0xC3, 0xF7])

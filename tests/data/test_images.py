@@ -1,6 +1,9 @@
 import contextlib
 import io
 import os
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +110,78 @@ def test_folders_are_listed_in_order_without_hidden_files(tmp_path: Path) -> Non
     gone = tmp_path / "gone.jpg"
     assert [path.name for path in list_images([tmp_path, gone])] == ["a.jpg", "b.PNG", "gone.jpg"]
     assert [path.name for path in list_images([tmp_path], recursive=True)] == ["a.jpg", "b.PNG", "c.jpg"]
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_whole_jpeg_may_have_bytes_behind_it(tmp_path: Path, progressive: bool) -> None:
+    """Phones append a film or a depth map; the end of a thumbnail inside the file is not its end."""
+    exif = Image.Exif()
+    exif[0x9286] = b"\xff\xd8\xff\xd9" * 4
+    whole = encoded(quality=95, progressive=progressive, exif=exif)
+    expected = saved(tmp_path / "whole.jpg", whole)
+    np.testing.assert_allclose(expected.astype(int), picture(), atol=8)
+    for rest in (bytes(9000), bytes(range(256)) * 40, encoded("PNG")):
+        np.testing.assert_array_equal(saved(tmp_path / "more.jpg", whole + rest), expected)
+    with pytest.raises(ImageError, match="truncated"):
+        saved(tmp_path / "cut.jpg", whole[:-2] + bytes(9000))
+
+
+def test_of_a_jpeg_with_further_pictures_the_first_is_read(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    first = Image.fromarray(picture())
+    first.save(buffer, format="MPO", save_all=True, append_images=[first.resize((40, 48))], quality=95)
+    np.testing.assert_allclose(saved(tmp_path / "phone.jpg", buffer.getvalue()).astype(int), picture(), atol=8)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_tiff_whose_lowest_value_is_white_is_inverted(tmp_path: Path, kind: type) -> None:
+    deep = picture().astype(kind) * (1 if kind is np.uint8 else 200)
+    buffer = io.BytesIO()
+    Image.fromarray(deep).save(buffer, format="TIFF")
+    content = bytearray(buffer.getvalue())
+    plain = saved(tmp_path / "black.tif", bytes(content)).astype(int)
+    place = content.index(struct.pack("<HHI", 262, 3, 1))
+    assert content[place + 8] == 1
+    content[place + 8] = 0
+    np.testing.assert_array_equal(saved(tmp_path / "white.tif", bytes(content)), 255 - plain)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_alpha_is_warned_of_only_where_something_is_transparent(tmp_path: Path, mode: str) -> None:
+    opaque = Image.fromarray(picture()).convert(mode)
+    opaque.save(tmp_path / "opaque.png", **({"transparency": 255} if mode == "P" else {}))
+    assert "alpha" not in [warning.code for warning in read(tmp_path / "opaque.png").warnings]
+    np.testing.assert_allclose(read(tmp_path / "opaque.png").pixels.astype(int), picture(), atol=1)
+    grey = np.asarray(Image.fromarray(picture()).convert("LA")).copy()
+    grey[:10, :, 1] = 0
+    clear = Image.fromarray(grey)
+    if mode == "P":
+        clear = Image.fromarray(picture())
+        clear.save(tmp_path / "clear.png", transparency=int(picture()[5, 5]))
+    else:
+        clear.convert(mode).save(tmp_path / "clear.png")
+    decoded = read(tmp_path / "clear.png")
+    assert "alpha" in [warning.code for warning in decoded.warnings]
+    assert decoded.pixels[5, 5] == 0
+
+
+def test_libtiff_writes_nothing_of_its_own(tmp_path: Path) -> None:
+    """In a process of its own, because it writes past Python's stderr."""
+    for number, compression in enumerate(("tiff_adobe_deflate", "tiff_lzw", "jpeg")):
+        content = bytearray(encoded("TIFF", compression=compression))
+        content[40:400:7] = bytes(len(content[40:400:7]))
+        (tmp_path / f"{number}.tif").write_bytes(bytes(content))
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from cxrtool.data.images import read; from cxrtool.errors import ImageError\n"
+        "for path in map(Path, sys.argv[1:]):\n"
+        "    try: read(path)\n"
+        "    except ImageError as error: print(error.message)\n"
+    )
+    files = sorted(map(str, tmp_path.iterdir()))
+    done = subprocess.run([sys.executable, "-c", script, *files], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert "cannot be decoded: it is damaged" in done.stdout
 
 
 @settings(max_examples=150, deadline=None)

@@ -53,6 +53,8 @@ def test_formats_that_warn(frontal: Image.Image, tmp_path: Path) -> None:
         "small.png": (frontal.resize((32, 32)), []),
         "constant.png": (Image.new("L", (90, 90), 90), ["blank"]),
         "faint.png": (frontal.point(lambda value: 100 + value // 25), ["blank"]),
+        "page.png": (frontal.point(lambda value: 255 * (value > 128)), ["two-levels"]),
+        "mask.png": (frontal.point(lambda value: 90 * (value > 60)), ["two-levels"]),
         "wide.png": (frontal.resize((190, 96)), ["aspect"]),
         "view1_lateral.png": (frontal, ["lateral"]),
     }

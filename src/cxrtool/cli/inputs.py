@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 def input_paths(inputs: list[Path], recursive: bool) -> Iterator[Path]:
     """Yield the path of each radiograph, in the order given; files of a folder are sorted, stdin is read lazily.
 
+    What a folder has besides radiographs is counted on stderr.
+
     Raises:
         RequestError: a folder contains no image.
     """
-    from cxrtool.data.images import list_images
+    from cxrtool.data.listing import list_folder
 
     for given in inputs:
         if str(given) == "-":
@@ -30,10 +32,16 @@ def input_paths(inputs: list[Path], recursive: bool) -> Iterator[Path]:
                 sys.stdin.reconfigure(errors="surrogateescape")
             yield from (Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip())
             continue
-        found = list_images([given], recursive)
-        if not found and given.is_dir():
-            raise RequestError(f"folder {given} contains no image", "Add --recursive to search its subfolders too.")
-        yield from found
+        if not given.is_dir():
+            yield given
+            continue
+        found = list_folder(given, recursive)
+        if found.left_out:
+            console.hint(f"{given}: left out {found.describe()}")
+        if not found.images:
+            advice = "Check the folder." if recursive else "Add --recursive to search its subfolders too."
+            raise RequestError(f"folder {given} contains no image", advice)
+        yield from found.images
 
 
 def load_classifier(

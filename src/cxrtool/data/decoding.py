@@ -15,8 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from cxrtool.data import libtiff
 from cxrtool.data.decoded import Decoded, ImageWarning
 from cxrtool.data.dicom import is_dicom
+from cxrtool.data.formats import unread_format
+from cxrtool.data.frames import is_whole_jpeg
 from cxrtool.data.screening import COLOUR_SPREAD
 from cxrtool.errors import ImageError
 from cxrtool.settings import Limits
@@ -32,7 +35,10 @@ LARGEST_ASPECT = 4.0
 FILE_SIZE_ADVICE = "Reduce the file, or raise runtime.max_file_mib."
 
 _PIXELS_ADVICE = "Reduce the image, or raise runtime.max_megapixels."
-_JPEG_END = b"\xff\xd9"
+_JPEG = ("JPEG", "MPO")
+"""MPO is a JPEG with further pictures behind the first, such as the depth map of a phone; the first is read."""
+_MIN_IS_WHITE = 0
+_PHOTOMETRIC = 262
 _TRANSPARENT = ("LA", "PA", "RGBA", "La", "RGBa")
 _COLOURED = ("RGB", "RGBA", "CMYK", "P", "PA", "YCbCr", "LAB", "HSV")
 _CONVERTED_MODES = {"CMYK": "a CMYK image", "P": "a palette image", "PA": "a palette image"}
@@ -72,7 +78,17 @@ def as_image_error(name: str) -> Iterator[None]:
     except MemoryError:
         raise image_error(name, "does not fit into memory") from None
     except Exception as error:  # noqa: BLE001 - Pillow's plugins raise anything (SyntaxError, struct.error) on bad bytes
-        raise image_error(name, f"cannot be decoded ({type(error).__name__}: {error})") from None
+        raise image_error(name, f"cannot be decoded: {_plain(error)}") from None
+
+
+def _plain(error: Exception) -> str:
+    """Return what a decoder says of the file, or only that it is damaged if it speaks of Python's own objects.
+
+    Pillow's plugins raise SyntaxError, OSError or ValueError with words about the file, and the others by accident.
+    """
+    said = str(error)
+    worded = isinstance(error, SyntaxError | OSError | ValueError) and " " in said
+    return said if worded and "<" not in said and not said.startswith("decoder error") else "it is damaged"
 
 
 def decode_bytes(name: str, content: bytes, target_size: int, window: "Window | None", limits: Limits) -> Decoded:
@@ -160,12 +176,13 @@ def decode_dataset(name: str, dataset: "Dataset", window: "Window | None", limit
         ImageError: same as for a DICOM file.
     """
     from cxrtool.data import dicom
+    from cxrtool.data.dicom_tags import DicomError
 
     def decode() -> Decoded:
         size = len(dataset.get("PixelData") or b"")
         if size > limits.file_bytes:
             reason = f"has {size:,} bytes of pixel data; at most {limits.file_bytes:,} are allowed"
-            raise dicom.DicomError(reason, FILE_SIZE_ADVICE, "image-too-large")
+            raise DicomError(reason, FILE_SIZE_ADVICE, "image-too-large")
         return dicom.decode_dataset(dataset, limits.pixels, window)
 
     with as_image_error(name):
@@ -173,16 +190,12 @@ def decode_dataset(name: str, dataset: "Dataset", window: "Window | None", limit
 
 
 def _decode_dicom(name: str, decode: Callable[[], Decoded]) -> Decoded:
-    from cxrtool.data.dicom import DicomError
+    from cxrtool.data.dicom_tags import DicomError
 
     try:
         decoded = decode()
     except DicomError as error:
         raise image_error(name, error.reason, error.advice, error.code) from None
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001 - pydicom and its decoders raise anything, and their messages quote tags
-        raise image_error(name, f"is a DICOM that cannot be decoded ({type(error).__name__})") from None
     height, width = decoded.size
     if _has_bad_shape(width, height):
         raise _shape_error(name, width, height)
@@ -195,20 +208,22 @@ def _open(name: str, content: bytes, limits: Limits) -> Image.Image:
     except Image.DecompressionBombError:
         raise image_error(name, f"has more than {limits.pixels:,} pixels", _PIXELS_ADVICE, "image-too-large") from None
     except OSError:
-        raise image_error(name, "is not an image", f"Supported formats are {', '.join(FORMATS)} and DICOM.") from None
+        found = unread_format(content)
+        reason = "is not an image" if found is None else f"is not an image that can be read here: it is {found}"
+        raise image_error(name, reason, f"Supported formats are {', '.join(FORMATS)} and DICOM.") from None
 
 
 def _decode_file(name: str, content: bytes, target_size: int, limits: Limits) -> Decoded:
     with _open(name, content, limits) as image:
         _check_header(name, image, limits)
-        if image.format == "JPEG" and _JPEG_END not in content[-4096:]:
+        if image.format in _JPEG and not is_whole_jpeg(content):
             # Pillow silently fills in what is missing from some truncated files.
             raise image_error(name, "is truncated: the JPEG has no end marker", "Copy it again.")
         if image.format == "PNG":
             with Image.open(io.BytesIO(content), formats=FORMATS) as copy:
                 copy.verify()  # load() ignores checksums; verify() makes the image unusable, so it needs a copy
         size, warned = (image.height, image.width), _file_warnings(image, lambda: _small_copy(content))
-        if image.format == "JPEG":
+        if image.format in _JPEG:
             # A colour JPEG stores luma separately; decoding only luma takes half the time.
             image.draft("L", (2 * target_size, 2 * target_size) if target_size else image.size)
         image.load()
@@ -216,14 +231,13 @@ def _decode_file(name: str, content: bytes, target_size: int, limits: Limits) ->
         return Decoded(grey, size, (*warned, *depth_warnings))
 
 
+_ALPHA = ImageWarning("alpha", "has transparency, which was blended onto black")
 _COLOUR = ImageWarning("colour", "is a colour image, converted to grey (luma)")
 
 
 def _file_warnings(image: Image.Image, load_copy: Callable[[], Image.Image]) -> list[ImageWarning]:
     """Return warnings from the header. `load_copy` is called only if the pixels must be searched for colour."""
     found = []
-    if image.mode in _TRANSPARENT or "transparency" in image.info:
-        found.append(ImageWarning("alpha", "has transparency, which was blended onto black"))
     if image.mode in _CONVERTED_MODES:
         found.append(ImageWarning("converted", f"is {_CONVERTED_MODES[image.mode]}, converted to grey (luma)"))
     if image.mode in _COLOURED and _is_coloured(load_copy()):
@@ -244,9 +258,11 @@ def _is_coloured(image: Image.Image) -> bool:
 
 
 def _check_header(name: str, image: Image.Image, limits: Limits) -> None:
+    if image.format == "TIFF":
+        libtiff.silence()
     _check_size(name, *image.size, limits)
     # Not n_frames, which walks the whole chain of pages of a TIFF, however long.
-    if getattr(image, "is_animated", False):
+    if getattr(image, "is_animated", False) and image.format != "MPO":
         raise image_error(
             name, "has several pages or frames", "Save the radiograph as a file of one page.", "image-wrong-shape"
         )
@@ -270,15 +286,39 @@ def _shape_error(name: str, width: int, height: int) -> ImageError:
 
 
 def _to_grey(image: Image.Image) -> tuple[NDArray[np.uint8], tuple[ImageWarning, ...]]:
-    if image.mode != "L" or image.getexif():
+    warned: tuple[ImageWarning, ...] = ()
+    if image.mode != "L" or "transparency" in image.info or image.getexif():
         upright = ImageOps.exif_transpose(image)
         if upright.mode in _SIXTEEN_BIT:
-            return _reduce_depth(np.asarray(upright), may_be_shallow=upright.mode.startswith("I;16"))
+            return _deep_to_grey(image, upright)
         if upright.mode in _TRANSPARENT or "transparency" in upright.info:
-            coloured = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", coloured.size, (0, 0, 0, 255)), coloured)
+            upright, warned = _without_alpha(upright)
         image = upright if upright.mode == "L" else upright.convert("RGB").convert("L")
-    return np.array(image, dtype=np.uint8), ()
+    return np.array(image, dtype=np.uint8), warned
+
+
+def _without_alpha(image: Image.Image) -> tuple[Image.Image, tuple[ImageWarning, ...]]:
+    """Return the image blended onto black, with a warning unless it is opaque everywhere."""
+    coloured = image.convert("RGBA")
+    if coloured.getchannel("A").getextrema()[0] == 255:
+        return coloured, ()
+    black = Image.new("RGBA", coloured.size, (0, 0, 0, 255))
+    return Image.alpha_composite(black, coloured), (_ALPHA,)
+
+
+def _deep_to_grey(image: Image.Image, upright: Image.Image) -> tuple[NDArray[np.uint8], tuple[ImageWarning, ...]]:
+    """Reduce an image of more than 8 bits; `image` still has the tags that `upright` may have lost.
+
+    Pillow inverts a TIFF whose lowest value is white (MinIsWhite) at 8 bits, but not at 16 or 32.
+    """
+    values, clear = np.asarray(upright), image.info.get("transparency")
+    grey, warned = _reduce_depth(values, may_be_shallow=upright.mode.startswith("I;16"))
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _MIN_IS_WHITE:
+        grey = 255 - grey
+    if isinstance(clear, int) and (hidden := values == clear).any():
+        grey[hidden] = 0
+        warned = (_ALPHA, *warned)
+    return grey, warned
 
 
 def _to_eight_bits(name: str, array: NDArray[Any]) -> tuple[NDArray[np.uint8], tuple[ImageWarning, ...]]:

@@ -1,44 +1,49 @@
-"""Decode DICOM files to grey pixels with pydicom.
+"""Decode DICOM files to grey pixels: pydicom reads tags and unpacks frames, this package renders the values.
 
-The steps are those of the standard: stored values, rescale (modality), window or look-up table (VOI), and last the
-inversion of MONOCHROME1. A file that would need a guess is refused. Tags about people are not read.
+The steps are those of the standard, with the formulas in `cxrtool.data.dicom_rendering`: stored values, modality
+(rescale or table), VOI (window or table), and last the inversion of MONOCHROME1. A file that would need a guess is
+refused. Tags about people are not read.
 """
 
 import io
+import math
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrtool.data import dicom_rendering as rendering
 from cxrtool.data.decoded import Decoded, ImageWarning
-from cxrtool.data.frames import frame_header, unpacks_to
+from cxrtool.data.dicom_rendering import Values
+from cxrtool.data.dicom_tags import DicomError, integer, lookup_table, number, numbers, required, tables, text, value_of
+from cxrtool.data.dicom_warnings import contradicts_polarity, tag_warnings
+from cxrtool.data.frames import FrameHeader, frame_header, is_whole_jpeg, sequential_scan_ends_early, unpacks_to
 from cxrtool.errors import RequestError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-_MODALITIES = ("CR", "DX", "RG")
-_LATERAL_VIEWS = ("LL", "RL", "LATERAL", "LLD", "RLD")
+_RLE = "1.2.840.10008.1.2.5"
+_JPEG_DCT = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 _PLUGINS = ("pydicom", "pylibjpeg", "pillow")
-_CHEST = ("CHEST", "THORAX", "LUNG")
-
-
-class DicomError(Exception):
-    """A DICOM cannot be read.
-
-    Args:
-        reason: what is wrong, to be written after the name of the file.
-        advice: what to do about it.
-        code: key of `cxrtool.errors.CODES`.
-    """
-
-    def __init__(self, reason: str, advice: str = "Check the file.", code: str = "image-unreadable") -> None:
-        super().__init__(reason)
-        self.reason, self.advice, self.code = reason, advice, code
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_PALETTE = "PALETTE COLOR"
+_META_START = re.compile(rb"\x02\x00[\x00\x01\x02\x10]\x00(UL|OB|UI)", re.DOTALL)
+# Group 8 from its group length, character set, image type, date, time or SOP class on, with or without a stated VR.
+_BARE_START = re.compile(
+    rb"\x08\x00[\x00\x05\x08\x12\x13\x16\x18]\x00(UL\x04\x00|CS.\x00|DA.\x00|TM.\x00|UI.\x00|[\x02-\x60]\x00\x00\x00)",
+    re.DOTALL,
+)
+_PIXEL_DATA_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
+_MOST_EXCESS = 8
+"""Bytes of various values behind the pixels are refused from this share (1/8) of the image on: rows may be wrong."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,15 @@ class Window:
 
 
 def is_dicom(start: bytes) -> bool:
-    """Return whether a file that starts with these bytes is a DICOM (PS3.10: 128 bytes of preamble, then ``DICM``)."""
-    return start[128:132] == b"DICM"
+    """Return whether a file that starts with these bytes is a DICOM.
+
+    PS3.10 asks for 128 bytes of preamble and ``DICM``; files without them, which start with group 2 or 8, are read too.
+    """
+    return start[128:132] == b"DICM" or start[:4] == b"DICM" or _has_no_preamble(start)
+
+
+def _has_no_preamble(start: bytes) -> bool:
+    return bool(_META_START.match(start) or _BARE_START.match(start))
 
 
 def decode_dicom(content: bytes, max_pixels: int, window: Window | None = None) -> Decoded:
@@ -84,19 +96,45 @@ def decode_dicom(content: bytes, max_pixels: int, window: Window | None = None) 
         content: content of the whole file.
         max_pixels: an image with more pixels in its header is refused.
         window: window to use. Default: the file's first window or look-up table. A file without either is scaled from
-            the range found, or left unchanged if it has 8 bits.
+            the range found, or from its whole range if it has 8 bits.
 
     Raises:
         DicomError: the file has no image or several frames, its sizes contradict each other, its codec is not
-            installed, its transfer syntax is deflated, or its rescale or window is invalid.
+            installed, its transfer syntax is deflated, or its rescale, window or a table is invalid.
     """
-    from pydicom import dcmread
-
     _silence_warnings()
+    with _stage("is a DICOM that cannot be decoded: its tags are damaged or cut off"):
+        dataset = _read(_with_preamble(content))
+    if "PixelData" not in dataset and any(tag in content for tag in _PIXEL_DATA_TAGS):
+        raise DicomError("is cut off: its pixel data have no end", "Copy it again.")
+    return decode_dataset(dataset, max_pixels, window)
+
+
+def _with_preamble(content: bytes) -> bytes:
+    """Add what the start of the file lacks, so that its meta information is at one place. A bare data set has none."""
+    if content[:4] == b"DICM":
+        return bytes(128) + content
+    if content[128:132] != b"DICM" and _META_START.match(content):
+        return bytes(128) + b"DICM" + content
+    return content
+
+
+def _read(content: bytes) -> "Dataset":
+    from pydicom import dcmread
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    if content[128:132] != b"DICM":
+        dataset = dcmread(io.BytesIO(content), force=True)
+        implicit, little = dataset.original_encoding
+        dataset.file_meta = FileMetaDataset()
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+        return dataset
     # Before dcmread, which inflates the whole file even if only tags are read.
     if _DEFLATED in _transfer_syntaxes(content):
         raise _deflated_error()
-    return decode_dataset(dcmread(io.BytesIO(content)), max_pixels, window)
+    return dcmread(io.BytesIO(content))
 
 
 def decode_dataset(dataset: "Dataset", max_pixels: int, window: Window | None = None) -> Decoded:
@@ -111,17 +149,26 @@ def decode_dataset(dataset: "Dataset", max_pixels: int, window: Window | None = 
         DicomError: same as `decode_dicom`.
     """
     _silence_warnings()
-    _check_shape(dataset, max_pixels)
-    warned = _tag_warnings(dataset)
-    values = _stored_values(dataset)
-    if values.ndim == 3:
-        warned.append(ImageWarning("colour", "a colour DICOM, converted to grey (luma)"))
-        values = np.round(values.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32))
-    grey = _apply_voi(_rescale(values, dataset), dataset, window or Window())
-    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
-        grey = 255 - grey
-    height, width = grey.shape
-    return Decoded(np.round(grey).astype(np.uint8), (height, width), tuple(warned))
+    with _stage("is a DICOM that cannot be decoded: a tag about its pixels is invalid"):
+        frame = _check_shape(dataset, max_pixels)
+        warned = [*tag_warnings(dataset), *_excess_warnings(dataset)]
+    with _stage("is a DICOM that cannot be decoded: its pixel data are damaged, or are not what its tags state"):
+        values = _stored_values(dataset, frame)
+    with _stage("is a DICOM that cannot be decoded: a tag about its grey levels is invalid"):
+        pixels, converted = _render(values, dataset, window or Window())
+    height, width = pixels.shape
+    return Decoded(pixels, (height, width), (*warned, *converted))
+
+
+@contextmanager
+def _stage(reason: str) -> Iterator[None]:
+    """Turn any exception in the block into a `DicomError`: pydicom and its decoders quote tags in theirs."""
+    try:
+        yield
+    except (DicomError, MemoryError):
+        raise
+    except Exception:  # noqa: BLE001 - pydicom and its decoders raise anything
+        raise DicomError(reason) from None
 
 
 def _silence_warnings() -> None:
@@ -149,16 +196,15 @@ def _transfer_syntaxes(content: bytes) -> set[str]:
     return found
 
 
-def _check_shape(dataset: "Dataset", max_pixels: int) -> None:
-    if "PixelData" not in dataset:
-        raise DicomError(
-            "has no pixel data", "Choose a DICOM with an image; this one may be a report or another document."
-        )
-    if int(dataset.get("NumberOfFrames", 1) or 1) != 1:
+def _check_shape(dataset: "Dataset", max_pixels: int) -> FrameHeader | None:
+    """Check what the tags state of the pixels before any is decoded; return the header of a compressed frame."""
+    if value_of(dataset, "PixelData") is None:
+        raise _no_pixels_error(dataset)
+    if integer(dataset, "NumberOfFrames") not in (None, 0, 1):
         raise DicomError(
             "has several frames (multi-frame)", "Save the radiograph as a single-frame DICOM.", "image-wrong-shape"
         )
-    height, width = int(dataset.get("Rows", 0)), int(dataset.get("Columns", 0))
+    height, width = integer(dataset, "Rows") or 0, integer(dataset, "Columns") or 0
     if height < 1 or width < 1:
         raise DicomError("does not state its number of rows or columns")
     if height * width > max_pixels:
@@ -169,21 +215,76 @@ def _check_shape(dataset: "Dataset", max_pixels: int) -> None:
         raise DicomError("does not state its transfer syntax")
     if syntax == _DEFLATED:
         raise _deflated_error()
+    _check_kind(dataset)
     if syntax.is_compressed:
-        _choose_plugin(dataset)
-        _check_frame(dataset, height, width)
-        return
-    depth = int(dataset.get("BitsAllocated", 0))
-    expected = height * width * int(dataset.get("SamplesPerPixel", 1)) * depth // 8
-    size = len(dataset.PixelData)
-    if not expected <= size <= expected + 1:
+        _available_plugins(dataset)
+        return _check_frame(dataset, height, width)
+    size, expected = len(dataset.PixelData), _expected_size(dataset)
+    if size < expected or (size - expected > expected // _MOST_EXCESS and not _is_filler(dataset.PixelData[expected:])):
+        depth = integer(dataset, "BitsAllocated")
         raise DicomError(
-            f"states {width} x {height} pixels of {depth} bits, but holds {size:,} bytes, not {expected:,}"
+            f"states {width} x {height} pixels of {depth} bits, but holds {size:,} bytes, not {expected:,}",
+            "Copy it again; it may be cut off." if size < expected else "Check the file.",
         )
+    return None
 
 
-def _choose_plugin(dataset: "Dataset") -> str:
-    """Return the pydicom plugin to decode with; never gdcm, which crashes the process on some damaged streams."""
+def _no_pixels_error(dataset: "Dataset") -> DicomError:
+    if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+        return DicomError("holds pixels as floating-point numbers, which no radiograph has")
+    if integer(dataset, "Rows"):
+        return DicomError("has no pixel data, although it states their size", "Copy it again; it may be cut off.")
+    return DicomError(
+        "has no pixel data", "Choose a DICOM with an image; this one may be a report or another document."
+    )
+
+
+def _check_kind(dataset: "Dataset") -> None:
+    """Check that photometric interpretation, samples and bits are stated and fit to each other (PS3.3 C.7.6.3.1)."""
+    kind, samples = text(dataset, "PhotometricInterpretation"), integer(dataset, "SamplesPerPixel") or 1
+    if not kind:
+        raise DicomError("does not state whether low values are black or white (PhotometricInterpretation)")
+    if kind not in (*_GREY, *_COLOUR, _PALETTE):
+        raise DicomError("has a photometric interpretation that is not supported", "Save it as MONOCHROME2.")
+    if samples != (3 if kind in _COLOUR else 1):
+        raise DicomError(f"has {samples} samples per pixel, which contradicts its photometric interpretation")
+    allocated = required(dataset, "BitsAllocated", "how many bits a pixel takes (BitsAllocated)")
+    if allocated not in (1, 8, 16, 32):
+        raise DicomError(f"has pixels of {allocated} bits; 1, 8, 16 or 32 are supported")
+    stored = required(dataset, "BitsStored", "how many bits of a pixel are used (BitsStored)")
+    if not 1 <= stored <= allocated:
+        raise DicomError(f"states {stored} bits stored in {allocated} allocated")
+    if kind not in _COLOUR and integer(dataset, "PixelRepresentation") not in (0, 1):
+        raise DicomError("does not state whether its pixels are signed (PixelRepresentation)")
+
+
+def _expected_size(dataset: "Dataset") -> int:
+    """Return the number of bytes of uncompressed pixels; YBR_FULL_422 has half the chroma (PS3.3 C.7.6.3.1.2)."""
+    kind, allocated = text(dataset, "PhotometricInterpretation"), integer(dataset, "BitsAllocated") or 0
+    samples = {"YBR_FULL_422": 2}.get(kind, integer(dataset, "SamplesPerPixel") or 1)
+    return -(-int(dataset.Rows) * int(dataset.Columns) * samples * allocated // 8)
+
+
+def _is_filler(rest: bytes) -> bool:
+    """Return whether bytes behind the pixels are all the same, so that they cannot be rows of an image."""
+    return not rest or rest.count(rest[:1]) == len(rest)
+
+
+def _excess_warnings(dataset: "Dataset") -> list[ImageWarning]:
+    if dataset.file_meta.TransferSyntaxUID.is_compressed:
+        return []
+    rest = dataset.PixelData[_expected_size(dataset) :]
+    if len(rest) <= 1 or _is_filler(rest):
+        return []
+    return [ImageWarning("excess", f"the DICOM holds {len(rest):,} bytes behind its pixels, which were left out")]
+
+
+def _available_plugins(dataset: "Dataset") -> list[str]:
+    """Return the pydicom plugins that can decode it; never gdcm, which crashes the process on some damaged streams.
+
+    Raises:
+        DicomError: it is compressed, and there is none.
+    """
     from pydicom.pixels.decoders.base import get_decoder
 
     syntax = dataset.file_meta.TransferSyntaxUID
@@ -191,145 +292,184 @@ def _choose_plugin(dataset: "Dataset") -> str:
         available = get_decoder(syntax).available_plugins
     except NotImplementedError:
         available = ()
-    plugin = next((name for name in _PLUGINS if name in available), "")
-    if syntax.is_compressed and not plugin:
+    plugins = [name for name in _PLUGINS if name in available]
+    if syntax.is_compressed and not plugins:
         reason = f"needs a codec that is not installed ({syntax.name})"
         raise DicomError(reason, "Run pip install 'cxrtool[dicom]', or save it uncompressed.")
-    return plugin
+    return plugins
 
 
-def _check_frame(dataset: "Dataset", height: int, width: int) -> None:
-    """Check that the header of the compressed frame states the same size, because the decoder allocates by it."""
+def _frame(dataset: "Dataset") -> bytes:
     from pydicom.encaps import generate_frames
-    from pydicom.uid import RLELossless
 
-    frame = next(generate_frames(dataset.PixelData, number_of_frames=1), b"")
-    if dataset.file_meta.TransferSyntaxUID == RLELossless:
+    return next(generate_frames(dataset.PixelData, number_of_frames=1), b"")
+
+
+def _check_frame(dataset: "Dataset", height: int, width: int) -> FrameHeader | None:
+    """Check that the header of the compressed frame states the same size, because the decoder allocates by it."""
+    frame = _frame(dataset)
+    if dataset.file_meta.TransferSyntaxUID == _RLE:
         if not unpacks_to(frame, height * width):
             raise DicomError(f"states {width} x {height} pixels, but its run lengths unpack to another size")
-        return
+        return None
     header = frame_header(frame)
     if header is None:
         raise DicomError("holds a frame that is neither JPEG nor JPEG 2000")
     if (header.width, header.height) != (width, height):
         raise DicomError(f"states {width} x {height} pixels, but its frame has {header.width} x {header.height}")
-    if header.components != int(dataset.get("SamplesPerPixel", 1)):
-        samples = dataset.get("SamplesPerPixel", 1)
+    samples = integer(dataset, "SamplesPerPixel") or 1
+    if header.components != samples:
         raise DicomError(f"states {samples} samples per pixel, but its frame has {header.components}")
+    return header
 
 
-def _tag_warnings(dataset: "Dataset") -> list[ImageWarning]:
-    """Return warnings about some tags, without quoting them."""
-
-    def tag(name: str) -> str:
-        return str(dataset.get(name, "") or "").strip().upper()
-
-    rules = [
-        (
-            tag("Modality") not in ("", *_MODALITIES),
-            ImageWarning("modality", "the modality of the DICOM is not that of a radiograph (CR, DX, RG)"),
-        ),
-        (
-            tag("ViewPosition") in _LATERAL_VIEWS,
-            ImageWarning("lateral", "the DICOM states a lateral view, but the model is for frontal views"),
-        ),
-        (
-            tag("BodyPartExamined") != "" and not any(part in tag("BodyPartExamined") for part in _CHEST),
-            ImageWarning("body-part", "the body part in the DICOM is not the chest"),
-        ),
-        (
-            tag("BurnedInAnnotation") == "YES",
-            ImageWarning(
-                "burnt-in", "text, perhaps a name, is burnt into the image and shows in every picture drawn from it"
-            ),
-        ),
-    ]
-    return [warning for met, warning in rules if met]
+def _plugin(dataset: "Dataset") -> str:
+    plugins = _available_plugins(dataset)
+    if dataset.file_meta.TransferSyntaxUID in _JPEG_DCT and "pillow" in plugins:
+        frame = _frame(dataset)
+        # pylibjpeg refuses such scans, libjpeg-turbo reads them; but it fills in what is missing from a cut one.
+        if sequential_scan_ends_early(frame) and is_whole_jpeg(frame):
+            return "pillow"
+    return plugins[0] if plugins else ""
 
 
-def _stored_values(dataset: "Dataset") -> NDArray[Any]:
+def _stored_values(dataset: "Dataset", frame: FrameHeader | None) -> NDArray[Any]:
     """Return the stored values, [H, W], or [H, W, 3] RGB for a colour image."""
     from pydicom.pixels.utils import pixel_array
+    from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes
 
-    values = np.asarray(pixel_array(dataset, decoding_plugin=_choose_plugin(dataset)))
-    if values.shape[:2] != (int(dataset.Rows), int(dataset.Columns)) or values.ndim not in (2, 3):
+    syntax = dataset.file_meta.TransferSyntaxUID
+    # pydicom decodes these two by the precision of the frame; of all others it ignores the high bit.
+    by_precision = syntax in (*JPEG2000TransferSyntaxes, *JPEGLSTransferSyntaxes)
+    kind = text(dataset, "PhotometricInterpretation")
+    options: dict[str, Any] = {} if by_precision else {"correct_unused_bits": False}
+    if kind in _COLOUR:
+        options |= {"planar_configuration": integer(dataset, "PlanarConfiguration") or 0, "pixel_representation": 0}
+    cells = np.asarray(
+        pixel_array(
+            dataset,
+            decoding_plugin=_plugin(dataset),
+            photometric_interpretation=kind,
+            samples_per_pixel=3 if kind in _COLOUR else 1,
+            number_of_frames=1,
+            allow_excess_frames=False,
+            **options,
+        )
+    )
+    if cells.shape[:2] != (int(dataset.Rows), int(dataset.Columns)) or cells.ndim not in (2, 3):
         raise DicomError("has pixels in a shape that is not that of one radiograph")
-    return values
+    allocated, stored = 8 * cells.dtype.itemsize, integer(dataset, "BitsStored") or 0
+    high_bit = integer(dataset, "HighBit")
+    if high_bit is None or not stored <= high_bit + 1 <= allocated or (frame and frame.precision <= high_bit):
+        high_bit = stored - 1
+    if integer(dataset, "BitsAllocated") == 1 or (by_precision and high_bit == stored - 1):
+        return cells
+    return rendering.stored_values(cells, stored, high_bit, _is_signed(dataset))
 
 
-def _rescale(values: NDArray[Any], dataset: "Dataset") -> NDArray[np.float32]:
-    """Apply the modality look-up table, or slope and intercept (PS3.3 C.11.1)."""
-    from pydicom.pixels.processing import apply_modality_lut
-
-    slope = dataset.get("RescaleSlope")
-    if slope is not None and (float(slope) == 0 or not np.isfinite(float(slope))):
-        raise DicomError(f"has a rescale slope of {float(slope):g}")
-    return np.asarray(apply_modality_lut(values, dataset), dtype=np.float32)
+def _is_signed(dataset: "Dataset") -> bool:
+    return integer(dataset, "PixelRepresentation") == 1 and text(dataset, "PhotometricInterpretation") not in _COLOUR
 
 
-def _apply_voi(values: NDArray[np.float32], dataset: "Dataset", window: Window) -> NDArray[np.float32]:
-    """Map values to [0, 255], by look-up table or window, unchanged if they have 8 bits, else from the range found."""
-    if window.centre is not None and window.width is not None:
-        return _apply_window(values, window.centre, window.width, "LINEAR")
-    tables = dataset.get("VOILUTSequence")
-    if tables:
-        return _apply_table(values, dataset, window.number)
-    centres, widths = _numbers(dataset.get("WindowCenter")), _numbers(dataset.get("WindowWidth"))
-    if centres and widths:
-        if window.number > min(len(centres), len(widths)):
-            count = min(len(centres), len(widths))
-            raise DicomError(f"has no window {window.number}, only {count}", "Choose another with --window.")
-        centre, width = centres[window.number - 1], widths[window.number - 1]
-        return _apply_window(values, centre, width, str(dataset.get("VOILUTFunction", "LINEAR") or "LINEAR").upper())
-    if int(dataset.get("BitsStored", 16)) == 8 and values.min() >= 0 and values.max() <= 255:
-        return values
-    return _scale_range(values, dataset)
+def _render(
+    values: NDArray[Any], dataset: "Dataset", window: Window
+) -> tuple[NDArray[np.uint8], tuple[ImageWarning, ...]]:
+    """Return [H, W] grey pixels. Colours have neither modality nor VOI (PS3.3 C.11.1 and C.11.2 are for grey)."""
+    kind = text(dataset, "PhotometricInterpretation")
+    if kind == _PALETTE:
+        warning = ImageWarning("converted", "is a palette DICOM, converted to grey (luma)")
+        return rendering.to_grey(_palette_share(values, dataset), inverted=False), (warning,)
+    if kind in _COLOUR:
+        warning = ImageWarning("colour", "a colour DICOM, converted to grey (luma)")
+        highest = float(2 ** (integer(dataset, "BitsStored") or 8) - 1)
+        share = rendering.luma(values[..., 0], values[..., 1], values[..., 2], highest)
+        return rendering.to_grey(share, inverted=False), (warning,)
+    padding = _padding(values, dataset)
+    return rendering.to_grey(_grey_share(values, dataset, window, padding), _is_inverted(dataset)), ()
 
 
-def _numbers(value: object) -> list[float]:
-    if value is None or value == "":
-        return []
-    try:
-        return [float(str(value))]
-    except ValueError:
-        return [float(str(item)) for item in value]  # type: ignore[attr-defined]
+def _is_inverted(dataset: "Dataset") -> bool:
+    """Return whether the lowest value is white; the presentation shape decides where the two tags disagree."""
+    return (text(dataset, "PhotometricInterpretation") == "MONOCHROME1") != contradicts_polarity(dataset)
 
 
-def _apply_window(values: NDArray[np.float32], centre: float, width: float, function: str) -> NDArray[np.float32]:
-    """Map a window to [0, 255] (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
-    min_width = 1.0 if function == "LINEAR" else 0.0
-    if not np.isfinite(centre) or not np.isfinite(width) or width < min_width or width == 0:
-        raise DicomError(f"has a window of width {width:g}", "Choose another with --window.")
-    if function == "SIGMOID":
-        share = 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -80, 80)))
-    elif function == "LINEAR_EXACT":
-        share = (values - centre) / width + 0.5
+def _palette_share(values: NDArray[Any], dataset: "Dataset") -> Values:
+    """Look up red, green and blue (PS3.3 C.7.6.3.1.5 and C.7.6.3.1.6)."""
+    if value_of(dataset, "SegmentedRedPaletteColorLookupTableData") is not None:
+        raise DicomError("has a segmented palette, which is not supported", "Save it as MONOCHROME2.")
+    possible = _possible(dataset)
+    names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
+    palettes = [lookup_table(dataset, f"{name}Descriptor", f"{name}Data", possible) for name in names]
+    # Entries have 8 or 16 bits; some writers state 16 for entries of 8.
+    highest = 255.0 if max(float(table.entries.max()) for table in palettes) <= 255 else 65535.0
+    red, green, blue = (rendering.look_up(values, table) for table in palettes)
+    return rendering.luma(red, green, blue, highest)
+
+
+def _possible(dataset: "Dataset") -> tuple[float, float]:
+    """Return the lowest and the highest value that can be stored."""
+    return rendering.stored_range(integer(dataset, "BitsStored") or 16, _is_signed(dataset))
+
+
+def _padding(values: NDArray[Any], dataset: "Dataset") -> NDArray[np.bool_] | None:
+    value, limit = integer(dataset, "PixelPaddingValue"), integer(dataset, "PixelPaddingRangeLimit")
+    if value is None:
+        return None
+    allocated, signed = integer(dataset, "BitsAllocated") or 16, _is_signed(dataset)
+
+    def read(number: int) -> int:
+        """Read a number whose VR had the wrong sign as the pixels are read."""
+        cells = 1 << allocated
+        bits = number % cells
+        return bits - cells if signed and bits >= cells // 2 else bits
+
+    return rendering.padding_mask(values, read(value), None if limit is None else read(limit))
+
+
+def _grey_share(stored: NDArray[Any], dataset: "Dataset", window: Window, padding: NDArray[np.bool_] | None) -> Values:
+    """Return the share of white of each pixel: modality, then table, window, whole range (8 bits) or range found."""
+    low, high = _possible(dataset)
+    modality = tables(dataset, "ModalityLUTSequence", (low, high))
+    slope, intercept = number(dataset, "RescaleSlope", 1), number(dataset, "RescaleIntercept", 0)
+    if modality:
+        values = rendering.look_up(stored, modality[0])
+        ends = float(modality[0].entries.min()), float(modality[0].entries.max())
     else:
-        share = (values - (centre - 0.5)) / max(width - 1, 1e-6) + 0.5
-    return _to_grey(share)
+        if slope == 0:
+            raise DicomError("has a rescale slope of 0")
+        values = rendering.rescale(stored, slope, intercept)
+        first, last = sorted((slope * low + intercept, slope * high + intercept))
+        ends = first, last
+    share = _voi_share(values, dataset, window, ends)
+    if share is not None:
+        return share
+    if not modality and (low, high) == (0, 255):
+        return rendering.ramp(values, *ends)
+    return rendering.range_share(values, padding)
 
 
-def _apply_table(values: NDArray[np.float32], dataset: "Dataset", number: int) -> NDArray[np.float32]:
-    from pydicom.pixels.processing import apply_voi
+def _voi_share(values: Values, dataset: "Dataset", window: Window, ends: tuple[float, float]) -> Values | None:
+    """Apply the chosen window or table; None if the file has none and none is given."""
+    if window.centre is not None and window.width is not None:
+        return rendering.window_share(values, window.centre, window.width, "LINEAR")
+    found = tables(dataset, "VOILUTSequence", ends)
+    if found:
+        table = found[_place(window.number, len(found), "look-up table")]
+        return rendering.look_up(values, table) / np.float32(table.highest)
+    pairs = zip(numbers(dataset, "WindowCenter"), numbers(dataset, "WindowWidth"), strict=False)
+    windows = [(centre, width) for centre, width in pairs if centre is not None and width is not None]
+    if not windows:
+        return None
+    centre, width = windows[_place(window.number, len(windows), "window")]
+    function = text(dataset, "VOILUTFunction") or "LINEAR"
+    if not math.isfinite(centre):
+        raise DicomError("has a window whose centre is not a number", "Choose another with --window.")
+    if not math.isfinite(width) or width <= 0 or (width < 1 and function not in ("SIGMOID", "LINEAR_EXACT")):
+        raise DicomError(f"has a window of width {width:g}", "Choose another with --window.")
+    return rendering.window_share(values, centre, width, function)
 
-    tables = dataset.VOILUTSequence
-    if number > len(tables):
-        raise DicomError(f"has no look-up table {number}, only {len(tables)}", "Choose another with --window.")
-    looked_up = np.asarray(apply_voi(values.astype(np.int64), dataset, index=number - 1), dtype=np.float32)
-    highest = float(2 ** int(tables[number - 1].LUTDescriptor[2]) - 1)
-    return _to_grey(looked_up / np.float32(highest))
 
-
-def _scale_range(values: NDArray[np.float32], dataset: "Dataset") -> NDArray[np.float32]:
-    padding = dataset.get("PixelPaddingValue")
-    inside = values if padding is None else values[values != np.float32(padding)]
-    low, high = (float(inside.min()), float(inside.max())) if inside.size else (0.0, 0.0)
-    if high <= low:
-        return np.zeros_like(values)
-    return _to_grey((values - np.float32(low)) / np.float32(high - low))
-
-
-def _to_grey(share: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale [0, 1] to [0, 255] and clip values outside."""
-    grey: NDArray[np.float32] = np.clip(share, 0, 1) * np.float32(255)
-    return grey
+def _place(number: int, count: int, kind: str) -> int:
+    if number > count:
+        raise DicomError(f"has no {kind} {number}, only {count}", "Choose another with --window.")
+    return number - 1

@@ -1,13 +1,18 @@
 """Sizes that compressed frames state, read before a decoder allocates memory for them."""
 
+import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _JPEG_START, _J2K_START = b"\xff\xd8", b"\xff\x4f\xff\x51"
 _BOX_SEARCH = 4096
 _RUN = 128
 # Start-of-frame markers of T.81 table B.1 and T.87 (JPEG-LS, 0xF7); 0xC4, 0xC8 and 0xCC mark other segments.
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
+_SEQUENTIAL = (b"\xff\xc0", b"\xff\xc1")
+_JPEG_END = b"\xff\xd9"
+# Not a stuffed 0xFF00 of a scan, not padding and not a restart.
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd8]", re.DOTALL)
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
@@ -18,6 +23,8 @@ class FrameHeader:
     width: int
     height: int
     components: int
+    precision: int = field(default=0, compare=False)
+    """Bits of a sample."""
 
 
 def frame_header(frame: bytes) -> FrameHeader | None:
@@ -46,9 +53,9 @@ def _jpeg(frame: bytes) -> FrameHeader | None:
             return found
         (length,) = struct.unpack_from(">H", frame, place + 2)
         if marker in _FRAMES:
-            height, width, components = struct.unpack_from(">HHB", frame, place + 5)
+            precision, height, width, components = struct.unpack_from(">BHHB", frame, place + 4)
             if found is None or width * height > found.width * found.height:
-                found = FrameHeader(width, height, components)
+                found = FrameHeader(width, height, components, precision)
         place += 2 + length
     return None
 
@@ -56,8 +63,35 @@ def _jpeg(frame: bytes) -> FrameHeader | None:
 def _jpeg2000(frame: bytes, place: int) -> FrameHeader:
     """Read the SIZ segment (T.800 A.5.1)."""
     right, lower, left, upper = struct.unpack_from(">4I", frame, place + 4)
-    (components,) = struct.unpack_from(">H", frame, place + 36)
-    return FrameHeader(right - left, lower - upper, components)
+    components, precision = struct.unpack_from(">HB", frame, place + 36)
+    return FrameHeader(right - left, lower - upper, components, precision % 128 + 1)
+
+
+def is_whole_jpeg(content: bytes) -> bool:
+    """Return whether a JPEG has its end marker behind its last scan, whatever follows.
+
+    Segments are skipped by their length, so that the end of a thumbnail inside one does not count.
+    """
+    place = 2
+    while (marker := _MARKER.search(content, place)) is not None:
+        if marker[0] == _JPEG_END:
+            return True
+        length = int.from_bytes(content[marker.end() : marker.end() + 2], "big")
+        place = marker.end() + (0 if marker[0] == b"\xff\x01" else length)
+    return False
+
+
+def sequential_scan_ends_early(frame: bytes) -> bool:
+    """Return whether the first scan of a sequential DCT JPEG states an end below 63 (T.81 table B.3), as some do."""
+    place = 2
+    sequential = False
+    while (marker := _MARKER.search(frame, place)) is not None:
+        length = int.from_bytes(frame[marker.end() : marker.end() + 2], "big")
+        sequential |= marker[0] in _SEQUENTIAL
+        if marker[0] == b"\xff\xda":
+            return sequential and frame[marker.end() + length - 2 : marker.end() + length - 1] != b"\x3f"
+        place = marker.end() + length
+    return False
 
 
 def unpacks_to(frame: bytes, pixels: int) -> bool:

@@ -1,4 +1,4 @@
-"""Read an image file as grey pixels, and list the images of a folder. All code reads image files through `read`."""
+"""Read an image file as grey pixels, and list the images of folders. All code reads image files through `read`."""
 
 import os
 import stat
@@ -11,15 +11,14 @@ from PIL import features
 
 from cxrtool.data.decoded import Decoded
 from cxrtool.data.decoding import FILE_SIZE_ADVICE, ImageFacts, decode_bytes, facts_of_bytes, image_error
-from cxrtool.data.dicom import is_dicom
+from cxrtool.data.listing import list_folder
 from cxrtool.errors import ImageError
 from cxrtool.settings import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from cxrtool.data.dicom import Window
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".dcm", ".dicom"})
-PIXELS_VERSION = 1
+PIXELS_VERSION = 2
 """Must be raised whenever `read` or `preprocess` gives other pixels, so that outdated caches are not used."""
 
 
@@ -69,44 +68,14 @@ def reader() -> str:
 
 
 def list_images(inputs: Sequence[Path], recursive: bool = False) -> list[Path]:
-    """Return the given files, and the images in the given folders in sorted order without hidden files.
+    """Return the given files, and the images in the given folders, see `cxrtool.data.listing.list_folder`.
 
     A file that does not exist stays in the list, so that it gets a row with an error.
     """
     found: list[Path] = []
     for given in inputs:
-        if given.is_dir():
-            entries = given.rglob("*") if recursive else given.iterdir()
-            found += sorted(
-                path for path in entries if _looks_like_image(path.relative_to(given)) or _is_bare_dicom(path)
-            )
-        else:
-            found.append(given)
+        found += list_folder(given, recursive).images if given.is_dir() else [given]
     return found
-
-
-def _looks_like_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
-
-
-def _is_bare_dicom(path: Path) -> bool:
-    """Return whether the file is a DICOM named like IM000001 or 1.2.840.113619, as written by scanners and archives."""
-    if path.name.startswith(".") or (path.suffix and not path.suffix[1:].isdigit()):
-        return False
-    try:
-        return path.is_file() and is_dicom_file(path)
-    except OSError:
-        return False
-
-
-def is_dicom_file(path: Path) -> bool:
-    """Return whether the file begins with the signature of a DICOM.
-
-    Raises:
-        OSError: the file cannot be opened.
-    """
-    with path.open("rb") as file:
-        return is_dicom(file.read(132))
 
 
 def read_bytes(path: Path, root: Path | None, limits: Limits) -> bytes:

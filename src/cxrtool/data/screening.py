@@ -17,6 +17,7 @@ COLOUR_SPREAD = 12
 """Mean difference between the largest and the smallest channel above which an image counts as a colour picture."""
 WIDEST_ASPECT = 1.8
 _SIDE = 64
+_SAMPLED = 128
 
 
 def screen(name: str, decoded: Decoded, pixels: NDArray[np.uint8]) -> tuple[ImageWarning, ...]:
@@ -39,9 +40,18 @@ def screen(name: str, decoded: Decoded, pixels: NDArray[np.uint8]) -> tuple[Imag
     low, high = np.percentile(pixels, (1, 99))
     if high - low < BLANK_RANGE:
         found.append(ImageWarning("blank", "nearly one grey level: nothing can be seen"))
+    elif has_two_levels(decoded.pixels):
+        found.append(ImageWarning("two-levels", "two grey levels only: a mask, or a page scanned in black and white"))
     elif radiograph_likeness(pixels) < 0:
         found.append(ImageWarning("inverted", "looks inverted (bright lungs), or is not a frontal chest radiograph"))
     return tuple(found)
+
+
+def has_two_levels(pixels: NDArray[np.uint8]) -> bool:
+    """Return whether [H, W] pixels have at most two grey levels; all are counted only if a sample has no more."""
+    steps = tuple(max(1, side // _SAMPLED) for side in pixels.shape)
+    sample = pixels[:: steps[0], :: steps[1]]
+    return all(np.count_nonzero(np.bincount(part.ravel(), minlength=256)) <= 2 for part in (sample, pixels))
 
 
 def radiograph_likeness(pixels: NDArray[np.uint8]) -> float:
