@@ -375,7 +375,8 @@ def bad_sheets() -> Iterator[Fault]:
 
 
 def rows_of(*paths: str) -> str:
-    return "\n".join([HEADER, *(ROW.replace(ROW.split(",")[0], path) for path in paths)]) + "\n"
+    rest = ROW.partition(",")[2]
+    return "\n".join([f"{HEADER},patient_id,study_id", *(f"{path},{rest},1,1" for path in paths)]) + "\n"
 
 
 def missing_are(*lines: str) -> Callable[[Scene, Done], None]:
@@ -406,14 +407,15 @@ def same_bytes(scene: Scene) -> list[object]:
 def leading_out(scene: Scene) -> Path:
     """Return a data set whose sheet names a file above it, an absolute path, and a link that leads outside."""
     data = scene.data()
-    secret = scene.folder / "secret.jpg"
+    secret = scene.folder / "patient9" / "study1" / "secret.jpg"
+    secret.parent.mkdir(parents=True)
     secret.write_bytes(encoded())
     images = sorted((data / "train").rglob("*frontal.jpg"))[:1]
     images[0].unlink()
     images[0].symlink_to(secret)
     last = (data / "train.csv").read_text().splitlines()[-1].partition(",")[2]
     with (data / "train.csv").open("a") as file:
-        for path in ("../secret.jpg", str(secret), "train/../../secret.jpg"):
+        for path in ("../patient9/study1/secret.jpg", str(secret), "train/../../patient9/study1/secret.jpg"):
             file.write(f"{path},{last}\n")
     return data
 
