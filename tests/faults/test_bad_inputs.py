@@ -433,7 +433,7 @@ def three_lead_out(scene: Scene, done: Done) -> None:
 
 
 SHEETS = [
-    Fault("paths that lead out", lambda scene: ["check-data", leading_out(scene), "--json"], 0, check=four_lead_out),
+    Fault("paths that lead out", lambda scene: ["check-data", leading_out(scene), "--json"], 1, check=four_lead_out),
     Fault(
         "paths that lead out are not read",
         lambda scene: ["eval", "--data", leading_out(scene), "--model", scene.run, "--split", "train"],
@@ -443,17 +443,17 @@ SHEETS = [
     Fault(
         "paths that lead out, with --allow-outside",
         lambda scene: ["check-data", leading_out(scene), "--json", "--full", "--allow-outside"],
-        0,
+        1,
         check=three_lead_out,
     ),
     *bad_sheets(),
-    Fault("all blank", check_sheet(f"{HEADER}\n{ROW.replace('0.0,-1.0', ',-1.0')}\n"), 0, ("is blank in every row",)),
-    Fault("a path NA", check_sheet(rows_of("NA")), 0, check=missing_are("NA (line 2): no such file")),
-    Fault("an id 00042", check_sheet(rows_of("00042")), 0, check=missing_are("00042 (line 2): no such file")),
+    Fault("all blank", check_sheet(f"{HEADER}\n{ROW.replace('0.0,-1.0', ',-1.0')}\n"), 1, ("is blank in every row",)),
+    Fault("a path NA", check_sheet(rows_of("NA")), 1, check=missing_are("NA (line 2): no such file")),
+    Fault("an id 00042", check_sheet(rows_of("00042")), 1, check=missing_are("00042 (line 2): no such file")),
     Fault("one path, two labels", two_labels, 1, ("two different labels",)),
     Fault("a patient in two splits", shared_patient, 1, ("patient00001", "train", "valid")),
     Fault("the same bytes in two splits", same_bytes, 1, ("same bytes",)),
-    Fault("FIFO in a sheet", lambda scene: ["check-data", with_fifo(scene), "--json"], 0, ("regular",)),
+    Fault("FIFO in a sheet", lambda scene: ["check-data", with_fifo(scene), "--json"], 1, ("regular",)),
 ]
 
 

@@ -22,7 +22,7 @@ from cxrtool.data.identity import UNKNOWN
 from cxrtool.data.images import read, read_facts, shown
 from cxrtool.data.labels import encode_labels
 from cxrtool.data.manifest import Manifest
-from cxrtool.data.missing import MissingImages, cure_of, missing_images
+from cxrtool.data.missing import MissingImages, diagnosis, missing_images
 from cxrtool.data.read_ahead import read_ahead
 from cxrtool.errors import CxrError
 from cxrtool.files import sha256_of_file
@@ -277,8 +277,7 @@ def _image_problems(
     count, most = int(missing.rows.sum()), settings.max_missing * len(viewed)
     errors, warnings = [], []
     if count > most:
-        reason = next(iter(missing.reasons.values()))
-        errors.append(f"{describe_missing(viewed, count, missing.rows)}: {reason}. {cure_of(viewed, missing)}")
+        errors.append(f"{describe_missing(viewed, count, missing.rows)}: {'. '.join(diagnosis(viewed, missing))}")
     elif count:
         warnings.append(f"{describe_missing(viewed, count, missing.rows)}; these rows would not be used")
     used = set(viewed.lines.tolist())

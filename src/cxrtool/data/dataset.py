@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Views
 from cxrtool.data.manifest import SPLITS, Manifest, available_splits, load_manifest
-from cxrtool.data.missing import cure_of, missing_images
+from cxrtool.data.missing import diagnosis, missing_images
 from cxrtool.errors import RequestError, SheetError
 from cxrtool.settings import DataSettings
 
@@ -136,8 +136,8 @@ class Dataset:
             text = describe_missing(viewed, count, missing.rows)
             if count > self.settings.max_missing * len(viewed):
                 more = "" if count == len(viewed) else f" Or raise --max-missing, now {self.settings.max_missing:g}."
-                reason = next(iter(missing.reasons.values()))
-                raise RequestError(f"{text}: {reason}", cure_of(viewed, missing) + more)
+                reason, cure = diagnosis(viewed, missing)
+                raise RequestError(f"{text}: {reason}", cure + more)
             log.warning("%s; these rows are not used", text)
         usable = viewed.select(~missing.rows)
         if len(usable) == 0:

@@ -86,9 +86,13 @@ def _is_inside(path: Path, real_root: str) -> bool:
     return real == real_root or real.startswith(real_root.rstrip(os.sep) + os.sep)
 
 
-def cure_of(manifest: Manifest, missing: MissingImages) -> str:
-    """Return what to do about the most frequent reason for missing images, as one sentence."""
+def diagnosis(manifest: Manifest, missing: MissingImages) -> tuple[Reason, str]:
+    """Return the most frequent reason for missing images, and what to do about it as one sentence."""
     reason, _ = Counter(missing.reasons.values()).most_common(1)[0]
+    return reason, _cure_of(manifest, missing, reason)
+
+
+def _cure_of(manifest: Manifest, missing: MissingImages, reason: Reason) -> str:
     path = str(manifest.paths[next(row for row, why in missing.reasons.items() if why is reason)])
     root = manifest.root
     if reason is Reason.LINK:
