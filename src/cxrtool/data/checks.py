@@ -161,6 +161,8 @@ def check_data(
         errors += _errors_within(manifest, dataset.settings) + stopping
         warnings += _warnings_within(manifest, reports[split]) + bearable
     errors += _same_bytes(digests)
+    if "valid" not in manifests:
+        warnings.append("there is no valid.csv, which train, tune and calibrate need")
     return DataReport(dataset.settings.folder, full, reports, tuple(errors), tuple(warnings))
 
 

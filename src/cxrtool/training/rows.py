@@ -84,8 +84,6 @@ def _matched(run: Run, split: Split, before: dict[str, Any]) -> Split:
     readable = [path for path in started["path"].iloc[removed] if _can_be_read(run, manifest, path)]
     if readable:
         raise _changed(run, name, readable, "were removed although their images can be read")
-    if len(removed) > run.settings.data.max_missing * len(started):
-        raise _changed(run, name, started["path"].iloc[removed], "were removed, more than --max-missing allows")
     examples = ", ".join(started["path"].iloc[removed[:_EXAMPLES]])
     log.warning(
         "%s has changed since the run was started: %s; going on",
