@@ -103,7 +103,13 @@ BAD_SHEETS = {
     "label 1,0": (f"{HEADER}\n{ROW.replace('-1.0', chr(34) + '1,0' + chr(34))}\n", ["line 2", "'1,0'"]),
     "label nan": (f"{HEADER}\n{ROW.replace('-1.0', 'nan')}\n", ["line 2", "'nan'"]),
     "not UTF-8": (f"{HEADER}\n{ROW}\n".encode() + b"\xff\n", ["line 3", "UTF-8"]),
-    "a view of no kind": (f"{HEADER}\n{ROW.replace('Frontal', 'PA')}\n", ["line 2", "'PA'", "Frontal or Lateral"]),
+    "a path without a patient": (
+        f"{HEADER}\n{ROW}\nflat/a.jpg,{ROW.partition(',')[2]}\n",
+        ["line 3", "'flat/a.jpg'", "patient_id and study_id"],
+    ),
+    "two patient columns": (f"{HEADER},patient_id,Subject ID\n{ROW},1,1\n", ["'patient_id'", "'Subject ID'"]),
+    "a patient without a name": (f"{HEADER},Patient ID,study_id\n{ROW},1,1\n{ROW}, ,1\n", ["line 3", "Patient ID"]),
+    "a study of two patients": (f"{HEADER},patient_id\n{ROW},1\n{ROW},2\n", ["line 3", "two patients"]),
 }
 
 

@@ -96,6 +96,10 @@ class DataSettings(_Section):
     max_missing: Fraction = Field(
         default=0.01, description="Stop if more than this share of the rows has no image file."
     )
+    skip_unreadable: bool = Field(
+        default=False,
+        description="Leave out images that cannot be read, at most the share --max-missing of a split, and list them.",
+    )
     i_know: bool = Field(
         default=False,
         description="Continue although test data would be used to choose something, or a patient is in two splits. "

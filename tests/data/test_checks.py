@@ -70,7 +70,13 @@ def test_missing_and_unreadable_images_are_named(data: Path) -> None:
     assert str(images[0].relative_to(data)) in train.missing_examples[0]
     assert len(train.unreadable) == 2
     assert all(str(image.relative_to(data)) in "\n".join(train.unreadable) for image in images[1:3])
-    assert any("cannot be read" in text for text in report.warnings)
+    assert any("2 images cannot be read" in text and "--skip-unreadable" in text for text in report.errors)
+    assert any("1 of " in text and "no usable image" in text for text in report.errors)
+    bearable = DataSettings(root=data, max_missing=0.2, skip_unreadable=True)
+    report = check_data(Dataset(bearable), full=True)
+    assert report.errors == ()
+    assert any("2 images cannot be read" in text for text in report.warnings)
+    assert any("1 of " in text and "no usable image" in text for text in report.warnings)
 
 
 def test_a_finding_that_is_always_blank_gives_a_warning(data: Path) -> None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from bad_inputs import HEADER, sheet
 from cxrtool.data import sheets
-from cxrtool.data.dataset import Dataset, missing_images
+from cxrtool.data.dataset import Dataset
 from cxrtool.data.manifest import load_manifest
+from cxrtool.data.missing import Reason, missing_images
 from cxrtool.errors import RequestError, SheetError
 from cxrtool.settings import DataSettings
 
@@ -27,14 +28,17 @@ def test_missing_and_outside_images_are_named_with_the_reason(tmp_path: Path) ->
     os.symlink(outside, root / "train" / "link.jpg")
     os.symlink(root / "train" / "good.jpg", root / "train" / "inner.jpg")
     paths = ["train/good.jpg", "train/gone.jpg", "train/link.jpg", "train/inner.jpg", "../secret.jpg", str(outside)]
-    rows = [f"{path},,,Frontal,,0,0,0,0,0" for path in paths]
-    missing = missing_images(load_manifest(sheet(root, "\n".join([HEADER, *rows])), "train"))
-    assert missing.rows.tolist() == [False, True, True, False, True, True]
+    paths.append("train\\good.jpg")
+    rows = [f"{path},,,Frontal,,0,0,0,0,0,1,1" for path in paths]
+    header = f"{HEADER},patient_id,study_id"
+    missing = missing_images(load_manifest(sheet(root, "\n".join([header, *rows])), "train"))
+    assert missing.rows.tolist() == [False, True, True, False, True, True, True]
     assert missing.reasons == {
-        1: "no such file",
-        2: "outside the data folder",
-        4: "outside the data folder",
-        5: "outside the data folder",
+        1: Reason.NO_FILE,
+        2: Reason.LINK,
+        4: Reason.PARENT,
+        5: Reason.ABSOLUTE,
+        6: Reason.BACKSLASHES,
     }
 
 
@@ -53,7 +57,7 @@ def test_rows_without_an_image_are_skipped_up_to_the_allowed_share(
 
 
 def test_a_split_without_the_requested_view_is_refused(tmp_path: Path) -> None:
-    sheet(tmp_path, f"{HEADER}\na/b.jpg,,,Lateral,,0,0,0,0,0\n")
+    sheet(tmp_path, f"{HEADER}\npatient1/study1/b.jpg,,,Lateral,,0,0,0,0,0\n")
     with pytest.raises(RequestError, match="no frontal image"):
         Dataset(DataSettings(root=tmp_path)).usable("train")
 
@@ -86,7 +90,7 @@ def test_shared_patients_are_those_in_two_sheets(
 
 
 def test_a_further_column_follows_the_rows(tmp_path: Path) -> None:
-    rows = [f"a/{n}.jpg,{'MF'[n % 2]},{n},Frontal,,0,0,0,0,0" for n in range(6)]
+    rows = [f"patient{n}/study1/a.jpg,{'MF'[n % 2]},{n},Frontal,,0,0,0,0,0" for n in range(6)]
     data = DataSettings(root=sheet(tmp_path, "\n".join([HEADER, *rows])))
     manifest = Dataset(data, columns={"train": ("Age",)}).manifest("train")
     assert manifest.select(np.array([4, 1])).columns["Age"].tolist() == ["4", "1"]

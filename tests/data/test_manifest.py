@@ -48,7 +48,7 @@ def test_a_prefix_is_stripped_only_if_it_is_not_a_folder(tmp_path: Path) -> None
 
 @given(st.lists(st.sampled_from(["1", "1.0", "0", "0.0", "-1", "-1.0", "", " 1.0 "]), min_size=5, max_size=5))
 def test_every_spelling_of_a_label_is_read(tmp_path_factory: pytest.TempPathFactory, cells: list[str]) -> None:
-    folder = sheet(tmp_path_factory.mktemp("d"), f"{HEADER}\na/b.jpg,,,Frontal,,{','.join(cells)}\n")
+    folder = sheet(tmp_path_factory.mktemp("d"), f"{HEADER}\npatient1/study1/b.jpg,,,Frontal,,{','.join(cells)}\n")
     expected = [float(cell) if cell.strip() else np.nan for cell in cells]
     np.testing.assert_array_equal(load_manifest(folder, "train").raw_labels[0], expected)
 
@@ -71,10 +71,10 @@ def test_byte_order_marks_blank_lines_and_windows_line_ends_are_accepted(tmp_pat
 
 
 def test_a_path_named_na_and_a_number_with_zeros_stay_text(tmp_path: Path) -> None:
-    rows = [f"{path},,,Frontal,,0,0,0,0,0" for path in ("NA", "00042", "null/patient007/study01/1.jpg")]
-    manifest = load_manifest(sheet(tmp_path, "\n".join([HEADER, *rows])), "train")
-    assert manifest.paths.tolist() == ["NA", "00042", "patient007/study01/1.jpg"]
-    assert manifest.studies[2] == "patient007/study01"
+    rows = [f"{path},,,Frontal,,0,0,0,0,0,{path},null" for path in ("NA", "00042", "null")]
+    manifest = load_manifest(sheet(tmp_path, "\n".join([f"{HEADER},patient_id,study_id", *rows])), "train")
+    assert manifest.paths.tolist() == manifest.patients.tolist() == ["NA", "00042", "null"]
+    assert manifest.studies.tolist() == ["NA/null", "00042/null", "null/null"]
 
 
 def test_the_error_for_a_missing_sheet_names_the_existing_ones(tmp_path: Path) -> None:

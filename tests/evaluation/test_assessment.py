@@ -28,3 +28,19 @@ def test_thresholds_chosen_on_the_same_split_give_a_warning_and_corrected_rates(
 def test_thresholds_chosen_on_test_give_a_warning() -> None:
     result = assess(replace(random_table(80), sheet_sha256="abc"), SETTINGS, HALF, origin("test", "another"))
     assert any("test split" in text for text in result.warnings)
+
+
+def test_few_patients_give_a_warning_and_one_patient_no_intervals() -> None:
+    few = assess(random_table(19), SETTINGS)
+    assert "the valid split has 19 patients only: with fewer than 20, intervals mean little" in few.warnings
+    assert few.intervals["mean"]["auroc"].low is not None
+    assert not [text for text in assess(random_table(20), SETTINGS).warnings if "patients only" in text]
+    table = replace(random_table(60), patients=("p",) * 60)
+    one = assess(table, SETTINGS, HALF)
+    assert "the valid split has one patient only, so there are no intervals" in one.warnings
+    assert one.evaluation.mean_auroc is not None
+    for rows in one.intervals.values():
+        for interval in rows.values():
+            assert (interval.low, interval.high) == (None, None)
+            assert interval.to_dict()["reason"] == "the rows are of one patient, so there is nothing to draw from"
+    assert all(item.auroc_interval.low is None for item in one.subgroups)

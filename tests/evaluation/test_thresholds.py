@@ -84,6 +84,9 @@ def test_a_finding_with_one_class_keeps_the_default_threshold_with_a_warning() -
     tuned = tune_thresholds(replace(table, targets=targets), Criterion.F1, GRID)
     assert tuned.thresholds["Atelectasis"] == 0.5
     assert "Atelectasis has only one class" in tuned.warnings[0]
+    again = tune_thresholds(replace(table, targets=targets), Criterion.F1, GRID, before={"Atelectasis": 0.37})
+    assert again.thresholds == {**tuned.thresholds, "Atelectasis": 0.37}
+    assert "its threshold stays 0.37, as it was" in again.warnings[0]
 
 
 def test_thresholds_as_text_and_as_files(tmp_path: Path) -> None:

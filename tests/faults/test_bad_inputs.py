@@ -383,7 +383,8 @@ def bad_sheets() -> Iterator[Fault]:
 
 
 def rows_of(*paths: str) -> str:
-    return "\n".join([HEADER, *(ROW.replace(ROW.split(",")[0], path) for path in paths)]) + "\n"
+    rest = ROW.partition(",")[2]
+    return "\n".join([f"{HEADER},patient_id,study_id", *(f"{path},{rest},1,1" for path in paths)]) + "\n"
 
 
 def missing_are(*lines: str) -> Callable[[Scene, Done], None]:
@@ -414,14 +415,15 @@ def same_bytes(scene: Scene) -> list[object]:
 def leading_out(scene: Scene) -> Path:
     """Return a data set whose sheet names a file above it, an absolute path, and a link that leads outside."""
     data = scene.data()
-    secret = scene.folder / "secret.jpg"
+    secret = scene.folder / "patient9" / "study1" / "secret.jpg"
+    secret.parent.mkdir(parents=True)
     secret.write_bytes(encoded())
     images = sorted((data / "train").rglob("*frontal.jpg"))[:1]
     images[0].unlink()
     images[0].symlink_to(secret)
     last = (data / "train.csv").read_text().splitlines()[-1].partition(",")[2]
     with (data / "train.csv").open("a") as file:
-        for path in ("../secret.jpg", str(secret), "train/../../secret.jpg"):
+        for path in ("../patient9/study1/secret.jpg", str(secret), "train/../../patient9/study1/secret.jpg"):
             file.write(f"{path},{last}\n")
     return data
 
@@ -439,7 +441,7 @@ def three_lead_out(scene: Scene, done: Done) -> None:
 
 
 SHEETS = [
-    Fault("paths that lead out", lambda scene: ["check-data", leading_out(scene), "--json"], 0, check=four_lead_out),
+    Fault("paths that lead out", lambda scene: ["check-data", leading_out(scene), "--json"], 1, check=four_lead_out),
     Fault(
         "paths that lead out are not read",
         lambda scene: ["eval", "--data", leading_out(scene), "--model", scene.run, "--split", "train"],
@@ -449,17 +451,17 @@ SHEETS = [
     Fault(
         "paths that lead out, with --allow-outside",
         lambda scene: ["check-data", leading_out(scene), "--json", "--full", "--allow-outside"],
-        0,
+        1,
         check=three_lead_out,
     ),
     *bad_sheets(),
-    Fault("all blank", check_sheet(f"{HEADER}\n{ROW.replace('0.0,-1.0', ',-1.0')}\n"), 0, ("is blank in every row",)),
-    Fault("a path NA", check_sheet(rows_of("NA")), 0, check=missing_are("NA (line 2): no such file")),
-    Fault("an id 00042", check_sheet(rows_of("00042")), 0, check=missing_are("00042 (line 2): no such file")),
+    Fault("all blank", check_sheet(f"{HEADER}\n{ROW.replace('0.0,-1.0', ',-1.0')}\n"), 1, ("is blank in every row",)),
+    Fault("a path NA", check_sheet(rows_of("NA")), 1, check=missing_are("NA (line 2): no such file")),
+    Fault("an id 00042", check_sheet(rows_of("00042")), 1, check=missing_are("00042 (line 2): no such file")),
     Fault("one path, two labels", two_labels, 1, ("two different labels",)),
     Fault("a patient in two splits", shared_patient, 1, ("patient00001", "train", "valid")),
     Fault("the same bytes in two splits", same_bytes, 1, ("same bytes",)),
-    Fault("FIFO in a sheet", lambda scene: ["check-data", with_fifo(scene), "--json"], 0, ("regular",)),
+    Fault("FIFO in a sheet", lambda scene: ["check-data", with_fifo(scene), "--json"], 1, ("regular",)),
 ]
 
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from bad_inputs import HEADER
 from cxrtool.choices import Views
 from cxrtool.cli.explain import unique_names
-from cxrtool.data.dataset import missing_images
 from cxrtool.data.dicom import Window
 from cxrtool.data.manifest import load_manifest
+from cxrtool.data.missing import missing_images
 from cxrtool.errors import CxrError, RequestError, SheetError
 from cxrtool.evaluation.thresholds import parse_thresholds
 from cxrtool.files import csv_row
@@ -44,8 +44,8 @@ def in_a_line(error: CxrError, *words: str) -> None:
 
 def write_row(folder: Path, *cells: str) -> None:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    (folder / "train.csv").write_text(f"{HEADER}\n{text.getvalue()}", encoding="utf-8", newline="")
+    csv.writer(text, lineterminator="\n").writerow([*cells, "1", "1"])
+    (folder / "train.csv").write_text(f"{HEADER},patient_id,study_id\n{text.getvalue()}", encoding="utf-8", newline="")
 
 
 @given(CELLS)

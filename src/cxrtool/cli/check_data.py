@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cxrtool.data.checks import DataReport
 
 
-@settings_options("data.allow_outside", *LIMITS)
+@settings_options("data.views", "data.blank", "data.max_missing", "data.skip_unreadable", "data.allow_outside", *LIMITS)
 def check_data(
     resolved: ResolvedSettings,
     data: Annotated[Path, typer.Argument(help="Data folder in CheXpert's layout.")],
@@ -38,7 +38,8 @@ def check_data(
 ) -> None:
     """Check a data set: sheets, columns, labels, images, and patients shared between splits.
 
-    Exits with 1 if it finds an error, such as a patient in two splits.
+    Exits with 1 if it finds an error: whatever would stop train, eval or tune, or make their figures wrong, such as a
+    patient in two splits.
 
     \b
     cxr check-data CheXpert-v1.0-small
@@ -83,6 +84,7 @@ def show_data_report(report: "DataReport") -> None:
             "rows": found.rows,
             "frontal": found.frontal,
             "lateral": found.lateral,
+            "unknown view": found.unknown_view,
             "patients": found.patients,
             "studies": found.studies,
             "AP / PA": _counts(found.projections),
@@ -108,7 +110,7 @@ def show_data_report(report: "DataReport") -> None:
     for text in report.errors:
         console.say(f"error: {text}")
     if not report.errors:
-        console.say("no errors found" + ("" if report.full else "; --full checks every image"))
+        console.say("no errors found" + ("" if report.full else "; --full reads every image"))
 
 
 def _counts(values: Mapping[str, int], most: int = 4) -> str:

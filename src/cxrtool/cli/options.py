@@ -102,8 +102,10 @@ def _help(key: str, field: FieldInfo) -> str:
 
 LIMITS = ("runtime.max_megapixels", "runtime.max_file_mib")
 """Upper limits on input images."""
-DATA = ("data.views", "data.blank", "data.max_missing", "data.i_know", "data.allow_outside", *LIMITS)
+ROWS = ("data.views", "data.blank", "data.max_missing", "data.i_know", "data.allow_outside", *LIMITS)
 """Data settings of every command that reads a split."""
+DATA = (*ROWS, "data.skip_unreadable")
+"""Data settings of commands that score a split."""
 CACHE = ("data.cache", "data.cache_dir")
 """Pixel cache, for commands that need only the pixels that the network sees."""
 READING = ("runtime.strict", "runtime.window", *LIMITS)

@@ -34,6 +34,7 @@ TRAINING = (
     "data.views",
     "data.blank",
     "data.max_missing",
+    "data.skip_unreadable",
     "data.i_know",
     "data.allow_outside",
     *CACHE,
@@ -112,6 +113,8 @@ def _show(result: "TrainResult", json_output: bool) -> None:
             for row in result.history
         ],
     )
+    if result.unreadable:
+        console.warn(f"{len(result.unreadable)} unreadable images were left out; they are in {result.run}/dataset.json")
     console.say(f"model: {result.bundle}")
     console.hint(f"next: cxr tune --data DATA --model {result.run}")
 
@@ -125,6 +128,7 @@ def _summary(result: "TrainResult") -> dict[str, Any]:
         "best": asdict(result.best),
         "history": [asdict(row) for row in result.history],
         "seconds": result.seconds,
+        "unreadable": list(result.unreadable),
     }
 
 

@@ -47,6 +47,8 @@ def tune(
 ) -> None:
     """Choose a threshold per finding on valid and store the thresholds in the bundle.
 
+    A finding that has one class there keeps its threshold. Exits with 1 if no finding could be tuned.
+
     \b
     cxr tune --data CheXpert-v1.0-small --model runs/my-run
     cxr tune --data CheXpert-v1.0-small --criterion recall --target 0.9

@@ -8,14 +8,26 @@ from pathlib import Path
 
 import numpy as np
 
-from cxrtool.data.dataset import Dataset, missing_images
+from cxrtool.data.dataset import (
+    CONFLICT,
+    REPEAT,
+    Dataset,
+    describe_missing,
+    describe_repeated,
+    no_row_left,
+    repeated_paths,
+    with_views,
+)
+from cxrtool.data.identity import UNKNOWN
 from cxrtool.data.images import read, read_facts, shown
+from cxrtool.data.labels import encode_labels
 from cxrtool.data.manifest import Manifest
+from cxrtool.data.missing import MissingImages, diagnosis, missing_images
 from cxrtool.data.read_ahead import read_ahead
 from cxrtool.errors import CxrError
 from cxrtool.files import sha256_of_file
-from cxrtool.findings import FINDINGS, UNCERTAIN
-from cxrtool.settings import DEFAULT_LIMITS, Limits
+from cxrtool.findings import EVALUATION_POLICY, FINDINGS, UNCERTAIN
+from cxrtool.settings import DEFAULT_LIMITS, DataSettings, Limits
 
 _EXAMPLES = 5
 _HEADERS_READ = 200
@@ -40,6 +52,7 @@ class SplitReport:
         rows: number of rows in the sheet.
         frontal: number of rows with a frontal view.
         lateral: number of rows with a lateral view.
+        unknown_view: number of rows whose view cannot be read.
         patients: number of distinct patients.
         studies: number of distinct studies.
         labels: label counts by finding, over all rows.
@@ -58,6 +71,7 @@ class SplitReport:
     rows: int
     frontal: int
     lateral: int
+    unknown_view: int
     patients: int
     studies: int
     labels: dict[str, LabelCounts]
@@ -80,7 +94,7 @@ class DataReport:
         root: data folder.
         full: whether every image was read.
         splits: reports by split.
-        errors: problems that make metrics from this data wrong.
+        errors: problems that make metrics from this data wrong, or that would stop ``cxr train``, ``eval`` or ``tune``.
         warnings: other problems.
     """
 
@@ -123,7 +137,8 @@ def check_data(
         SheetError: a sheet cannot be read.
     """
     manifests = {split: dataset.manifest(split) for split in dataset.available}
-    rows_to_read = {split: _rows_to_read(manifest, full) for split, manifest in manifests.items()}
+    missing = {split: missing_images(manifest) for split, manifest in manifests.items()}
+    rows_to_read = {split: _rows_to_read(missing[split], full) for split in manifests}
     total = sum(len(rows) for rows in rows_to_read.values())
     errors, warnings = dataset.shared_patients(), []
     reports: dict[str, SplitReport] = {}
@@ -131,24 +146,28 @@ def check_data(
     done = 0
     for split, manifest in manifests.items():
         facts: dict[str, _ImageFacts] = {}
-        unreadable: list[str] = []
-        for path, found in _inspect(manifest, rows_to_read[split], full, workers, limits):
+        unreadable: dict[int, str] = {}
+        for row, found in _inspect(manifest, rows_to_read[split], full, workers, limits):
+            path = str(manifest.paths[row])
             if isinstance(found, CxrError):
-                unreadable.append(f"{path}: {found.message.removeprefix(f'{manifest.root / path}: ')}")
+                unreadable[row] = f"{path}: {found.message.removeprefix(f'{manifest.root / path}: ')}"
             else:
                 facts[path] = found
             done += 1
             progress(done, total)
         digests[split] = {fact.digest: path for path, fact in facts.items() if fact.digest}
-        reports[split] = _report(manifest, facts, unreadable)
-        errors += _errors_within(manifest)
-        warnings += _warnings_within(manifest, reports[split])
+        reports[split] = _report(manifest, missing[split], facts, unreadable)
+        stopping, bearable = _image_problems(manifest, unreadable, dataset.settings)
+        errors += _errors_within(manifest, dataset.settings) + stopping
+        warnings += _warnings_within(manifest, reports[split]) + bearable
     errors += _same_bytes(digests)
+    if "valid" not in manifests:
+        warnings.append("there is no valid.csv, which train, tune and calibrate need")
     return DataReport(dataset.settings.folder, full, reports, tuple(errors), tuple(warnings))
 
 
-def _rows_to_read(manifest: Manifest, full: bool) -> list[int]:
-    rows = np.flatnonzero(~missing_images(manifest).rows)
+def _rows_to_read(missing: MissingImages, full: bool) -> list[int]:
+    rows = np.flatnonzero(~missing.rows)
     if not full and len(rows) > _HEADERS_READ:
         rows = rows[np.linspace(0, len(rows) - 1, _HEADERS_READ).astype(int)]
     return [int(row) for row in rows]
@@ -156,10 +175,9 @@ def _rows_to_read(manifest: Manifest, full: bool) -> list[int]:
 
 def _inspect(
     manifest: Manifest, rows: list[int], full: bool, workers: int, limits: Limits
-) -> Iterator[tuple[str, _ImageFacts | CxrError]]:
+) -> Iterator[tuple[int, _ImageFacts | CxrError]]:
     load = partial(_facts, manifest=manifest, full=full, limits=limits)
-    for row, found in read_ahead(rows, load, workers, name_of=lambda row: shown(manifest.file(row))):
-        yield str(manifest.paths[row]), found
+    yield from read_ahead(rows, load, workers, name_of=lambda row: shown(manifest.file(row)))
 
 
 def _facts(row: int, manifest: Manifest, full: bool, limits: Limits) -> _ImageFacts:
@@ -173,14 +191,16 @@ def _facts(row: int, manifest: Manifest, full: bool, limits: Limits) -> _ImageFa
     return _ImageFacts(f"{width} x {height}", facts.mode, digest)
 
 
-def _report(manifest: Manifest, facts: dict[str, _ImageFacts], unreadable: list[str]) -> SplitReport:
-    missing = missing_images(manifest)
+def _report(
+    manifest: Manifest, missing: MissingImages, facts: dict[str, _ImageFacts], unreadable: dict[int, str]
+) -> SplitReport:
     ages = manifest.ages[~np.isnan(manifest.ages)]
     return SplitReport(
         sheet=manifest.sheet.name,
         rows=len(manifest),
         frontal=int((manifest.views == "frontal").sum()),
         lateral=int((manifest.views == "lateral").sum()),
+        unknown_view=int((manifest.views == UNKNOWN).sum()),
         patients=len(set(manifest.patients)),
         studies=len(set(manifest.studies)),
         labels={finding: _label_counts(manifest, column) for column, finding in enumerate(FINDINGS)},
@@ -195,7 +215,7 @@ def _report(manifest: Manifest, facts: dict[str, _ImageFacts], unreadable: list[
         images_read=len(facts) + len(unreadable),
         sizes=_count([fact.size for fact in facts.values()]),
         modes=_count([fact.mode for fact in facts.values()]),
-        unreadable=tuple(unreadable),
+        unreadable=tuple(unreadable.values()),
     )
 
 
@@ -213,25 +233,67 @@ def _count(values: object) -> dict[str, int]:
     return dict(Counter(values).most_common())  # type: ignore[call-overload, no-any-return]
 
 
-def _errors_within(manifest: Manifest) -> list[str]:
-    first: dict[str, int] = {}
-    same: list[str] = []
-    conflicting: list[str] = []
-    for row, path in enumerate(manifest.paths):
-        earlier = first.setdefault(str(path), row)
-        if earlier != row:
-            equal = np.array_equal(manifest.raw_labels[earlier], manifest.raw_labels[row], equal_nan=True)
-            where = f"{path} (lines {manifest.lines[earlier]} and {manifest.lines[row]})"
-            (same if equal else conflicting).append(where)
-    errors = []
-    if same:
-        errors.append(f"{manifest.sheet.name}: {len(same)} paths occur twice: {'; '.join(same[:_EXAMPLES])}")
-    if conflicting:
+def _errors_within(manifest: Manifest, settings: DataSettings) -> list[str]:
+    """Return what in the sheet itself makes figures wrong, or stops training, evaluation or tuning."""
+    name = manifest.sheet.name
+    same, different = repeated_paths(manifest)
+    errors = [
+        describe_repeated(manifest, pairs, what) for pairs, what in ((same, REPEAT), (different, CONFLICT)) if pairs
+    ]
+    viewed = with_views(manifest, settings.views)
+    if len(viewed) == 0:
+        errors.append(". ".join(no_row_left(manifest, settings.views)))
+    elif manifest.split == "train" and len(viewed) == 1:
+        errors.append(f"{name} has one image only: training needs at least two")
+    elif manifest.split == "train" and not encode_labels(viewed.raw_labels, EVALUATION_POLICY, settings.blank)[1].any():
+        errors.append(f"{name}: every label is uncertain or ignored. Train with --policy u-ones or u-zeros")
+    elif manifest.split == "valid" and not _can_be_tuned(viewed, settings):
         errors.append(
-            f"{manifest.sheet.name}: {len(conflicting)} paths have two different labels: "
-            f"{'; '.join(conflicting[:_EXAMPLES])}"
+            f"{name}: no finding has both classes at study level, so thresholds cannot be tuned and no epoch can be "
+            "chosen by AUROC. Use a larger valid split"
         )
     return errors
+
+
+def _can_be_tuned(manifest: Manifest, settings: DataSettings) -> bool:
+    """Return whether any finding has positive and negative studies, as `cxrtool.evaluation.table.to_study_level`."""
+    targets, mask = encode_labels(manifest.raw_labels, EVALUATION_POLICY, settings.blank)
+    _, studies = np.unique(manifest.studies.astype(str), return_inverse=True)
+    for column in range(len(FINDINGS)):
+        counted = mask[:, column]
+        positive = set(studies[counted & (targets[:, column] > 0.5)])
+        if positive and set(studies[counted]) - positive:
+            return True
+    return False
+
+
+def _image_problems(
+    manifest: Manifest, unreadable: dict[int, str], settings: DataSettings
+) -> tuple[list[str], list[str]]:
+    """Return errors and warnings on missing and unreadable images: errors where training would stop."""
+    name = manifest.sheet.name
+    viewed = with_views(manifest, settings.views)
+    if len(viewed) == 0:
+        return [], []
+    missing = missing_images(viewed)
+    count, most = int(missing.rows.sum()), settings.max_missing * len(viewed)
+    errors, warnings = [], []
+    if count > most:
+        errors.append(f"{describe_missing(viewed, count, missing.rows)}: {'. '.join(diagnosis(viewed, missing))}")
+    elif count:
+        warnings.append(f"{describe_missing(viewed, count, missing.rows)}; these rows would not be used")
+    used = set(viewed.lines.tolist())
+    bad = [text for row, text in unreadable.items() if int(manifest.lines[row]) in used]
+    if bad:
+        text = f"{name}: {len(bad)} images cannot be read: {'; '.join(bad[:_EXAMPLES])}"
+        if settings.skip_unreadable and len(bad) <= most:
+            warnings.append(f"{text}. They would be skipped")
+        else:
+            errors.append(f"{text}. Copy them again, remove their rows, or use --skip-unreadable")
+    others = len(unreadable) - len(bad)
+    if others:
+        warnings.append(f"{name}: {others} images of views that are not used cannot be read")
+    return errors, warnings
 
 
 def _warnings_within(manifest: Manifest, report: SplitReport) -> list[str]:
@@ -246,10 +308,7 @@ def _warnings_within(manifest: Manifest, report: SplitReport) -> list[str]:
         warnings.append(
             f"{name}: {len(conflicts)} studies have images with different labels ({', '.join(conflicts[:_EXAMPLES])})"
         )
-    if report.missing:
-        warnings.append(f"{name}: {report.missing} of {report.rows} rows have no usable image")
-    if report.unreadable:
-        warnings.append(f"{name}: {len(report.unreadable)} images cannot be read")
+    warnings += manifest.notes
     return warnings
 
 

@@ -1,80 +1,22 @@
-"""A data set in CheXpert's layout: its splits, missing images, and patients in several splits."""
+"""A data set in CheXpert's layout: its splits, their usable rows, and patients in several splits."""
 
 import logging
-import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.choices import Views
 from cxrtool.data.manifest import SPLITS, Manifest, available_splits, load_manifest
-from cxrtool.errors import RequestError
+from cxrtool.data.missing import diagnosis, missing_images
+from cxrtool.errors import RequestError, SheetError
 from cxrtool.settings import DataSettings
 
 log = logging.getLogger(__name__)
 
 _EXAMPLES = 3
-
-
-@dataclass(frozen=True, eq=False)
-class MissingImages:
-    """Rows of a manifest without a usable image.
-
-    Attributes:
-        rows: [N] bool, True where the image is missing.
-        reasons: reason for each of these rows, by row number.
-    """
-
-    rows: NDArray[np.bool_]
-    reasons: dict[int, str]
-
-
-def missing_images(manifest: Manifest) -> MissingImages:
-    """Find rows whose file does not exist or is outside the data folder; each folder is listed once.
-
-    Absolute paths and paths with ``..`` always count as outside; a link counts as outside if its target is, unless the
-    manifest allows that.
-    """
-    real_root = "/" if manifest.allow_outside else os.path.realpath(manifest.root)
-    inside_of: dict[str, tuple[bool, frozenset[str], frozenset[str]]] = {}
-    rows = np.zeros(len(manifest), dtype=np.bool_)
-    reasons: dict[int, str] = {}
-    for row, path in enumerate(manifest.paths):
-        folder, _, name = str(path).rpartition("/")
-        if folder not in inside_of:
-            inside_of[folder] = _list_folder(manifest.root, real_root, folder)
-        inside, files, links = inside_of[folder]
-        if not inside or os.path.isabs(path) or ".." in str(path).split("/"):
-            reasons[row] = "outside the data folder"
-        elif name not in files:
-            reasons[row] = "no such file"
-        elif name in links and not _is_inside(manifest.root / str(path), real_root):
-            reasons[row] = "outside the data folder"
-        rows[row] = row in reasons
-    return MissingImages(rows, reasons)
-
-
-def _list_folder(root: Path, real_root: str, folder: str) -> tuple[bool, frozenset[str], frozenset[str]]:
-    """Return whether the folder is inside the root, its entries, and which of them are links."""
-    place = root / folder
-    if not _is_inside(place, real_root):
-        return False, frozenset(), frozenset()
-    try:
-        with os.scandir(place) as entries:
-            found = [(entry.name, entry.is_symlink()) for entry in entries]
-    except OSError:
-        found = []
-    return True, frozenset(name for name, _ in found), frozenset(name for name, link in found if link)
-
-
-def _is_inside(path: Path, real_root: str) -> bool:
-    real = os.path.realpath(path)
-    return real == real_root or real.startswith(real_root.rstrip(os.sep) + os.sep)
 
 
 def shared_patients(patients: Mapping[str, Collection[str]]) -> list[str]:
@@ -108,7 +50,7 @@ class Dataset:
         self._columns = dict(columns or {})
         self._manifests: dict[str, Manifest] = {}
         self._usable: dict[str, Manifest] = {}
-        self._patients: dict[str, frozenset[str]] = {}
+        self._patients: dict[str, tuple[frozenset[str], str]] = {}
 
     @cached_property
     def available(self) -> tuple[str, ...]:
@@ -137,19 +79,28 @@ class Dataset:
     def usable(self, split: str) -> Manifest:
         """Return the rows of a split that have a requested view and an image.
 
-        A warning gives the number of missing images with examples.
+        Warnings count missing images, with examples, and what was assumed or could not be read in the sheet.
 
         Raises:
-            SheetError: the sheet is missing or cannot be used.
+            SheetError: the sheet is missing or cannot be used, or gives one image different labels.
             RequestError: more than the share `max_missing` of the images is missing, or no row is left.
         """
         if split not in self._usable:
-            self._usable[split] = self._with_images(self.manifest(split))
+            self._usable[split] = self._usable_rows(self.manifest(split))
         return self._usable[split]
 
     def shared_patients(self) -> list[str]:
-        """Return a sentence for each pair of available splits that share patients, over all views."""
-        return shared_patients({split: self._patients_of(split) for split in self.available})
+        """Return a sentence for each pair of available splits that share patients, over all views.
+
+        One more says so if some sheets name patients in a column and others only in paths, which cannot be compared.
+        """
+        found = {split: self._patients_of(split) for split in self.available}
+        sources = {split: source for split, (_, source) in found.items()}
+        sentences = shared_patients({split: patients for split, (patients, _) in found.items()})
+        if len(set(sources.values())) > 1:
+            named = ", ".join(f"{split} by {source}" for split, source in sources.items())
+            sentences.append(f"patients are named in different ways ({named}), so splits cannot be compared")
+        return sentences
 
     def refuse_shared_patients(self) -> None:
         """Check that no patient is in two splits.
@@ -168,29 +119,88 @@ class Dataset:
     def _read(self, split: str, columns: Sequence[str] = ()) -> Manifest:
         return load_manifest(self.settings.folder, split, Views.ALL, self.settings.allow_outside, columns)
 
-    def _patients_of(self, split: str) -> frozenset[str]:
+    def _patients_of(self, split: str) -> tuple[frozenset[str], str]:
         if split not in self._patients:
             manifest = self.manifest(split) if split in self._splits else self._read(split)
-            self._patients[split] = frozenset(manifest.patients)
+            self._patients[split] = frozenset(manifest.patients), manifest.patients_from
         return self._patients[split]
 
-    def _with_images(self, manifest: Manifest) -> Manifest:
-        if self.settings.views is not Views.ALL:
-            manifest = manifest.select(manifest.views == "frontal")
-        missing = missing_images(manifest)
+    def _usable_rows(self, manifest: Manifest) -> Manifest:
+        for note in manifest.notes:
+            log.warning("%s", note)
+        manifest = _refuse_or_drop_repeated(manifest)
+        viewed = with_views(manifest, self.settings.views)
+        missing = missing_images(viewed)
         count = int(missing.rows.sum())
         if count:
-            examples = ", ".join(str(path) for path in manifest.paths[missing.rows][:_EXAMPLES])
-            text = f"{count} of {len(manifest)} rows of {manifest.sheet.name} have no usable image ({examples}, ...)"
-            if count > self.settings.max_missing * len(manifest):
-                raise RequestError(
-                    text,
-                    f"Check the files with cxr check-data, or raise --max-missing, now {self.settings.max_missing:g}.",
-                )
+            text = describe_missing(viewed, count, missing.rows)
+            if count > self.settings.max_missing * len(viewed):
+                more = "" if count == len(viewed) else f" Or raise --max-missing, now {self.settings.max_missing:g}."
+                reason, cure = diagnosis(viewed, missing)
+                raise RequestError(f"{text}: {reason}", cure + more)
             log.warning("%s; these rows are not used", text)
-            manifest = manifest.select(~missing.rows)
-        if len(manifest) == 0:
-            if self.settings.views is Views.ALL:
-                raise RequestError(f"{manifest.sheet.name} has no row with an image", "Check the data folder.")
-            raise RequestError(f"{manifest.sheet.name} has no {self.settings.views} image", "Try --views all.")
+        usable = viewed.select(~missing.rows)
+        if len(usable) == 0:
+            raise RequestError(*no_row_left(manifest, self.settings.views))
+        return usable
+
+
+def with_views(manifest: Manifest, views: Views) -> Manifest:
+    """Return the rows with one of the requested views."""
+    return manifest if views is Views.ALL else manifest.select(manifest.views == "frontal")
+
+
+def describe_missing(manifest: Manifest, count: int, rows: NDArray[np.bool_]) -> str:
+    """Return how many rows have no usable image, with examples."""
+    examples = ", ".join(str(path) for path in manifest.paths[rows][:_EXAMPLES])
+    return f"{count} of {len(manifest)} rows of {manifest.sheet.name} have no usable image ({examples}, ...)"
+
+
+def no_row_left(manifest: Manifest, views: Views) -> tuple[str, str]:
+    """Return what is wrong with a sheet of which no row can be used, and advice."""
+    if views is Views.ALL:
+        return f"{manifest.sheet.name} has no row with an image", "Check the data folder."
+    return f"{manifest.sheet.name} has no {views} image", "Try --views all."
+
+
+def repeated_paths(manifest: Manifest) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Return pairs of rows with the same path: those with equal labels, patient and study, and those that differ."""
+    if len(set(manifest.paths)) == len(manifest):
+        return [], []
+    first: dict[str, int] = {}
+    same: list[tuple[int, int]] = []
+    different: list[tuple[int, int]] = []
+    for row, path in enumerate(manifest.paths):
+        earlier = first.setdefault(str(path), row)
+        if earlier != row:
+            equal = (
+                np.array_equal(manifest.raw_labels[earlier], manifest.raw_labels[row], equal_nan=True)
+                and manifest.studies[earlier] == manifest.studies[row]
+                and manifest.patients[earlier] == manifest.patients[row]
+            )
+            (same if equal else different).append((earlier, row))
+    return same, different
+
+
+def describe_repeated(manifest: Manifest, pairs: Sequence[tuple[int, int]], what: str) -> str:
+    """Return how many paths are repeated, with examples and their lines."""
+    examples = "; ".join(
+        f"{manifest.paths[row]} (lines {manifest.lines[earlier]} and {manifest.lines[row]})"
+        for earlier, row in pairs[:_EXAMPLES]
+    )
+    return f"{manifest.sheet.name}: {len(pairs)} paths {what}: {examples}"
+
+
+CONFLICT, REPEAT = "have two different labels or patients", "occur twice"
+
+
+def _refuse_or_drop_repeated(manifest: Manifest) -> Manifest:
+    same, different = repeated_paths(manifest)
+    if different:
+        raise SheetError(describe_repeated(manifest, different, CONFLICT), "Remove the wrong rows.")
+    if not same:
         return manifest
+    log.warning("%s; each is used once", describe_repeated(manifest, same, REPEAT))
+    kept = np.ones(len(manifest), dtype=np.bool_)
+    kept[[row for _, row in same]] = False
+    return manifest.select(kept)

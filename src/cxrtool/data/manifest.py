@@ -5,7 +5,7 @@ CheXpert-small (Irvin et al. 2019): train.csv has 223,414 rows, 191,027 of them 
 """
 
 import os
-import re
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrtool.choices import Views
+from cxrtool.data.identity import ALIASES, Texts, ages_of, identify, views_of
 from cxrtool.data.sheets import Sheet, read_sheet
 from cxrtool.errors import RequestError, SheetError
 from cxrtool.findings import FINDINGS
@@ -26,14 +27,6 @@ SHEET_NAMES = {
     "valid": ("valid.csv",),
     "test": ("test.csv", "test_labels.csv"),
 }
-_VIEW, _PROJECTION = "Frontal/Lateral", "AP/PA"
-_OPTIONAL = ("Sex", "Age", _VIEW, _PROJECTION)
-
-_STUDY_OF_PATH = re.compile(r"^(?:[^\n]*/)?(patient[^/\n]*/study[^/\n]*)/[^/\n]*$", re.MULTILINE)
-"""Matches the study in each line that is a path in CheXpert's form."""
-_ROWS_AT_ONCE = 50_000
-
-Texts = NDArray[np.object_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,15 +40,17 @@ class Manifest:
         sheet_sha256: digest of that file.
         paths: [N] text, relative to `root`, without the name of the data set's own folder.
         lines: [N] int64, line of each row in the sheet (the header is line 1).
-        patients: [N] text, ``patient00001``; the folder or file name if a path has no such part.
-        studies: [N] text, ``patient00001/study1``; the image's folder if a path has no such part.
-        views: [N] text, ``frontal`` or ``lateral``.
+        patients: [N] text, from a column or from the path, such as ``patient00001``.
+        studies: [N] text, such as ``patient00001/study1``; no two patients share one.
+        views: [N] text, ``frontal``, ``lateral``, or ``unknown`` if it cannot be read.
         projections: [N] text, ``AP``, ``PA``, other text, or empty.
         sexes: [N] text, may be empty.
         ages: [N] float32, years; NaN if not given.
         raw_labels: [N, 5] float32 of 1, 0, -1 and NaN (blank), in the order of `FINDINGS`.
         allow_outside: whether links may lead out of `root`.
         columns: [N] text of each requested further column of the sheet, by name.
+        patients_from: where patients come from: ``column`` or ``path``.
+        notes: what was assumed or could not be read in the sheet, with counts.
     """
 
     root: Path
@@ -73,6 +68,8 @@ class Manifest:
     raw_labels: NDArray[np.float32]
     allow_outside: bool = False
     columns: Mapping[str, Texts] = field(default_factory=dict)
+    patients_from: str = "path"
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -150,111 +147,73 @@ def load_manifest(
     if path is None:
         names = " or ".join(SHEET_NAMES[split])
         raise SheetError(f"{root} has no {names}", f"It has sheets for: {', '.join(splits)}.")
-    sheet = read_sheet(path, ("Path", *FINDINGS, *columns), _OPTIONAL)
-    kept = {name: texts_of(sheet, name) for name in columns}
+    sheet = read_sheet(path, ("Path", *FINDINGS, *columns), ALIASES)
+    kept = {name: sheet.frame[name].to_numpy(dtype=object) for name in columns}
     manifest = replace(_build(root, split, sheet), allow_outside=allow_outside, columns=kept)
     return manifest if views is Views.ALL else manifest.select(manifest.views == "frontal")
 
 
 def _build(root: Path, split: str, sheet: Sheet) -> Manifest:
-    paths = _strip_prefix(root, sheet)
-    patients, studies = _patients_and_studies(paths)
+    # Lists are four times as fast here as pandas' text columns (223,414 rows).
+    written: list[str] = sheet.frame["Path"].tolist()
+    if "" in written:
+        line = sheet.lines[written.index("")]
+        raise SheetError(f"{sheet.path} line {line} has no path", "Fill in the path, or remove the line.")
+    written = _in_one_spelling(written)
+    identity = identify(sheet, written)
+    views, notes_on_views = views_of(sheet, written)
+    ages, notes_on_ages = ages_of(sheet)
     return Manifest(
         root=root,
         split=split,
         sheet=sheet.path,
         sheet_sha256=sheet.sha256,
-        paths=np.array(paths, dtype=object),
+        paths=np.array(_strip_prefix(root, written), dtype=object),
         lines=sheet.lines,
-        patients=patients,
-        studies=studies,
-        views=_views(sheet, paths),
-        projections=texts_of(sheet, _PROJECTION),
-        sexes=texts_of(sheet, "Sex"),
-        ages=_ages(sheet),
+        patients=identity.patients,
+        studies=identity.studies,
+        views=views,
+        projections=_texts_of(sheet, "projection"),
+        sexes=_texts_of(sheet, "sex"),
+        ages=ages,
         raw_labels=np.column_stack([_labels(sheet, finding) for finding in FINDINGS]),
+        patients_from=identity.source,
+        notes=(*notes_on_views, *notes_on_ages),
     )
 
 
-def _column(sheet: Sheet, name: str) -> "pd.Series[str]":
-    if name in sheet.frame:
-        return sheet.frame[name]
-    return pd.Series([""] * len(sheet.frame), dtype=str)
+def _texts_of(sheet: Sheet, meaning: str) -> Texts:
+    """Return the cells of the preferred column with a meaning; blank if there is none."""
+    names = sheet.named.get(meaning)
+    return sheet.frame[names[0]].to_numpy(dtype=object) if names else np.full(len(sheet.lines), "", dtype=object)
 
 
-def texts_of(sheet: Sheet, name: str) -> Texts:
-    return _column(sheet, name).to_numpy(dtype=object)
+def _in_one_spelling(paths: list[str]) -> list[str]:
+    """Return the paths without ``//`` and ``./``, so that an image has one path; those with ``..`` are unchanged."""
+    return [posixpath.normpath(path) if ("//" in path or "./" in path) and ".." not in path else path for path in paths]
 
 
-def _ages(sheet: Sheet) -> NDArray[np.float32]:
-    codes, spellings = pd.factorize(_column(sheet, "Age"))
-    ages = pd.to_numeric(pd.Series(spellings), errors="coerce").to_numpy(dtype=np.float32)
-    return ages[codes]
+def _strip_prefix(root: Path, paths: list[str]) -> list[str]:
+    """Return the paths without the data set's own name, where one name is before everything that lies in `root`.
 
-
-def _strip_prefix(root: Path, sheet: Sheet) -> list[str]:
-    """Return paths relative to `root`, without a first part that does not exist there (the data set's own name)."""
-    # Lists are four times as fast here as pandas' text columns (223,414 rows).
-    paths: list[str] = sheet.frame["Path"].tolist()
+    A first part counts as that name if it is not in `root`, no other first part is missing there, and what follows is a
+    split or is in `root`. The folder of a patient who was not copied is thus kept.
+    """
     firsts = {path.partition("/")[0] for path in paths}
-    if "" in paths:
-        raise SheetError(
-            f"{sheet.path} line {sheet.lines[paths.index('')]} has no path", "Fill in the path, or remove the line."
-        )
-    own = {"", ".", "..", *SPLITS}
-    foreign = {first for first in firsts - own if not os.path.exists(root / first)}
-    if not foreign:
+    try:
+        there = frozenset(os.listdir(root))
+    except OSError:
         return paths
-    if firsts == foreign and len(firsts) == 1:  # as in CheXpert's own sheets: twice as fast
-        start = len(firsts.pop()) + 1
-        return [path[start:] or path for path in paths]
-    return [_without_first(path) if path.partition("/")[0] in foreign else path for path in paths]
-
-
-def _without_first(path: str) -> str:
-    first, _, rest = path.partition("/")
-    return rest or first
-
-
-def _patients_and_studies(paths: list[str]) -> tuple[Texts, Texts]:
-    patients, studies = np.empty(len(paths), dtype=object), np.empty(len(paths), dtype=object)
-    for start in range(0, len(paths), _ROWS_AT_ONCE):
-        part = paths[start : start + _ROWS_AT_ONCE]
-        rows = slice(start, start + len(part))
-        found = _STUDY_OF_PATH.findall("\n".join(part))
-        if len(found) == len(part):  # all paths have CheXpert's form: three times as fast as one by one
-            studies[rows] = found
-            patients[rows] = [study[: study.index("/")] for study in found]
-        else:
-            places = [_patient_and_study(path) for path in part]
-            patients[rows] = [patient for patient, _ in places]
-            studies[rows] = [study for _, study in places]
-    return patients, studies
-
-
-def _patient_and_study(path: str) -> tuple[str, str]:
-    folder, _, name = path.rpartition("/")
-    parent, _, study = folder.rpartition("/")
-    patient = parent.rpartition("/")[2]
-    if patient.startswith("patient") and study.startswith("study"):
-        return patient, f"{patient}/{study}"
-    return folder or name, folder or name
-
-
-def _views(sheet: Sheet, paths: list[str]) -> Texts:
-    codes, spellings = pd.factorize(_column(sheet, _VIEW))
-    known = np.array([spelling.strip().lower() for spelling in spellings], dtype=object)
-    wrong = [code for code, view in enumerate(known) if view not in ("frontal", "lateral", "")]
-    if wrong:
-        row = int(np.isin(codes, wrong).argmax())
-        raise SheetError(
-            f"{sheet.path} line {sheet.lines[row]}: view {spellings[codes[row]]!r} is unknown",
-            "Use Frontal or Lateral.",
-        )
-    views = known[codes]
-    for row in np.flatnonzero(views == "").tolist():
-        views[row] = "lateral" if "lateral" in paths[row].rpartition("/")[2].lower() else "frontal"
-    return views
+    foreign = firsts - there - {"", ".", "..", *SPLITS}
+    if len(foreign) != 1:
+        return paths
+    start = f"{foreign.pop()}/"
+    second = {path[len(start) :].partition("/")[0] for path in paths if path.startswith(start)}
+    if not second & (there | frozenset(SPLITS)):
+        return paths
+    if len(firsts) == 1:  # as in CheXpert's own sheets: twice as fast
+        return [path[len(start) :] or path for path in paths]
+    return [path.removeprefix(start) or path for path in paths]
 
 
 def _labels(sheet: Sheet, finding: str) -> NDArray[np.float32]:

@@ -4,8 +4,9 @@ import csv
 import difflib
 import hashlib
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +25,24 @@ class Sheet:
         sha256: digest of the file.
         frame: the requested columns as text; blank cells are empty strings.
         lines: [N] int64, line number of each row; the header is line 1.
+        named: columns of `frame` by meaning, the preferred one first; see `read_sheet`.
     """
 
     path: Path
     sha256: str
     frame: pd.DataFrame
     lines: NDArray[np.int64]
+    named: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def read_sheet(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> Sheet:
+def read_sheet(path: Path, required: Sequence[str], aliases: Mapping[str, Sequence[str]] | None = None) -> Sheet:
     """Read columns of a CSV file (RFC 4180, UTF-8 with or without a byte order mark).
+
+    Args:
+        path: the file.
+        required: columns that it must have, under exactly these names.
+        aliases: names of further columns by meaning, the preferred one first; those that the file has are read. Case,
+            spaces, ``_``, ``-`` and ``/`` do not matter in them.
 
     Raises:
         SheetError: the sheet is missing, empty, not UTF-8, has no rows, rows of different lengths or an open quote, or
@@ -46,11 +55,12 @@ def read_sheet(path: Path, required: Sequence[str], optional: Sequence[str] = ()
     lines = _line_numbers(path, content, len(header))
     if len(lines) == 0:
         raise SheetError(f"{path} has a header but no rows", "Check that the whole sheet was copied.")
-    wanted = [name for name in dict.fromkeys((*required, *optional)) if name in header]
+    named = _columns_by_meaning(header, aliases or {})
+    wanted = dict.fromkeys((*required, *(name for names in named.values() for name in names)))
     try:
         frame = pd.read_csv(
             io.BytesIO(content),
-            usecols=wanted,
+            usecols=list(wanted),
             dtype=str,
             keep_default_na=False,
             na_filter=False,
@@ -62,7 +72,21 @@ def read_sheet(path: Path, required: Sequence[str], optional: Sequence[str] = ()
         ) from None
     if len(frame) != len(lines):
         raise SheetError(f"{path} has blank lines inside quotes", "Remove the line breaks from cells.")
-    return Sheet(path, hashlib.sha256(content).hexdigest(), frame, lines)
+    return Sheet(path, hashlib.sha256(content).hexdigest(), frame, lines, named)
+
+
+def _columns_by_meaning(header: Sequence[str], aliases: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    plain = [_plain(name) for name in header]
+    found = {}
+    for meaning, names in aliases.items():
+        places = [place for name in names for place, given in enumerate(plain) if given == _plain(name)]
+        if places:
+            found[meaning] = tuple(header[place] for place in places)
+    return found
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_/-]", "", name).casefold()
 
 
 def _read(path: Path) -> bytes:

@@ -1,11 +1,18 @@
 """Assessment of a model on a split: figures, intervals, calibration, operating points, subgroups and warnings."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from cxrtool.evaluation.calibration import CalibrationFigures, Scaling, calibration_figures
 from cxrtool.evaluation.delong import delong
-from cxrtool.evaluation.intervals import BootstrapSettings, Interval, bootstrap, percentile_interval
+from cxrtool.evaluation.intervals import (
+    ONE_PATIENT,
+    BootstrapSettings,
+    Interval,
+    bootstrap,
+    few_patients_warnings,
+    percentile_interval,
+)
 from cxrtool.evaluation.metrics import Evaluation, evaluate
 from cxrtool.evaluation.operating import HonestRates, OperatingPoint, honest_rates, operating_points
 from cxrtool.evaluation.subgroups import SubgroupFigures, small_group_warnings, subgroup_figures
@@ -117,7 +124,8 @@ def assess(
     """
     evaluation = evaluate(table, thresholds)
     honest = None
-    warnings = list(evaluation.warnings)
+    patients = len(set(table.patients))
+    warnings = [*evaluation.warnings, *few_patients_warnings(table.split, patients)]
     if thresholds is not None and origin is not None and origin.chosen_on(table):
         honest = honest_rates(table, origin.criterion, origin.grid, origin.target, seed=settings.bootstrap.seed)
         warnings.append(
@@ -131,7 +139,7 @@ def assess(
     return Assessment(
         evaluation=evaluation,
         settings=settings,
-        patients=len(set(table.patients)),
+        patients=patients,
         intervals=_intervals(table, settings.bootstrap, thresholds),
         raw=calibration_figures(table),
         calibrated=None if scalings is None else calibration_figures(table, scalings),
@@ -154,6 +162,12 @@ def _intervals(
         counts = table.mask[:, column]
         one = delong(table.targets[counts, column], table.probabilities[counts, column], settings.confidence)
         intervals[finding]["auroc_delong"] = one.interval
+    if len(set(table.patients)) == 1:
+        nothing = Interval(None, None, reason=ONE_PATIENT)
+        return {
+            finding: {name: replace(nothing, undefined_draws=one.undefined_draws) for name, one in rows.items()}
+            for finding, rows in intervals.items()
+        }
     return intervals
 
 

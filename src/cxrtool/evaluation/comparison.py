@@ -8,7 +8,14 @@ import numpy as np
 
 from cxrtool.cells import range_text
 from cxrtool.errors import RequestError
-from cxrtool.evaluation.intervals import BootstrapSettings, Draws, Interval, bootstrap, percentile_interval
+from cxrtool.evaluation.intervals import (
+    FEW_PATIENTS,
+    BootstrapSettings,
+    Draws,
+    Interval,
+    bootstrap,
+    percentile_interval,
+)
 from cxrtool.evaluation.metrics import evaluate, or_none
 from cxrtool.evaluation.table import PredictionTable
 from cxrtool.findings import FINDINGS
@@ -118,20 +125,27 @@ class Comparison:
         means = [item for item in self.differences if item.finding == MEAN and item.figure == "auroc"]
         clear = [item for item in means if item.beyond_chance]
         where = f"on {self.split} ({self.studies} studies of {self.patients} patients)"
+        if self.patients == 1:
+            return f"There is one patient only {where}, so no difference can be told from chance."
         if not clear:
-            largest = max((item for item in means if item.value is not None), key=_size, default=None)
+            tested = (item for item in means if item.value is not None and item.p_holm is not None)
+            largest = max(tested, key=_size, default=None)
             if largest is None:
                 return f"The mean AUROC is undefined {where}, so the models cannot be compared."
             return (
                 f"No difference in mean AUROC {where} is larger than chance explains; the largest, "
                 f"{largest.first} against {largest.second}, is {largest.value:+.4f} "
                 f"({range_text(largest.interval, signed=True)}, Holm p = {largest.p_holm:.2f})."
-            )
+            ) + self._caution()
         pairs = [
             f"{_better(item)} beats {_worse(item)} by {abs(item.value or 0):.4f} (Holm p = {item.p_holm:.3f})"
             for item in clear
         ]
-        return f"In mean AUROC {where}, beyond chance: {'; '.join(pairs)}."
+        return f"In mean AUROC {where}, beyond chance: {'; '.join(pairs)}." + self._caution()
+
+    def _caution(self) -> str:
+        few = self.patients < FEW_PATIENTS
+        return f" With fewer than {FEW_PATIENTS} patients, intervals mean little." if few else ""
 
     def to_dict(self) -> dict[str, object]:
         """Return the document of ``cxr compare --json``."""

@@ -23,6 +23,22 @@ _CHUNK = 32  # draws per random generator
 _BLOCK = 2**15  # weights at a time: with more, intermediate results no longer fit the processor's cache
 _THREADS = 2
 
+FEW_PATIENTS = 20
+"""Number of patients below which intervals mean little."""
+NO_DRAW = "no draw of patients defines this figure"
+ONE_PATIENT = "the rows are of one patient, so there is nothing to draw from"
+
+
+def few_patients_warnings(split: str, patients: int) -> tuple[str, ...]:
+    """Return a warning if a split has too few patients for intervals, else nothing."""
+    if patients == 1:
+        return (f"the {split} split has one patient only, so there are no intervals",)
+    if patients < FEW_PATIENTS:
+        return (
+            f"the {split} split has {patients} patients only: with fewer than {FEW_PATIENTS}, intervals mean little",
+        )
+    return ()
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -32,15 +48,22 @@ class Interval:
         low: lower end, None if no draw defines the figure.
         high: upper end, likewise.
         undefined_draws: number of draws left out because they do not define the figure, such as those without a class.
+        reason: why there is no interval; None if there is one.
     """
 
     low: float | None
     high: float | None
     undefined_draws: int = 0
+    reason: str | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON."""
-        return {"low": self.low, "high": self.high, "undefined_draws": self.undefined_draws}
+        return {
+            "low": self.low,
+            "high": self.high,
+            "undefined_draws": self.undefined_draws,
+            "reason": self.reason,
+        }
 
 
 @dataclass(frozen=True)
@@ -68,7 +91,8 @@ class BootstrapSettings:
 class PatientDraws:
     """Draws of patients with replacement, as weights of rows.
 
-    Two tables with the same patients and settings get the same draws, so that their figures are paired.
+    Two tables with the same patients and settings get the same draws, so that their figures are paired. A single
+    patient gives no draws: all weights are 0, which leaves every figure undefined, instead of intervals of width 0.
 
     Args:
         patients: patient of each row.
@@ -93,6 +117,8 @@ class PatientDraws:
     def chunk(self, start: int) -> NDArray[np.float32]:
         """Return weights [b, N] float32 of the chunk that begins with draw `start`."""
         count = min(_CHUNK, self.settings.draws - start)
+        if self._patients < 2:
+            return np.zeros((count, self.rows), dtype=np.float32)
         rng = np.random.default_rng(np.random.SeedSequence(self.settings.seed, spawn_key=(start,)))
         drawn = rng.integers(0, self._patients, (count, self._patients))
         weights = np.stack([np.bincount(row, minlength=self._patients) for row in drawn]).astype(np.float32)
@@ -104,7 +130,7 @@ def percentile_interval(values: Draws, confidence: float = 0.95) -> Interval:
     defined = values[~np.isnan(values)]
     undefined = len(values) - len(defined)
     if len(defined) == 0:
-        return Interval(None, None, undefined)
+        return Interval(None, None, undefined, NO_DRAW)
     tail = (1 - confidence) / 2
     low, high = np.quantile(defined, [tail, 1 - tail])
     return Interval(float(low), float(high), undefined)

@@ -151,7 +151,8 @@ def localization_figures(
 
 def _interval(values: NDArray[np.float64], draws: PatientDraws) -> Interval:
     sums = [(weights @ values, weights.sum(axis=1)) for weights in draws.chunks()]
-    means = np.concatenate([total / count for total, count in sums])
+    with np.errstate(invalid="ignore"):  # a single patient has weights of 0
+        means = np.concatenate([total / count for total, count in sums])
     return percentile_interval(means, draws.settings.confidence)
 
 

@@ -126,8 +126,9 @@ def tune_thresholds(
     grid: Curve,
     target: float | None = None,
     test_allowed: bool = False,
+    before: Mapping[str, float] | None = None,
 ) -> TunedThresholds:
-    """Choose a threshold per finding.
+    """Choose a threshold per finding; one that has a single class keeps its threshold of `before`, else 0.5.
 
     F1, balanced accuracy and Youden's J are maximised; of equally good thresholds the lowest is chosen. With a target
     recall the highest threshold that reaches it is chosen, with a target specificity the lowest. `test_allowed` accepts
@@ -150,8 +151,11 @@ def tune_thresholds(
         curve = threshold_curve(targets, table.probabilities[counts, column], grid)
         curves[finding] = curve
         if len(np.unique(targets)) < 2:
-            thresholds[finding], values[finding] = _UNTUNED, None
-            warnings.append(f"{finding} has only one class on {table.split}: its threshold stays {_UNTUNED}")
+            thresholds[finding], values[finding] = (before or {}).get(finding, _UNTUNED), None
+            origin = "as it was" if finding in (before or {}) else "which was not tuned"
+            warnings.append(
+                f"{finding} has only one class on {table.split}: its threshold stays {thresholds[finding]:g}, {origin}"
+            )
             continue
         chosen, reached = choose_threshold(curve, criterion, target)
         thresholds[finding] = float(grid[chosen])

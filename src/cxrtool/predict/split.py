@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.choices import Blank, Level
-from cxrtool.data.batches import manifest_batches, split_batches
+from cxrtool.data.batches import Unreadable, manifest_batches, skip_list, split_batches
 from cxrtool.data.cache import open_cache
 from cxrtool.data.dataset import Dataset
 from cxrtool.data.labels import encode_labels
@@ -41,21 +41,23 @@ def manifest_logits(
     progress: ProgressCallback = ignore_progress,
     phase: str = "reading",
     cache: "PixelCache | None" = None,
+    skip: Unreadable | None = None,
 ) -> NDArray[np.float32]:
     """Compute the logits of every image of a manifest, read from `cache` if one is given.
 
     Returns:
-        [N, 5] float32, in the manifest's order.
+        [N, 5] float32, in the manifest's order; NaN for images in `skip`.
 
     Raises:
-        ImageError: an image cannot be read.
+        ImageError: an image cannot be read, and `skip` is None.
     """
-    logits = np.empty((len(manifest), len(FINDINGS)), dtype=np.float32)
+    logits = np.full((len(manifest), len(FINDINGS)), np.nan, dtype=np.float32)
     groups = split_batches(np.arange(len(manifest), dtype=np.int64), reading.batch_size)
     done = 0
-    for batch in manifest_batches(manifest, groups, reading, cache=cache):
-        logits[batch.rows] = engine.logits(batch.pixels)
-        done += len(batch.rows)
+    for group, batch in zip(groups, manifest_batches(manifest, groups, reading, cache, skip), strict=True):
+        if len(batch.rows):
+            logits[batch.rows] = engine.logits(batch.pixels)
+        done += len(group)
         progress(Progress(phase, done, len(manifest)))
     return logits
 
@@ -129,7 +131,12 @@ def predict_split(
     engine = open_engine(bundle, settings.runtime, reported=True)
     reading = Reading.from_settings(header.image_preprocessing, settings.runtime)
     cache = open_cache(manifest, settings.data, reading, progress).cache if settings.data.uses_cache else None
-    logits = manifest_logits(engine, manifest, reading, progress, f"reading {split}", cache)
+    skip = skip_list(split, len(manifest), settings.data)
+    logits = manifest_logits(engine, manifest, reading, progress, f"reading {split}", cache, skip)
+    if skip is not None and skip.reasons:
+        kept = skip.kept(len(manifest))
+        log.warning("%d of %d images of %s were left out", len(skip.reasons), len(manifest), split)
+        manifest, logits = manifest.select(kept), logits[kept]
     return table_of(logits, manifest, settings.data.blank, header.weights_sha256), engine.how
 
 

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxrtool.data.dataset import Dataset, missing_images
+from cxrtool.data.dataset import Dataset
 from cxrtool.data.images import read
 from cxrtool.data.manifest import Manifest
+from cxrtool.data.missing import missing_images
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.data.radiograph import read_pixels
 from cxrtool.explain.pictures import contact_sheet, write_png

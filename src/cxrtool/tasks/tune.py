@@ -1,13 +1,13 @@
 """Choice of thresholds and calibration on valid, which are stored in the bundle."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cxrtool.engines.engine import HowRun
-from cxrtool.errors import RequestError
+from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.calibration import Calibration, CalibrationFigures, calibration_figures, fit_calibration
-from cxrtool.evaluation.intervals import Interval
+from cxrtool.evaluation.intervals import Interval, few_patients_warnings
 from cxrtool.evaluation.operating import threshold_stability
 from cxrtool.evaluation.table import PredictionTable, read_predictions, to_study_level, write_predictions
 from cxrtool.evaluation.thresholds import TunedThresholds, threshold_grid, tune_thresholds, write_curves_csv
@@ -69,12 +69,20 @@ def tune_model(
     Raises:
         RequestError: the rows come from the test split and `settings.data.i_know` is not set, or the table comes from
             another model.
+        CxrError: no finding has both classes, so that nothing could be tuned; nothing was written.
     """
     options = settings.tune
     bundle = None if model is None else open_model(model)
     table, how = _choosing_table(bundle, settings, options.split, predictions, progress)
     grid = threshold_grid(options.minimum, options.maximum, options.step)
-    tuned = tune_thresholds(table, options.criterion, grid, options.target, settings.data.i_know)
+    before = None if bundle is None else bundle.header.thresholds
+    tuned = tune_thresholds(table, options.criterion, grid, options.target, settings.data.i_know, before)
+    if all(value is None for value in tuned.values.values()):
+        raise CxrError(
+            f"nothing could be tuned: no finding has both classes on {table.split}, over {len(table)} studies",
+            "Use a larger split; the thresholds in the bundle are unchanged.",
+        )
+    tuned = replace(tuned, warnings=(*tuned.warnings, *few_patients_warnings(table.split, len(set(table.patients)))))
     stability = threshold_stability(table, options.criterion, grid, options.target, bootstrap_settings(settings.eval))
     path = None if bundle is None else bundle.path
     beside = path or predictions

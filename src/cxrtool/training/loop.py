@@ -39,7 +39,8 @@ from cxrtool.training.folder import (
 )
 from cxrtool.training.loss import masked_bce
 from cxrtool.training.memory import batch_that_fits
-from cxrtool.training.run import Run, bundle_header, describe_run, prepare_run, with_caches
+from cxrtool.training.rows import match_rows, write_rows
+from cxrtool.training.run import Run, bundle_header, describe_data, describe_run, prepare_run, with_caches
 from cxrtool.training.state import (
     STATE_NAME,
     EpochRecord,
@@ -63,6 +64,7 @@ class TrainResult:
         best: record of the best epoch.
         history: one record per epoch.
         seconds: duration of the epochs trained in this call.
+        unreadable: error messages of the images that were left out, with `data.skip_unreadable`.
     """
 
     run: Path
@@ -70,6 +72,7 @@ class TrainResult:
     best: EpochRecord
     history: tuple[EpochRecord, ...]
     seconds: float
+    unreadable: tuple[str, ...] = ()
 
 
 def train(
@@ -115,11 +118,16 @@ def train(
         if fresh and has_state(folder):  # another process has written one in the meantime
             refuse_existing_run(folder)
         sweep_partials(folder)
-        state = TrainingState(0, 0, None, "", (), run.fingerprint) if fresh else _resume(work)
-        warn_low_disk_space(folder, network)
-        work = replace(work, run=with_caches(run))  # it may take minutes, so all checks come first
-        describe_run(run, resolved, network)
         if fresh:
+            state = TrainingState(0, 0, None, "", (), run.fingerprint)
+        else:
+            work, state = _resume(work)
+        warn_low_disk_space(folder, network)
+        work = replace(work, run=with_caches(work.run))  # it may take minutes, so all checks come first
+        describe_run(work.run, resolved, network)
+        if fresh:
+            for split in (run.train, run.valid):
+                write_rows(folder, split.manifest)
             save_state(folder, state, network, work.optimizer)
         return _fit(work, state)
 
@@ -138,12 +146,13 @@ def _build_optimizer(network: ChestNet, settings: TrainSettings) -> torch.optim.
     return kind(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
-def _resume(work: Work) -> TrainingState:
+def _resume(work: Work) -> tuple[Work, TrainingState]:
     folder = work.run.folder
     state, tensors = newest_state(folder)
+    work = replace(work, run=match_rows(work.run, state.fingerprint))
     refuse_changed_settings(state.fingerprint, work.run.fingerprint, folder)
     restore(tensors, work.network, work.optimizer)
-    return save_epoch(folder, state, work.network.state_dict())
+    return work, save_epoch(folder, state, work.network.state_dict())
 
 
 @contextmanager
@@ -177,7 +186,9 @@ def _fit(work: Work, state: TrainingState) -> TrainResult:
             log.warning("stopped after epoch %d: no better epoch in the last %d", epoch, settings.patience)
             break
     best = next(record for record in state.history if record.epoch == state.best_epoch)
-    return TrainResult(run.folder, run.folder / BUNDLE_NAME, best, state.history, time.perf_counter() - started)
+    unreadable = (*run.train.unreadable, *run.valid.unreadable)
+    seconds = time.perf_counter() - started
+    return TrainResult(run.folder, run.folder / BUNDLE_NAME, best, state.history, seconds, unreadable)
 
 
 @dataclass
@@ -188,21 +199,28 @@ class _Losses:
         total: sum over the steps that were read.
         steps: number of steps of the epoch, read or not.
         waiting: rows and loss of the steps that were not read yet.
+        empty: number of steps without a loss, because their images were left out.
     """
 
     total: float
     steps: int
     waiting: list[tuple[NDArray[np.int64], torch.Tensor]] = field(default_factory=list)
+    empty: int = 0
 
     @property
     def mean(self) -> float:
         """Mean over the steps that were read."""
-        return self.total / (self.steps - len(self.waiting))
+        return self.total / max(1, self.steps - len(self.waiting) - self.empty)
 
     def add(self, rows: NDArray[np.int64], loss: torch.Tensor) -> None:
         """Add a step."""
         self.steps += 1
         self.waiting.append((rows, loss.detach()))
+
+    def add_empty(self) -> None:
+        """Add a step without a loss."""
+        self.steps += 1
+        self.empty += 1
 
     def read(self, work: Work, epoch: int) -> None:
         """Read the waiting losses from the device.
@@ -212,7 +230,7 @@ class _Losses:
         """
         if not self.waiting:
             return
-        first = self.steps - len(self.waiting) + 1
+        first = self.steps - len(self.waiting) + 1  # of the last ones, if images were left out between them
         values = torch.stack([loss for _, loss in self.waiting]).tolist()
         for step, (value, (rows, _)) in enumerate(zip(values, self.waiting, strict=True), start=first):
             if not np.isfinite(value):
@@ -261,22 +279,27 @@ def _train_epoch(work: Work, state: TrainingState) -> tuple[_Losses, float]:
 def _train_steps(work: Work, state: TrainingState) -> tuple[_Losses, float]:
     run, settings, epoch = work.run, work.run.settings.train, state.epoch + 1
     device = run.runtime.device
-    order = epoch_order(settings.seed, epoch, len(run.train.manifest))
-    groups = split_batches(order, settings.batch_size, merge_single=True)[state.step :]
-    before = len(order) - sum(map(len, groups))
+    order = epoch_order(settings.seed, epoch, run.train.total)
+    planned = split_batches(order, settings.batch_size, merge_single=True)[state.step :]
+    before = len(order) - sum(map(len, planned))
+    groups = [run.train.rows_of(numbers) for numbers in planned]
+    skip = run.train.skip
     pos_weight = None if run.pos_weight is None else torch.from_numpy(run.pos_weight).to(device)
     losses, done, began, reported = _Losses(state.loss_sum, state.step), before, time.perf_counter(), 0.0
     work.network.train()
-    with closing(manifest_batches(run.train.manifest, groups, run.reading, run.train.cache)) as batches:
-        for batch in batches:
+    with closing(manifest_batches(run.train.manifest, groups, run.reading, run.train.cache, skip)) as batches:
+        for numbers, batch in zip(planned, batches, strict=True):
             _stop_if_asked(work, state, losses)
             targets = torch.from_numpy(run.train.targets[batch.rows]).to(device)
             mask = torch.from_numpy(run.train.mask[batch.rows]).to(device)
             pixels = run.runtime.tensor(batch.pixels)
             if settings.augment:
-                pixels = augment(pixels, draw_changes(settings.seed, epoch, batch.rows))
-            losses.add(batch.rows, train_step(work, pixels, targets, mask, pos_weight))
-            done += len(batch.rows)
+                pixels = augment(pixels, draw_changes(settings.seed, epoch, run.train.numbers[batch.rows]))
+            if len(batch.rows) > 1:
+                losses.add(batch.rows, train_step(work, pixels, targets, mask, pos_weight))
+            else:  # BatchNorm needs two images; a planned batch has them, but some may have been left out
+                losses.add_empty()
+            done += len(numbers)
             elapsed = time.perf_counter() - began
             if elapsed - reported > 0.3 or done == len(order):
                 reported = elapsed
@@ -335,9 +358,12 @@ def _validate(work: Work, state: TrainingState, losses: _Losses) -> tuple[Evalua
 
     phase = f"epoch {state.epoch + 1} valid"
     engine = torch_engine(network, runtime)
-    logits = manifest_logits(engine, run.valid.manifest, run.reading, progress, phase, run.valid.cache)
-    loss = masked_bce(*(torch.from_numpy(array) for array in (logits, run.valid.targets, run.valid.mask)))
-    return evaluate_logits(logits, run.valid.manifest, run.settings.data.blank), loss.item()
+    valid = run.valid
+    logits = manifest_logits(engine, valid.manifest, run.reading, progress, phase, valid.cache, valid.skip)
+    kept = np.ones(len(logits), dtype=np.bool_) if valid.skip is None else valid.skip.kept(len(logits))
+    arrays = (logits[kept], valid.targets[kept], valid.mask[kept])
+    loss = masked_bce(*(torch.from_numpy(array) for array in arrays))
+    return evaluate_logits(logits[kept], valid.manifest.select(kept), run.settings.data.blank), loss.item()
 
 
 def _save(work: Work, state: TrainingState, record: EpochRecord, evaluation: Evaluation) -> TrainingState:
@@ -345,7 +371,8 @@ def _save(work: Work, state: TrainingState, record: EpochRecord, evaluation: Eva
     run, weights = work.run, work.network.state_dict()
     by_loss = run.select_by is SelectBy.LOSS
     score = -record.valid_loss if by_loss else record.valid_auroc
-    better = score is not None and (state.best_score is None or score > state.best_score)
+    # The first epoch counts as best even without a score, which skipped images may leave undefined.
+    better = not state.best_epoch or (score is not None and (state.best_score is None or score > state.best_score))
     sha256 = digest_of_weights(weights)
     header = bundle_header(run, record, evaluation).model_copy(update={"weights_sha256": sha256})
     kept = TrainingState(
@@ -358,4 +385,6 @@ def _save(work: Work, state: TrainingState, record: EpochRecord, evaluation: Eva
         header=header.model_dump(mode="json"),
     )
     save_state(run.folder, kept, work.network, work.optimizer)
+    if run.train.unreadable or run.valid.unreadable:
+        describe_data(run)
     return save_epoch(run.folder, kept, weights, state)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cxrtool.choices import Precision, SelectBy
-from cxrtool.data.batches import manifest_batches, split_batches
+from cxrtool.choices import Blank, Precision, SelectBy
+from cxrtool.data.batches import Unreadable, manifest_batches, skip_list, split_batches
 from cxrtool.data.cache import open_cache
 from cxrtool.data.dataset import Dataset
 from cxrtool.data.labels import by_finding, encode_labels
@@ -25,6 +25,7 @@ from cxrtool.files import write_json, write_text
 from cxrtool.findings import EVALUATION_POLICY, FINDINGS
 from cxrtool.model.densenet import ChestNet
 from cxrtool.model.header import BundleHeader, SplitDigest, current_versions, now
+from cxrtool.predict.split import evaluate_logits
 from cxrtool.progress import ProgressCallback, StopSignal
 from cxrtool.resolved_settings import ResolvedSettings
 from cxrtool.settings import Settings
@@ -43,13 +44,31 @@ class Split:
         manifest: the rows, N of them.
         targets: [N, 5] float32 of 0 and 1.
         mask: [N, 5] bool, True where a label counts.
+        numbers: [N] int64, position of each row among those that the run was started with.
+        total: number of rows that the run was started with.
         cache: decoded pixels, if a cache is used.
+        skip: where unreadable images are listed and left out; None stops at the first.
     """
 
     manifest: Manifest
     targets: NDArray[np.float32]
     mask: NDArray[np.bool_]
+    numbers: NDArray[np.int64]
+    total: int
     cache: PixelCache | None = None
+    skip: Unreadable | None = None
+
+    def rows_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows with these numbers in the same order, without those that are gone."""
+        place = np.full(self.total, -1, dtype=np.int64)
+        place[self.numbers] = np.arange(len(self.numbers))
+        rows = place[numbers]
+        return rows[rows >= 0]
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """Error messages of the images that were left out so far."""
+        return () if self.skip is None else tuple(self.skip.reasons.values())
 
 
 @dataclass(frozen=True)
@@ -101,7 +120,7 @@ def prepare_run(
         train=train_split,
         valid=valid_split,
         pos_weight=weights if settings.train.pos_weight else None,
-        select_by=_choose_selection(settings.train.select_by, valid_split),
+        select_by=_choose_selection(settings.train.select_by, valid_split, settings.data.blank),
         fingerprint=_fingerprint(settings, train_split.manifest, valid_split.manifest),
         progress=progress,
         stop=stop,
@@ -122,7 +141,7 @@ def _with_cache(run: Run, split: Split) -> Split:
     found = open_cache(split.manifest, run.settings.data, run.reading, run.progress, run.stop)
     # Read images that are missing in the cache now, so that a broken one stops the run before the first epoch.
     unread = split_batches(found.cache.unreadable_rows, run.reading.batch_size)
-    for _ in manifest_batches(split.manifest, unread, run.reading):
+    for _ in manifest_batches(split.manifest, unread, run.reading, skip=split.skip):
         pass
     return replace(split, cache=found.cache)
 
@@ -131,13 +150,16 @@ def _load_split(settings: Settings, dataset: Dataset, split: str) -> Split:
     manifest = dataset.usable(split)
     policy = settings.train.uncertainty if split == "train" else EVALUATION_POLICY
     targets, mask = encode_labels(manifest.raw_labels, policy, settings.data.blank)
-    return Split(manifest, targets, mask)
+    skip = skip_list(split, len(manifest), settings.data)
+    return Split(manifest, targets, mask, np.arange(len(manifest), dtype=np.int64), len(manifest), skip=skip)
 
 
-def _choose_selection(requested: SelectBy, valid: Split) -> SelectBy:
-    both = [len(np.unique(valid.targets[valid.mask[:, column], column])) == 2 for column in range(len(FINDINGS))]
-    if requested is SelectBy.AUROC and not any(both):
-        log.warning("no finding of the valid split has both classes, so the best epoch is chosen by loss")
+def _choose_selection(requested: SelectBy, valid: Split, blank: Blank) -> SelectBy:
+    """Return the figure that chooses the best epoch: the loss if AUROC is undefined at study level, where it counts."""
+    nothing = np.zeros((len(valid.manifest), len(FINDINGS)), dtype=np.float32)
+    labels = evaluate_logits(nothing, valid.manifest, blank).labels.values()
+    if requested is SelectBy.AUROC and not any(one.positives and one.negatives for one in labels):
+        log.warning("no finding of the valid split has studies of both classes, so the best epoch is chosen by loss")
         return SelectBy.LOSS
     return requested
 
@@ -154,13 +176,7 @@ def _fingerprint(settings: Settings, train_rows: Manifest, valid_rows: Manifest)
 def describe_run(run: Run, resolved: ResolvedSettings, network: ChestNet) -> None:
     """Write settings.yaml, dataset.json and model.json to the run's folder."""
     write_text(run.folder / SETTINGS_NAME, resolved.to_yaml())
-    write_json(
-        run.folder / "dataset.json",
-        {
-            "pos_weight": None if run.pos_weight is None else by_finding(run.pos_weight),
-            "splits": {split.manifest.split: _describe_split(split) for split in (run.train, run.valid)},
-        },
-    )
+    describe_data(run)
     write_json(
         run.folder / "model.json",
         {
@@ -178,6 +194,17 @@ def describe_run(run: Run, resolved: ResolvedSettings, network: ChestNet) -> Non
     )
 
 
+def describe_data(run: Run) -> None:
+    """Write dataset.json: rows and labels of the splits, and the images that were left out so far."""
+    write_json(
+        run.folder / "dataset.json",
+        {
+            "pos_weight": None if run.pos_weight is None else by_finding(run.pos_weight),
+            "splits": {split.manifest.split: _describe_split(split) for split in (run.train, run.valid)},
+        },
+    )
+
+
 def _describe_split(split: Split) -> dict[str, Any]:
     positive = (split.targets > 0.5) & split.mask
     negative = (split.targets <= 0.5) & split.mask
@@ -189,7 +216,8 @@ def _describe_split(split: Split) -> dict[str, Any]:
                 "ignored": int((~split.mask[:, column]).sum()),
             }
             for column, finding in enumerate(FINDINGS)
-        }
+        },
+        "unreadable": list(split.unreadable),
     }
 
 
