@@ -202,5 +202,5 @@ def test_a_bundle_that_was_replaced_by_another_model_is_not_written(bundle: Path
 def test_of_a_file_larger_than_any_bundle_no_more_is_read(bundle: Path) -> None:
     with bundle.open("ab") as file:
         file.truncate(2**36)  # sparse
-    with pytest.raises(ModelError, match="does not fit its size"):
+    with pytest.raises(ModelError, match="its size does not match"):
         open_bundle(bundle)
