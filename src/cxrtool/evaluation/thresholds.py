@@ -1,6 +1,7 @@
 """Thresholds: choosing them on a grid, curves over thresholds, and reading them from text or a file."""
 
 import csv
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -257,7 +258,7 @@ def _pairs_in_file(path: Path) -> list[tuple[str, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".csv":
-            return [(row["finding"], row["threshold"]) for row in csv.DictReader(text.splitlines())]
+            return [(row["finding"], row["threshold"]) for row in csv.DictReader(io.StringIO(text, newline=""))]
         content = json.loads(text)
         content = content.get("thresholds", content)
         return [(str(name), number) for name, number in content.items()]
