@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.choices import Level
+from cxrtool.data.labels import warn_of_contradictions
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.table_kind import (
     MARK,
@@ -185,6 +186,8 @@ def read_predictions(path: Path) -> PredictionTable:
         raise RequestError(f"{path}: row {ids[bad[0][0]]!r} has a label that is not 1, 0 or empty", "Fix that label.")
     known = {"path", "study", *FINDINGS, *map(probability_column, FINDINGS), *_PROVENANCE, MARK}
     numbers = [[_number(path, row, probability_column(f)) for f in FINDINGS] for row in rows]
+    targets, mask = np.nan_to_num(labels, nan=0.0), ~np.isnan(labels)
+    warn_of_contradictions(str(path), np.array([row["study"] for row in rows], dtype=object), targets, mask)
     return PredictionTable(
         ids=ids,
         patients=tuple(row.get("patient") or row["study"] for row in rows),
@@ -195,8 +198,8 @@ def read_predictions(path: Path) -> PredictionTable:
         sheet_sha256=_single_value(path, rows, "sheet_sha256"),
         model_sha256=_single_value(path, rows, "model_sha256"),
         probabilities=np.array(numbers, dtype=np.float64),
-        targets=np.nan_to_num(labels, nan=0.0),
-        mask=~np.isnan(labels),
+        targets=targets,
+        mask=mask,
         attributes={name: tuple(row[name] or "" for row in rows) for name in rows[0] if name not in known},
     )
 

@@ -86,7 +86,7 @@ def threshold_grid(minimum: float = 0.05, maximum: float = 0.95, step: float = 0
     return np.round(minimum + step * np.arange(count), 10)
 
 
-def threshold_curve(targets: NDArray[np.float32], probabilities: NDArray[np.float32], grid: Curve) -> ThresholdCurve:
+def threshold_curve(targets: NDArray[np.float32], probabilities: NDArray[np.float64], grid: Curve) -> ThresholdCurve:
     """Compute figures of the decisions ``probability >= threshold`` at each threshold of `grid`.
 
     Args:

@@ -11,7 +11,7 @@ from cxrtool.choices import Blank, Level
 from cxrtool.data.batches import manifest_batches, split_batches
 from cxrtool.data.cache import open_cache
 from cxrtool.data.dataset import Dataset
-from cxrtool.data.labels import encode_labels
+from cxrtool.data.labels import encode_labels, warn_of_contradictions
 from cxrtool.data.manifest import Manifest
 from cxrtool.data.radiograph import Reading
 from cxrtool.engines.device import sigmoid
@@ -130,7 +130,9 @@ def predict_split(
     reading = Reading.from_settings(header.image_preprocessing, settings.runtime)
     cache = open_cache(manifest, settings.data, reading, progress).cache if settings.data.uses_cache else None
     logits = manifest_logits(engine, manifest, reading, progress, f"reading {split}", cache)
-    return table_of(logits, manifest, settings.data.blank, header.weights_sha256), engine.how
+    table = table_of(logits, manifest, settings.data.blank, header.weights_sha256)
+    warn_of_contradictions(f"the {split} split", manifest.studies, table.targets, table.mask)
+    return table, engine.how
 
 
 def _warn_if_views_differ(header: BundleHeader, data: DataSettings) -> None:
