@@ -110,7 +110,8 @@ def test_a_table_of_images_whose_labels_contradict_is_reported(
     read_predictions(tmp_path / "t.csv")
     (message,) = caplog.messages
     assert message == (
-        f"{tmp_path / 't.csv'}: 1 studies have images with contradicting labels (p1/s1); such a study counts as positive"
+        f"{tmp_path / 't.csv'}: studies with images whose labels contradict each other: 1 (p1/s1); such a study counts "
+        "as positive"
     )
     caplog.clear()
     targets[2, 0] = 1

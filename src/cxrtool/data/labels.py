@@ -68,7 +68,7 @@ def warn_of_contradictions(
     found = contradicting_studies(studies, targets, mask)
     if found:
         log.warning(
-            "%s: %d studies have images with contradicting labels (%s); such a study counts as positive",
+            "%s: studies with images whose labels contradict each other: %d (%s); such a study counts as positive",
             origin,
             len(found),
             ", ".join(found[:_EXAMPLES]) + (", ..." if len(found) > _EXAMPLES else ""),
