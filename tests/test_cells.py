@@ -1,6 +1,6 @@
 import pytest
 
-from cxrtool.cells import cell, interval_text, range_text
+from cxrtool.cells import cell, exact, interval_text, range_text
 from cxrtool.evaluation.intervals import Interval
 
 
@@ -19,6 +19,15 @@ from cxrtool.evaluation.intervals import Interval
 )
 def test_a_cell(value: object, text: str) -> None:
     assert cell(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.00003, "0.00003"), (1e-7, "0.0000001"), (0.1, "0.1"), (1.0, "1.0"), (32, "32"), (1e-4, "0.0001"), (0, "0")],
+)
+def test_a_number_with_all_its_digits(value: float, text: str) -> None:
+    assert exact(value) == text
+    assert float(text) == value
 
 
 def test_a_value_with_its_interval() -> None:

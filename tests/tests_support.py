@@ -62,7 +62,7 @@ def random_table(count: int, seed: int = 0) -> PredictionTable:
         level=Level.STUDY,
         sheet_sha256="",
         model_sha256="",
-        probabilities=np.round(noisy, 2).astype(np.float32),
+        probabilities=np.round(noisy, 2),
         targets=targets,
         mask=rng.random((count, 5)) < 0.9,
     )
@@ -70,7 +70,7 @@ def random_table(count: int, seed: int = 0) -> PredictionTable:
 
 def table_of(targets: ArrayLike, probabilities: ArrayLike, split: str = "valid") -> PredictionTable:
     """Return a study-level table with the same values for all five findings and one patient per row."""
-    truth, scores = np.asarray(targets, dtype=np.float32), np.asarray(probabilities, dtype=np.float32)
+    truth, scores = np.asarray(targets, dtype=np.float32), np.asarray(probabilities, dtype=np.float64)
     names = tuple(f"patient{n}/study1" for n in range(len(truth)))
     return PredictionTable(
         ids=names,

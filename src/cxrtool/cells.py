@@ -1,6 +1,7 @@
 """Numbers as text for tables on screen, the report and the model card."""
 
 import math
+from decimal import Decimal
 from typing import Protocol
 
 UNDEFINED = "–"
@@ -28,6 +29,11 @@ def cell(value: object, digits: int = 4) -> str:
     if isinstance(value, float):
         return f"{value:.{digits}f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def exact(value: int | float) -> str:
+    """Return a number with all its digits and without an exponent: 3e-05 becomes ``0.00003``."""
+    return format(Decimal(repr(value)), "f")
 
 
 def interval_text(value: float | None, interval: Bounds | None, digits: int = 4) -> str:

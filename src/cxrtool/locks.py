@@ -86,6 +86,29 @@ def open_locked(path: Path, when_held: Callable[[], None]) -> TextIO:
 
 
 @contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Wait until no other process or thread changes a file beside or at `path`, and keep them waiting in the block.
+
+    The lock is on the folder, because `path` itself may be replaced and may not exist yet; nothing is left behind.
+    Without locks the block runs all the same. Blocks for files of one folder must not be nested.
+
+    Raises:
+        OSError: the folder cannot be created or opened.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        with suppress(NoLocksError):
+            try_lock(descriptor, wait=True)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def new_partial(path: Path) -> Iterator[Path]:
     """Create an empty temporary file beside `path`, locked inside the block so that `sweep_partials` keeps it."""
     while True:

@@ -2,9 +2,17 @@
 
 
 def printable(text: str) -> str:
-    """Return `text` with control characters escaped, since a file name may contain terminal escape codes."""
+    """Return `text` with control characters and line breaks of all kinds escaped, so that it fits on one line.
+
+    The name of a file may contain them, terminal escape codes too.
+    """
     clean = text.encode("utf-8", errors="backslashreplace").decode("utf-8")
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in clean)
+    return "".join(char if char.isprintable() else _escaped(ord(char)) for char in clean)
+
+
+def _escaped(code: int) -> str:
+    """Return a character as Python writes it in a string: ``\\x0a``, ``\\u2028`` or ``\\U000e0001``."""
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def shortened(text: str, width: int) -> str:

@@ -14,6 +14,7 @@ import typer
 
 from conftest import Call, Cxr
 from cxrtool.cli.app import app
+from cxrtool.cli.options import settings_options
 
 PROMISED = {
     *("demo", "phantom", "check-data", "train", "eval", "tune", "predict", "explain", "calibrate", "errors", "compare"),
@@ -26,6 +27,18 @@ COMMANDS = tuple(typer.main.get_command(app).commands)
 def test_every_promised_command_is_there() -> None:
     assert set(COMMANDS) >= PROMISED
     assert len(COMMANDS) == len(set(COMMANDS))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_two_options_of_a_command_have_the_same_name(command: str) -> None:
+    parameters = typer.main.get_command(app).commands[command].params
+    names = [name for one in parameters for name in (*one.opts, *one.secondary_opts) if name.startswith("-")]
+    assert len(names) == len(set(names))
+
+
+def test_two_settings_with_the_same_option_are_refused() -> None:
+    with pytest.raises(ValueError, match="--batch-size"):
+        settings_options("train.batch_size", "runtime.batch_size")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

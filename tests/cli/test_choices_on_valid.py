@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from conftest import Call
@@ -165,7 +166,7 @@ def test_wrong_comparisons_are_refused(
 
 def test_compare_train_trains_missing_runs_and_prints_the_table(call: Call, phantoms: Path, tmp_path: Path) -> None:
     line = ["compare", "--train", "--policies", "u-ignore,u-ones,Edema=u-zeros", "--data", phantoms, "--out", "p"]
-    line += ["--init", "none", "--image-size", 32, "--epochs", 1, "--batch-size", 16, "--device", "cpu", "--draws", 50]
+    line += ["--init", "none", "--image-size", 32, "--epochs", 1, "--batch-size", 6, "--device", "cpu", "--draws", 50]
     done = call(*line)
     assert done.code == 0, done.stderr
     assert "Chosen on valid" in done.stdout
@@ -175,6 +176,10 @@ def test_compare_train_trains_missing_runs_and_prints_the_table(call: Call, phan
         name: rows["mean"]["auroc"]["value"] for name, rows in document["comparisons"]["valid"]["candidates"].items()
     }
     assert document["chosen_on_valid"] == max(values, key=lambda name: values[name])
+    for folder in (tmp_path / "p").glob("*_seed0"):
+        settings = yaml.safe_load((folder / "settings.yaml").read_text())
+        assert settings["train"]["batch_size"] == settings["runtime"]["batch_size"] == 6
+        assert read_header(folder / "last.safetensors").training["batch_size"] == 6
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "p").rglob("last.safetensors")}
     assert len(stamps) == 2
     again = call(*line, "--json")

@@ -197,6 +197,34 @@ class TestExplain:
         assert len(set(names)) == 4
         assert not any("/" in name for name in names)
 
+    def test_two_patients_explained_into_one_folder_one_after_the_other(
+        self, call: Call, run_folder: Path, phantoms: Path, tmp_path: Path
+    ) -> None:
+        same = sorted((phantoms / "test").rglob("view1_frontal.jpg"))[:2]
+        for image in same:
+            assert call("explain", image, "--model", run_folder, "--label", "Edema", "--out", "maps").code == 0
+        expected = {
+            f"{image.parts[-3]}_{image.parts[-2]}_view1_frontal_Edema_{kind}.png"
+            for image in same
+            for kind in ("heatmap", "overlay", "figure")
+        }
+        assert {path.name for path in (tmp_path / "maps").iterdir()} == expected
+
+    @pytest.mark.parametrize(
+        ("path", "name"),
+        [
+            ("/a/CheXpert/train/patient00001/study2/view1_frontal.jpg", "patient00001_study2_view1_frontal"),
+            ("/b/files/p10/p10000032/s50414267/02aa804e.jpg", "p10000032_s50414267_02aa804e"),
+            # printf %s PATH | sha256sum | cut -c 1-8
+            ("/a/image.jpg", "image-7e304b5b"),
+            ("/b/image.jpg", "image-4f3ead5a"),
+            ("/b/image.png", "image-178a7da1"),
+        ],
+    )
+    def test_a_name_does_not_depend_on_the_other_inputs(self, path: str, name: str) -> None:
+        assert unique_names([Path(path)]) == [name]
+        assert unique_names([Path("/c/image.jpg"), Path(path), Path("/c/d/e.png")])[1] == name
+
 
 def test_no_nan_and_no_infinity_in_any_json(call: Call, phantoms: Path, run_folder: Path) -> None:
     for arguments in (

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxrtool.choices import Blank, Policy
-from cxrtool.data.labels import encode_labels
+from cxrtool.data.labels import contradicting_studies, encode_labels
 from cxrtool.findings import UncertaintyPolicy
 
 RAW = np.array([[1, 0, -1, np.nan, 1], [-1, -1, 0, 1, np.nan]], dtype=np.float32)
@@ -35,6 +35,14 @@ def test_a_policy_may_differ_by_finding() -> None:
 def test_blank_may_be_ignored() -> None:
     _, mask = encode_labels(RAW, UncertaintyPolicy.parse("u-ones"), Blank.IGNORE)
     assert mask.tolist() == [[True, True, True, False, True], [True, True, True, True, False]]
+
+
+def test_studies_with_both_labels_of_a_finding_contradict() -> None:
+    studies = np.array(["p2/s1", "p1/s1", "p2/s1", "p1/s1", "p3/s1", "p3/s1"], dtype=object)
+    targets = np.array([[1, 0], [0, 1], [0, 0], [0, 1], [1, 0], [0, 0]], dtype=np.float32)
+    mask = np.array([[1, 1], [1, 1], [1, 1], [1, 0], [1, 1], [0, 1]], dtype=bool)
+    assert contradicting_studies(studies, targets, mask) == ("p2/s1",)
+    assert contradicting_studies(studies[:0], targets[:0], mask[:0]) == ()
 
 
 @given(st.lists(st.sampled_from([1.0, 0.0, -1.0, float("nan")]), min_size=5, max_size=5), st.sampled_from(list(Policy)))

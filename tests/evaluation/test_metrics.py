@@ -93,7 +93,7 @@ def test_figures_at_a_threshold_equal_scikit_learn(scores: NDArray[np.float64], 
         assert counts.balanced_accuracy == pytest.approx(sk.balanced_accuracy_score(labels, called), abs=1e-12)
 
 
-def table_of(targets: NDArray[np.float32], probabilities: NDArray[np.float32]) -> PredictionTable:
+def table_of(targets: NDArray[np.float32], probabilities: NDArray[np.float64]) -> PredictionTable:
     names = tuple(f"patient{n}/study1" for n in range(len(targets)))
     return PredictionTable(
         ids=names,
@@ -114,7 +114,7 @@ def test_a_finding_with_one_class_is_null_and_left_out_of_the_mean() -> None:
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 2, (40, 5)).astype(np.float32)
     targets[:, 1] = 0
-    table = table_of(targets, rng.random((40, 5), dtype=np.float32))
+    table = table_of(targets, rng.random((40, 5)))
     masked = table.mask.copy()
     masked[:, 2] = False
     masked[5:, 3] = False
@@ -137,6 +137,6 @@ def test_a_finding_with_one_class_is_null_and_left_out_of_the_mean() -> None:
 
 
 def test_a_single_study_gives_null_everywhere() -> None:
-    evaluation = evaluate(table_of(np.ones((1, 5), np.float32), np.full((1, 5), 0.5, np.float32)))
+    evaluation = evaluate(table_of(np.ones((1, 5), np.float32), np.full((1, 5), 0.5)))
     assert evaluation.mean_auroc is None
     assert len(evaluation.warnings) == 5

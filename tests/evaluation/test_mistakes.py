@@ -41,7 +41,7 @@ def test_mistakes_are_wrong_decisions_the_most_confident_first() -> None:
 
 def test_a_mistake_names_the_most_probable_image_of_its_study() -> None:
     table = random_table(2)
-    probabilities = np.array([[0.6] * 5, [0.9] * 5], dtype=np.float32)
+    probabilities = np.array([[0.6] * 5, [0.9] * 5])
     table = replace(
         table,
         level=Level.IMAGE,
@@ -52,4 +52,8 @@ def test_a_mistake_names_the_most_probable_image_of_its_study() -> None:
     )
     (mistake,) = find_mistakes(table, HALF, finding="Edema")
     assert mistake.path == table.ids[1]
-    assert mistake.probability == pytest.approx(0.9)
+    assert mistake.probability == 0.9
+    mask = np.array([[True] * 5, [False] * 5])
+    (mistake,) = find_mistakes(replace(table, mask=mask), HALF, finding="Edema")
+    assert mistake.path == table.ids[0], "the label of the second image does not count"
+    assert mistake.probability == 0.6

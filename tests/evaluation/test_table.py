@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 
 from cxrtool.choices import Level
 from cxrtool.errors import CxrError, RequestError
+from cxrtool.evaluation.intervals import BootstrapSettings, PatientDraws, bootstrap
+from cxrtool.evaluation.metrics import evaluate
+from cxrtool.evaluation.mistakes import find_mistakes
 from cxrtool.evaluation.table import PredictionTable, read_predictions, to_study_level, write_predictions
+from cxrtool.evaluation.thresholds import threshold_curve, threshold_grid
+from cxrtool.findings import FINDINGS
 from tests_support import random_table
 
 
@@ -24,7 +29,7 @@ def make_table(studies: list[str], seed: int = 0, split: str = "valid") -> Predi
         level=Level.IMAGE,
         sheet_sha256="abc",
         model_sha256="def",
-        probabilities=rng.random((count, 5), dtype=np.float32),
+        probabilities=rng.random((count, 5)),
         targets=rng.integers(0, 2, (count, 5)).astype(np.float32),
         mask=rng.random((count, 5)) < 0.8,
     )
@@ -51,16 +56,68 @@ def test_a_written_table_reads_back_exactly(
 
 def test_a_study_has_the_maximum_over_its_images_by_hand() -> None:
     table = make_table(["p1/s1", "p2/s1", "p1/s1"])
-    probabilities = np.array([[0.1] * 5, [0.5] * 5, [0.9, 0.05, 0.1, 0.2, 0.3]], dtype=np.float32)
+    probabilities = np.array([[0.1, 0.1, 0.1, 0.1, 0.8], [0.5] * 5, [0.9, 0.75, 0.2, 0.2, 0.3]])
     targets = np.array([[0, 0, 0, 1, 0], [1] * 5, [1, 0, 0, 0, 0]], dtype=np.float32)
     mask = np.array([[1, 1, 0, 1, 0], [1] * 5, [1, 0, 0, 1, 1]], dtype=bool)
     study = to_study_level(replace(table, probabilities=probabilities, targets=targets, mask=mask))
     assert study.ids == ("p1/s1", "p2/s1")
     assert study.images.tolist() == [2, 1]
-    np.testing.assert_array_equal(study.probabilities[0], np.float32([0.9, 0.1, 0.1, 0.2, 0.3]))
+    # The second finding's 0.75 and the fifth's 0.8 are of images that do not count; for the third no image counts.
+    assert study.probabilities[0].tolist() == [0.9, 0.1, 0.2, 0.2, 0.3]
     assert study.targets[0].tolist() == [1, 0, 0, 1, 0]
     assert study.mask[0].tolist() == [True, True, False, True, True]
     assert to_study_level(study) is study
+
+
+@pytest.mark.parametrize("level", Level)
+def test_a_score_equal_to_its_threshold_is_positive_at_each_point_of_the_grid(tmp_path: Path, level: Level) -> None:
+    """From a CSV with the digits as typed to every count of decisions."""
+    grid = [place / 100 for place in range(5, 96)]
+    lines = ["path,study,patient,split," + ",".join(f"{f},{f} probability" for f in FINDINGS)]
+    lines += [f"{n}.jpg,p{n}/s1,p{n},valid" + f",1,{score}" * 5 for n, score in enumerate(grid)]
+    lines += [f"b{n}.jpg,q{n}/s1,q{n},valid" + ",0,0.01" * 5 for n in range(3)]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    table = read_predictions(tmp_path / "t.csv")
+    table = to_study_level(table) if level is Level.STUDY else table
+    assert table.probabilities[:91, 0].tolist() == grid
+    curve = threshold_curve(table.targets[:, 0], table.probabilities[:, 0], threshold_grid())
+    all_draws = BootstrapSettings(draws=3)
+    for place, threshold in enumerate(grid):
+        reached = 91 - place
+        assert curve.recall[place] * 91 == pytest.approx(reached)
+        same = dict.fromkeys(FINDINGS, threshold)
+        at = evaluate(table, same).labels["Edema"].at_threshold
+        assert at is not None
+        assert (at.tp, at.fn, at.tn) == (reached, place, 3)
+        called = table.probabilities[:, 0] >= threshold
+        for weights, recall in zip(
+            np.concatenate(list(PatientDraws(table.patients, all_draws).chunks())),
+            bootstrap(table, all_draws, same)["Edema"]["recall"],
+            strict=True,
+        ):
+            assert recall == pytest.approx((weights * called)[:91].sum() / weights[:91].sum())
+    # A missed positive at each threshold of the grid: the threshold is its score.
+    missed = find_mistakes(replace(table, level=Level.IMAGE), dict.fromkeys(FINDINGS, 0.3), finding="Edema")
+    assert {mistake.probability for mistake in missed} == {score for score in grid if score < 0.3}
+
+
+def test_a_table_of_images_whose_labels_contradict_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = replace(make_table(["p1/s1", "p2/s1", "p1/s1", "p2/s1"]), mask=np.ones((4, 5), dtype=bool))
+    targets = np.array([[1, 0, 0, 0, 0], [1] * 5, [0, 0, 0, 0, 0], [1] * 5], dtype=np.float32)
+    write_predictions(tmp_path / "t.csv", replace(table, targets=targets))
+    read_predictions(tmp_path / "t.csv")
+    (message,) = caplog.messages
+    assert message == (
+        f"{tmp_path / 't.csv'}: studies with images whose labels contradict each other: 1 (p1/s1); such a study counts "
+        "as positive"
+    )
+    caplog.clear()
+    targets[2, 0] = 1
+    write_predictions(tmp_path / "t.csv", replace(table, targets=targets))
+    read_predictions(tmp_path / "t.csv")
+    assert not caplog.messages
 
 
 def test_columns_are_found_by_name(tmp_path: Path) -> None:

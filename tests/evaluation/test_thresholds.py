@@ -30,7 +30,7 @@ def test_grid_values_equal_typed_numbers() -> None:
 def test_the_curve_equals_scikit_learn_at_every_threshold(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, count).astype(np.float32)
-    scores = np.round(rng.random(count), 2).astype(np.float32)
+    scores = np.round(rng.random(count), 2)
     curve = threshold_curve(labels, scores, GRID)
     for index in range(0, len(GRID), 15):
         called = scores.astype(float) >= GRID[index]

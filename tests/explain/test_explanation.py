@@ -1,10 +1,11 @@
 """Heatmaps at the size of the image: peak, box and notes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from cxrtool.explain.explanation import Explanation, heatmap_of
+from cxrtool.explain.explanation import Explanation, heatmap_of, panel_of_findings
 
 
 def test_scaling_keeps_the_place_of_the_peak_and_sets_it_to_the_probability() -> None:
@@ -17,6 +18,18 @@ def test_scaling_keeps_the_place_of_the_peak_and_sets_it_to_the_probability() ->
     assert heatmap_of(coarse, 200, 100, 0.25, stretch=True).max() == 1
     row, column = np.unravel_index(full.argmax(), full.shape)
     assert (row // 20, column // 10) == (2, 7)
+
+
+def test_the_caption_names_the_image() -> None:
+    shape = np.zeros((40, 60), np.uint8)
+    path = Path("/data/train/patient00001/study2/view1_frontal.jpg")
+    one = Explanation(path, "Edema", 0.25, 0.5, shape, shape.astype(np.float32))
+    assert one.caption == ("patient00001/study2/view1_frontal.jpg: Edema, probability 0.250, threshold 0.50, negative")
+    other = replace(one, path=path.with_name("view2_frontal.jpg"), name="")
+    assert not np.array_equal(one.figure(), other.figure())
+    assert not np.array_equal(panel_of_findings((one,)), panel_of_findings((other,)))
+    array = replace(one, path=None, name="array [40, 60] uint8")
+    assert array.caption.startswith("array [40, 60] uint8: Edema")
 
 
 def test_the_box_contains_only_the_region_of_the_peak() -> None:

@@ -167,6 +167,11 @@ def test_printed_text_contains_no_control_characters(text: str) -> None:
     shown.encode("utf-8")
 
 
+def test_escapes_are_those_of_a_string_in_python() -> None:
+    text = "a\n\x85\u2028\U000e0001é\udc80"
+    assert printable(text) == "a\\x0a\\x85\\u2028\\U000e0001é\\udc80"
+
+
 @given(st.text(max_size=40))
 def test_no_cell_is_run_by_a_spreadsheet(text: str) -> None:
     row = next(csv.reader(io.StringIO(csv_row([text, "x"]), newline="")))

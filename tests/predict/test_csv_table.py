@@ -1,8 +1,11 @@
 """The table of ``cxr predict`` is the same after an interruption at any row."""
 
 import csv
+import io
 import itertools
-from dataclasses import replace
+import json
+import os
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +14,12 @@ from hypothesis import strategies as st
 
 from cxrtool.choices import Device, Precision
 from cxrtool.errors import RequestError
+from cxrtool.files import csv_row
 from cxrtool.findings import FINDINGS
 from cxrtool.predict.classifier import Classifier, FindingResult, Prediction
 from cxrtool.predict.csv_table import COLUMNS, TableIdentity, open_table
 from cxrtool.settings import RuntimeSettings
+from cxrtool.text import printable
 
 IDENTITY = TableIdentity("abc", dict.fromkeys(FINDINGS, 0.5), "torch", "fp32", False, 4, False, None, False)
 
@@ -62,6 +67,54 @@ def test_a_table_stopped_anywhere_ends_like_an_uninterrupted_one(
     assert taken % batch_size == 0
     assert (folder / "parts.csv").read_bytes() == (folder / "whole.csv").read_bytes()
     assert sorted(one.name for one in folder.iterdir()) == ["parts.csv", "whole.csv"]
+
+
+ODD = ["", "\n", "\n\n", "\r\n", "\u2028", "\x85", "\x0b", '"', '"\n"', "é€\U0001f600", "\udc80"]
+"""What the name of a file, which its error repeats, may hold on Linux."""
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_table_cut_at_any_place_ends_like_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: str, plain: bool
+) -> None:
+    """With `plain`, the table is one of a version that wrote line breaks into its error cells as they are."""
+    paths = [Path(f"{odd if place in (3, 5) else 'a'}{place}.jpg") for place in range(7)]
+    identity = replace(IDENTITY, batch_size=2)
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # hundreds of tables, none of which has to survive
+
+    def fill(name: str) -> bytes:
+        with open_table(tmp_path / name, iter(paths), identity, lambda path: printable(str(path)), True) as table:
+            for path in table.paths:
+                table.write(Prediction(path, (), error=f"{path}: no image"))
+        return (tmp_path / name).read_bytes()
+
+    whole = fill("whole.csv")
+    assert len(whole.decode().splitlines()) == 1 + len(paths)
+    rows = list(csv.DictReader((tmp_path / "whole.csv").open(newline="", encoding="utf-8")))
+    assert [row["error"] for row in rows] == [printable(f"{path}: no image") for path in paths]
+    cells = list(csv.reader((tmp_path / "whole.csv").open(newline="", encoding="utf-8")))
+    if plain:
+        error = COLUMNS.index("error")
+        for row, path in zip(cells[1:], paths, strict=True):
+            row[error] = f"{path}: no image"
+    before = "".join(csv_row(row) for row in cells).encode()
+    ends = list(itertools.accumulate(len(csv_row(row).encode()) for row in cells))
+    # Around every byte at which the result may change: quotes, line breaks and characters of several bytes.
+    critical = [place for place, byte in enumerate(before[:-1]) if byte in b'"\r\n' or byte > 127]
+    for cut in sorted({place + step for place in critical for step in (0, 1)}):
+        (tmp_path / ".cut.csv.partial").write_bytes(before[:cut])
+        (tmp_path / ".cut.csv.partial.json").write_text(json.dumps(asdict(identity)))
+        kept = max(0, sum(end <= cut for end in ends) - 1) // 2 * 2
+        (tmp_path / "cut.csv").unlink(missing_ok=True)
+        found = fill("cut.csv")
+        size = ends[kept] if kept else 0
+        assert found[:size] == before[:size]
+        assert rows_of(found) == rows_of(before)[: 1 + kept] + rows_of(whole)[1 + kept :]
+
+
+def rows_of(content: bytes) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(content.decode(), newline="")))
 
 
 def test_the_rows_are_the_predictions(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """The report's page: its markup, and how a real browser shows it."""
 
+import base64
+import csv
+import io
 import json
 import re
 import shutil
@@ -8,7 +11,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 
+from conftest import Call
 from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import change_header, open_bundle
 
@@ -82,10 +87,28 @@ def test_names_are_escaped(report: Path) -> None:
     assert "&lt;script&gt;" in text
 
 
-def test_a_downloaded_table_equals_the_shown_one(report: Path) -> None:
-    import base64
-    import csv
+def test_a_small_learning_rate_is_shown_with_all_its_digits(call: Call, run: Path) -> None:
+    history = json.loads((run / "history.json").read_text())
+    (run / "history.json").write_text(json.dumps([row | {"learning_rate": 0.00003} for row in history]))
+    settings = yaml.safe_load((run / "settings.yaml").read_text())
+    settings["train"] |= {"lr": 0.00003, "weight_decay": 1e-7}
+    (run / "settings.yaml").write_text(yaml.safe_dump(settings))
+    assert call("eval", "--data", settings["data"]["root"], "--model", run, "--draws", 10).code == 0
+    assert call("report", run, "--draws", 10).code == 0
+    tables = {}
+    for name, encoded in re.findall(
+        r'download="([a-z]+).csv" href="data:text/csv;charset=utf-8;base64,([^"]+)"', (run / "report.html").read_text()
+    ):
+        tables[name] = list(csv.DictReader(io.StringIO(base64.b64decode(encoded).decode())))
+    assert [row["learning rate"] for row in tables["history"]] == ["0.00003", "0.00003"]
+    values = {row["setting"]: row["value"] for row in tables["settings"]}
+    assert values["train.lr"] == "0.00003"
+    assert values["train.weight_decay"] == "0.0000001"
+    assert values["train.batch_size"] == "8"
+    assert ">0.00003</" in (run / "report.html").read_text()
 
+
+def test_a_downloaded_table_equals_the_shown_one(report: Path) -> None:
     text = report.read_text()
     (encoded,) = re.findall(r'download="areas.csv" href="data:text/csv;charset=utf-8;base64,([^"]+)"', text)
     rows = list(csv.reader(base64.b64decode(encoded).decode().splitlines()))

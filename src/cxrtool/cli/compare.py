@@ -8,7 +8,7 @@ import typer
 
 from cxrtool.cells import cell, interval_text, range_text
 from cxrtool.cli import console
-from cxrtool.cli.options import BOOTSTRAP, JsonOption, settings_options
+from cxrtool.cli.options import BOOTSTRAP, JsonOption, given_on_command_line, settings_options
 from cxrtool.cli.signals import graceful_stop
 from cxrtool.cli.train import TRAINING
 from cxrtool.errors import RequestError
@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from cxrtool.evaluation.comparison import Comparison
 
 
-@settings_options("eval.split", *BOOTSTRAP, *TRAINING, "runtime.batch_size")
+_STEP = "train.batch_size"
+_READ = "runtime.batch_size"
+
+
+@settings_options(
+    "eval.split",
+    *BOOTSTRAP,
+    *(key for key in TRAINING if key != _STEP),
+    _READ,
+    notes={_READ: "With --train, also images per training step. \\[default of these: 32]"},
+)
 def compare(
     resolved: ResolvedSettings,
     inputs: Annotated[
@@ -44,6 +54,9 @@ def compare(
     cxr compare --train --policies u-ignore,u-ones,u-zeros --seeds 3 --data CheXpert-v1.0-small --out policies
     """
     if train:
+        batch_size = given_on_command_line(resolved).get(_READ)
+        if batch_size is not None:
+            resolved = resolved.changed("command line", **{_STEP: batch_size})
         _compare_policies(resolved, inputs, policies, seeds, out, json_output)
         return
     from cxrtool.tasks.compare import write_comparison

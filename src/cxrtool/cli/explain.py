@@ -1,7 +1,7 @@
 """``cxr explain``"""
 
-import hashlib
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,6 +54,9 @@ def explain(
     json_output: JsonOption = False,
 ) -> None:
     """Show where the model looked: a heatmap, an overlay and a side-by-side figure per image and finding.
+
+    Their names begin with patient, study and view where the path names them, else with the file's name and a digest of
+    its path, so that no picture replaces that of another image.
 
     \b
     cxr explain image.jpg --label "Pleural Effusion"
@@ -136,17 +139,14 @@ def _saved(
 
 
 def unique_names(paths: list[Path]) -> list[str]:
-    """Return a name for each file: its path below the common folder, joined by ``_``, without the suffix.
+    """Return `picture_name` for each file; those that are equal get a digest of the path."""
+    from cxrtool.explain.explanation import path_digest, picture_name
 
-    In CheXpert many files are called view1_frontal.jpg, so the file name alone is not unique. Names that are still
-    equal get a digest of the path.
-    """
-    whole = [Path(os.path.abspath(path)) for path in paths]
-    common = Path(os.path.commonpath([path.parent for path in whole])) if whole else Path()
-    names = ["_".join(path.relative_to(common).with_suffix("").parts) if path.name else "root" for path in whole]
+    names = [picture_name(path) for path in paths]
+    times = Counter(names)
     return [
-        name if names.count(name) == 1 else f"{name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
-        for name, path in zip(names, whole, strict=True)
+        name if times[name] == 1 else f"{name}-{path_digest(Path(os.path.abspath(path)))}"
+        for name, path in zip(names, paths, strict=True)
     ]
 
 

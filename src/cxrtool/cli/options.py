@@ -6,7 +6,7 @@ the field in `cxrtool.settings`. Options that the user gives override environmen
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -26,16 +26,30 @@ ConfigOption = Annotated[
 _NAMES = {"data.root": "--data", "tune.minimum": "--min", "tune.maximum": "--max"}
 
 
-def settings_options(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def settings_options(
+    *keys: str, notes: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each setting in `keys`, and ``--config``.
 
     The command receives the merged and checked settings, a `ResolvedSettings`, as its first argument.
+
+    Args:
+        keys: settings, such as ``train.lr``.
+        notes: sentences to add to the help of an option, by key.
+
+    Raises:
+        ValueError: two options have the same name, so that one of them could not be given.
     """
+    flags = [_flag(key) for key in keys]
+    twice = {flag for flag in flags if flags.count(flag) > 1}
+    if twice:
+        raise ValueError(f"two settings have the option {', '.join(sorted(twice))}")
+    added_notes = dict(notes or {})
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         parameters = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
         options = {_parameter(key): key for key in keys}
-        added = [_option(key, name) for name, key in options.items()]
+        added = [_option(key, name, added_notes.get(key, "")) for name, key in options.items()]
         added.append(inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ConfigOption))
 
         @functools.wraps(command)
@@ -72,12 +86,16 @@ def _field(key: str) -> FieldInfo:
     return model.model_fields[leaf]
 
 
-def _option(key: str, name: str) -> inspect.Parameter:
+def _flag(key: str) -> str:
+    return _NAMES.get(key, "--" + key.rpartition(".")[2].replace("_", "-"))
+
+
+def _option(key: str, name: str, note: str) -> inspect.Parameter:
     field = _field(key)
     kind = _plain_type(field.annotation)
-    flag = _NAMES.get(key, "--" + key.rpartition(".")[2].replace("_", "-"))
+    flag = _flag(key)
     declaration = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
-    info = typer.Option(declaration, help=_help(key, field), show_default=False)
+    info = typer.Option(declaration, help=f"{_help(key, field)} {note}".rstrip(), show_default=False)
     annotation: object = Annotated[kind | None, info]  # type: ignore[valid-type]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 

@@ -3,6 +3,7 @@
 Separate from `cxrtool.findings`, which `cxr --help` imports and which must therefore not import numpy.
 """
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,6 +11,10 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Blank, Policy
 from cxrtool.findings import FINDINGS, UNCERTAIN, UncertaintyPolicy
+
+log = logging.getLogger(__name__)
+
+_EXAMPLES = 3
 
 
 def encode_labels(
@@ -37,6 +42,37 @@ def encode_labels(
         if chosen is Policy.U_IGNORE:
             mask[rows, column] = False
     return targets, mask
+
+
+def contradicting_studies(
+    studies: NDArray[np.object_], targets: NDArray[np.float32], mask: NDArray[np.bool_]
+) -> tuple[str, ...]:
+    """Return the studies in which a finding is positive for one image and negative for another, in sorted order.
+
+    Args:
+        studies: [N] text, study of each image.
+        targets: [N, 5] of 0 and 1.
+        mask: [N, 5], False for labels that do not count.
+    """
+    names, group = np.unique(studies.astype(str), return_inverse=True)
+    positive, negative = (np.zeros((len(names), targets.shape[1]), dtype=np.bool_) for _ in range(2))
+    np.logical_or.at(positive, group, mask & (targets > 0.5))
+    np.logical_or.at(negative, group, mask & (targets <= 0.5))
+    return tuple(str(name) for name in names[(positive & negative).any(axis=1)])
+
+
+def warn_of_contradictions(
+    origin: str, studies: NDArray[np.object_], targets: NDArray[np.float32], mask: NDArray[np.bool_]
+) -> None:
+    """Log a warning with the number of `contradicting_studies` and examples, if there are some."""
+    found = contradicting_studies(studies, targets, mask)
+    if found:
+        log.warning(
+            "%s: studies with images whose labels contradict each other: %d (%s); such a study counts as positive",
+            origin,
+            len(found),
+            ", ".join(found[:_EXAMPLES]) + (", ..." if len(found) > _EXAMPLES else ""),
+        )
 
 
 def by_finding(values: NDArray[np.floating]) -> Mapping[str, float]:

@@ -142,7 +142,7 @@ class _Ranked:
     def __init__(
         self,
         targets: NDArray[np.float32],
-        scores: NDArray[np.float32],
+        scores: NDArray[np.float64],
         rows: NDArray[np.int64],
         threshold: float | None,
     ) -> None:

@@ -253,7 +253,7 @@ def _finding_metrics(table: PredictionTable, column: int, threshold: float | Non
 
 
 def _at_threshold(
-    targets: NDArray[np.float32], probabilities: NDArray[np.float32], threshold: float
+    targets: NDArray[np.float32], probabilities: NDArray[np.float64], threshold: float
 ) -> ThresholdMetrics:
     counts = confusion(targets, probabilities, threshold)
     return ThresholdMetrics(

@@ -61,7 +61,7 @@ def find_mistakes(
     for column, name in enumerate(FINDINGS):
         if finding not in (None, name):
             continue
-        probabilities = studies.probabilities[:, column].astype(np.float64)
+        probabilities = studies.probabilities[:, column]
         positive = studies.targets[:, column] > 0.5
         called = probabilities >= thresholds[name]
         counts = studies.mask[:, column]
@@ -90,12 +90,13 @@ def find_mistakes(
 
 
 def _most_probable_images(images: PredictionTable, studies: PredictionTable) -> np.ndarray:
-    """Return the position of the image with the largest probability, for each study and finding, [N, 5]."""
+    """Return the position of the image that gave a study its probability, for each study and finding, [N, 5]."""
     place = {study: row for row, study in enumerate(studies.ids)}
     most_probable = np.full(studies.probabilities.shape, -1, dtype=np.int64)
     for position, study in enumerate(images.studies):
         row = place[study]
-        for column in range(len(FINDINGS)):
+        # As in `to_study_level`: images with a masked label do not count beside others.
+        for column in np.flatnonzero(images.mask[position] | ~studies.mask[row]):
             best = most_probable[row, column]
             if best < 0 or images.probabilities[position, column] > images.probabilities[best, column]:
                 most_probable[row, column] = position

@@ -107,7 +107,7 @@ def threshold_stability(
     """
     draws = PatientDraws(table.patients, settings)
     chosen: dict[str, list[float]] = {finding: [] for finding in FINDINGS}
-    called = table.probabilities.astype(np.float64)[:, :, None] >= grid  # [N, 5, T]
+    called = table.probabilities[:, :, None] >= grid  # [N, 5, T]
     positive = (table.targets > 0.5) & table.mask
     for weights in draws.chunks():
         for column, finding in enumerate(FINDINGS):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.choices import Level
+from cxrtool.data.labels import warn_of_contradictions
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.table_kind import (
     MARK,
@@ -39,7 +40,8 @@ class PredictionTable:
         level: unit of a row.
         sheet_sha256: digest of the sheet that the labels came from.
         model_sha256: digest of the weights that made the predictions.
-        probabilities: [N, 5] float32 in [0, 1], in the order of `FINDINGS`.
+        probabilities: [N, 5] float64 in [0, 1], in the order of `FINDINGS`. In float32, 0.3 would lie above or below a
+            threshold of 0.3.
         targets: [N, 5] float32, 0 or 1.
         mask: [N, 5] bool, False where the label does not count.
         attributes: further columns as text, by name (``sex``, ``age``, ``projection``); blank if not given, ``mixed``
@@ -54,7 +56,7 @@ class PredictionTable:
     level: Level
     sheet_sha256: str
     model_sha256: str
-    probabilities: NDArray[np.float32]
+    probabilities: NDArray[np.float64]
     targets: NDArray[np.float32]
     mask: NDArray[np.bool_]
     attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -87,22 +89,23 @@ class PredictionTable:
 
 
 def to_study_level(table: PredictionTable) -> PredictionTable:
-    """Return a table with one row per study: the largest probability over its images.
+    """Return a table with one row per study: for each finding the largest probability over its images.
 
-    A label is positive if that of any image is, and masked if those of all images are. Rows are in the order in which
-    studies first appear. A table at study level is returned unchanged.
+    An image whose label is masked adds neither its label nor its probability, unless those of all images of the study
+    are masked; then the study's label is too. A label is positive if that of any image is. Rows are in the order in
+    which studies first appear. A table at study level is returned unchanged.
     """
     if table.level is Level.STUDY:
         return table
     first: dict[str, int] = {}
     group = np.array([first.setdefault(study, len(first)) for study in table.studies], dtype=np.int64)
     shape = (len(first), len(FINDINGS))
-    probabilities = np.zeros(shape, dtype=np.float32)
-    np.maximum.at(probabilities, group, table.probabilities)
     targets = np.zeros(shape, dtype=np.float32)
     np.maximum.at(targets, group, np.where(table.mask, table.targets, 0).astype(np.float32))
     mask = np.zeros(shape, dtype=np.bool_)
     np.logical_or.at(mask, group, table.mask)
+    probabilities = np.zeros(shape, dtype=np.float64)
+    np.maximum.at(probabilities, group, np.where(table.mask | ~mask[group], table.probabilities, 0))
     images = np.zeros(len(first), dtype=np.int64)
     np.add.at(images, group, table.images)
     patients = dict(zip(table.studies, table.patients, strict=True))
@@ -183,6 +186,8 @@ def read_predictions(path: Path) -> PredictionTable:
         raise RequestError(f"{path}: row {ids[bad[0][0]]!r} has a label that is not 1, 0 or empty", "Fix that label.")
     known = {"path", "study", *FINDINGS, *map(probability_column, FINDINGS), *_PROVENANCE, MARK}
     numbers = [[_number(path, row, probability_column(f)) for f in FINDINGS] for row in rows]
+    targets, mask = np.nan_to_num(labels, nan=0.0), ~np.isnan(labels)
+    warn_of_contradictions(str(path), np.array([row["study"] for row in rows], dtype=object), targets, mask)
     return PredictionTable(
         ids=ids,
         patients=tuple(row.get("patient") or row["study"] for row in rows),
@@ -192,9 +197,9 @@ def read_predictions(path: Path) -> PredictionTable:
         level=level,
         sheet_sha256=_single_value(path, rows, "sheet_sha256"),
         model_sha256=_single_value(path, rows, "model_sha256"),
-        probabilities=np.array(numbers, dtype=np.float32),
-        targets=np.nan_to_num(labels, nan=0.0),
-        mask=~np.isnan(labels),
+        probabilities=np.array(numbers, dtype=np.float64),
+        targets=targets,
+        mask=mask,
         attributes={name: tuple(row[name] or "" for row in rows) for name in rows[0] if name not in known},
     )
 

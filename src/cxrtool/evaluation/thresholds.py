@@ -1,6 +1,7 @@
 """Thresholds: choosing them on a grid, curves over thresholds, and reading them from text or a file."""
 
 import csv
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def threshold_grid(minimum: float = 0.05, maximum: float = 0.95, step: float = 0
     return np.round(minimum + step * np.arange(count), 10)
 
 
-def threshold_curve(targets: NDArray[np.float32], probabilities: NDArray[np.float32], grid: Curve) -> ThresholdCurve:
+def threshold_curve(targets: NDArray[np.float32], probabilities: NDArray[np.float64], grid: Curve) -> ThresholdCurve:
     """Compute figures of the decisions ``probability >= threshold`` at each threshold of `grid`.
 
     Args:
@@ -261,7 +262,7 @@ def _pairs_in_file(path: Path) -> list[tuple[str, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".csv":
-            return [(row["finding"], row["threshold"]) for row in csv.DictReader(text.splitlines())]
+            return [(row["finding"], row["threshold"]) for row in csv.DictReader(io.StringIO(text, newline=""))]
         content = json.loads(text)
         content = content.get("thresholds", content)
         return [(str(name), number) for name, number in content.items()]

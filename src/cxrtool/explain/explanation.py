@@ -1,5 +1,8 @@
 """The heatmap of one finding in one radiograph, and pictures of it."""
 
+import hashlib
+import os
+import re
 from base64 import b64encode
 from dataclasses import dataclass
 from html import escape
@@ -18,6 +21,8 @@ _NOTEBOOK_SIDE = 512
 """Longer side of a picture in a notebook, in pixels."""
 
 USE_NOTE = "Supporting evidence for research; it does not replace clinical interpretation."
+_STUDY_PATH = re.compile(r"/(patient\d+/study\d+|p\d{8}/s\d{8})$")
+"""Folders of a patient and a study in CheXpert's and in MIMIC's layout."""
 _NOT_KNOWN = "How often such maps point at the finding is not known for this model (see cxr localize)."
 
 
@@ -118,10 +123,15 @@ class Explanation:
         return encode_png(picture if max_side is None else shrunk(picture, max_side))
 
     @property
+    def image_name(self) -> str:
+        """Name of the radiograph in captions: the last three parts of its path, which name patient, study and view."""
+        return shortened("/".join(self.path.parts[-3:]) if self.path is not None else self.name, 60)
+
+    @property
     def caption(self) -> str:
-        """Finding, probability, threshold and decision in one line."""
+        """Radiograph, finding, probability, threshold and decision in one line."""
         return (
-            f"{self.label}: probability {self.probability:.3f}, threshold {self.threshold:.2f}, "
+            f"{self.image_name}: {self.label}, probability {self.probability:.3f}, threshold {self.threshold:.2f}, "
             f"{'positive' if self.positive else 'negative'}"
         )
 
@@ -162,7 +172,7 @@ class Explanation:
 
         Args:
             folder: folder for the files; created if missing.
-            name: start of the file names. Default: the name of the radiograph. Characters that a file name cannot
+            name: start of the file names. Default: `picture_name` of the radiograph. Characters that a file name cannot
                 contain become ``_``, so no file is written outside `folder`.
             alpha: opacity, see `overlay`.
             contour: draw only a contour, see `overlay`.
@@ -174,7 +184,8 @@ class Explanation:
             CxrError: the folder cannot be written.
         """
         folder = Path(folder)
-        stem = _file_name(f"{name or PurePath(self.name).stem or 'radiograph'}_{self.label}")
+        default = picture_name(self.path) if self.path is not None else PurePath(self.name).stem
+        stem = _file_name(f"{name or default or 'radiograph'}_{self.label}")
         heatmap, overlay = draw_heatmap(self.heatmap), self.overlay(alpha, contour)
         pictures = {"heatmap": heatmap, "overlay": overlay, "figure": self._figure(heatmap, overlay, contour)}
         paths = {kind: folder / f"{stem}_{kind}.png" for kind in pictures}
@@ -191,7 +202,7 @@ class Explanation:
     def _repr_html_(self) -> str:
         """Return caption, overlay and notes for a notebook."""
         picture = b64encode(self.overlay_png(_NOTEBOOK_SIDE)).decode("ascii")
-        title = escape(f"{shortened(self.name, 80)}: {self.caption}")
+        title = escape(self.caption)
         notes = "".join(f"<tr><td>{escape(note)}</td></tr>" for note in self.notes)
         image = f'<img alt="{title}" src="data:image/png;base64,{picture}">'
         return f"<table><caption>{title}</caption><tr><td>{image}</td></tr>{notes}</table>"
@@ -200,6 +211,24 @@ class Explanation:
 def _file_name(text: str) -> str:
     """Return `text` as a valid file name: separators, blanks, reserved and control characters become ``_``."""
     return "".join("_" if char in '/\\:*?"<>|' or char == " " or not char.isprintable() else char for char in text)
+
+
+def picture_name(path: Path) -> str:
+    """Return how the files of a radiograph's pictures begin, whatever else is explained into the same folder.
+
+    That is patient, study and view where the path names them, as in CheXpert and MIMIC
+    (``patient00001_study1_view1_frontal``); else the name of the file with a digest of the whole path
+    (``image-1a2b3c4d``), as other folders may have a file of the same name.
+    """
+    whole = Path(os.path.abspath(path))
+    if _STUDY_PATH.search(whole.parent.as_posix()):
+        return "_".join((*whole.parent.parts[-2:], whole.stem))
+    return f"{whole.stem or 'root'}-{path_digest(whole)}"
+
+
+def path_digest(path: Path) -> str:
+    """Return 8 hex digits of the SHA-256 of an absolute path."""
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
 
 
 def panel_of_findings(
@@ -213,7 +242,7 @@ def panel_of_findings(
     ]
     known = [one.known for one in explanations if one.known] or [first.known_note]
     notes = (*first.warning_notes, "* at or above its threshold.", first.scale_note, *known, USE_NOTE)
-    return draw_figure(panels, f"{PurePath(first.name).name}: {first.method}", notes, panel=256)
+    return draw_figure(panels, f"{first.image_name}: {first.method}", notes, panel=256)
 
 
 def heatmap_of(

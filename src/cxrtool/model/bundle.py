@@ -10,8 +10,9 @@ import json
 import os
 import stat
 import struct
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,8 +24,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from cxrtool.errors import CxrError, ModelError
-from cxrtool.files import to_json, write_bytes
+from cxrtool.files import cannot_write, replacing, to_json, write_bytes
 from cxrtool.findings import FINDINGS
+from cxrtool.locks import changing
 from cxrtool.model.densenet import ChestNet
 from cxrtool.model.header import FORMAT_VERSION, BundleHeader
 
@@ -35,22 +37,47 @@ _KEY, _DIGEST_KEY = "cxrtool", "cxrtool-sha256"
 _LARGEST_HEADER = 16 * 2**20
 _LARGEST_FILE = 64 * 2**20
 """More than the largest header and the weights; a larger file is not a bundle and is not read further."""
+_ATTEMPTS = 3
+"""How often a header is written if programs that take no lock replace the file each time."""
 _TYPES = {torch.float32: "F32", torch.int64: "I64"}
 
 
 def save_bundle(path: Path, weights: Mapping[str, Tensor], header: BundleHeader) -> BundleHeader:
     """Write a bundle atomically; return the header as written, with the digest of the weights.
 
+    It waits while another process changes the header of the bundle in `path`.
+
     Raises:
         WriteError: the file cannot be written.
     """
+    content, signed = _encoded(weights, header)
+    with _changing(path):
+        write_bytes(path, content)
+    return signed
+
+
+def _encoded(weights: Mapping[str, Tensor], header: BundleHeader) -> tuple[bytes, BundleHeader]:
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(weights.items())}
     signed = header.model_copy(
         update={"weights_sha256": digest_of_weights(contiguous), "format_version": FORMAT_VERSION}
     )
     text = to_json(signed.model_dump(mode="json"))
-    write_bytes(path, save(contiguous, metadata={_KEY: text, _DIGEST_KEY: _digest_of_text(text)}))
-    return signed
+    return save(contiguous, metadata={_KEY: text, _DIGEST_KEY: _digest_of_text(text)}), signed
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[None]:
+    """Keep other processes from writing the bundle inside the block.
+
+    Raises:
+        WriteError: the folder cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(changing(path))
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        yield
 
 
 def _digest_of_text(text: str) -> str:
@@ -74,16 +101,51 @@ class Bundle:
     header: BundleHeader
     network: ChestNet
     exports: Path
-    _stamp: tuple[int, int, int]
+    _stamp: "_Stamp"
+
+
+_Stamp = tuple[int, int, int, int]
 
 
 def open_bundle(path: Path) -> Bundle:
-    """Read a bundle, in one read of its file.
+    """Read a bundle, in one read of its file; if the file was replaced or written meanwhile, it is read once more.
 
     Raises:
         ModelError: the file is not a bundle, has other findings or a newer version; tensors are missing, unexpected,
             of another shape or not finite; or a digest does not match.
     """
+    before = _stamp_at(path)
+    try:
+        return _read_bundle(path)
+    except ModelError:
+        if _stamp_at(path) == before:
+            raise
+    # A copy onto the file is still running, or has just ended: neither the old bundle nor the new one was read.
+    _wait_until_still(path)
+    return _read_bundle(path)
+
+
+def _stamp_at(path: Path) -> "_Stamp | None":
+    """Return the stamp of the file, None if there is none."""
+    try:
+        return _stamp_of(path.stat())
+    except OSError:
+        return None
+
+
+def _wait_until_still(path: Path, still: float = 0.1, longest: float = 5.0) -> None:
+    """Wait until the file has not changed for `still` seconds, at most `longest` seconds."""
+    end = time.monotonic() + longest
+    seen: _Stamp | None = None
+    while time.monotonic() < end:
+        now = _stamp_at(path)
+        if now is not None and now == seen:
+            return
+        seen = now
+        time.sleep(still)
+
+
+def _read_bundle(path: Path) -> Bundle:
     with _open(path) as file:
         status = os.fstat(file.fileno())
         content = file.read(_LARGEST_FILE)
@@ -169,9 +231,9 @@ def _header_of(path: Path, metadata: Mapping[str, str]) -> BundleHeader:
     return _parse_header(path, text, metadata.get(_DIGEST_KEY))
 
 
-def _stamp_of(status: os.stat_result) -> tuple[int, int, int]:
-    """Return inode, size and modification time, which change when a file is replaced or written."""
-    return status.st_ino, status.st_size, status.st_mtime_ns
+def _stamp_of(status: os.stat_result) -> "_Stamp":
+    """Return inode, size and both times, which change when a file is replaced or written."""
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _not_a_bundle(path: Path, reason: str) -> ModelError:
@@ -260,25 +322,43 @@ def _load_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
 
 
 def change_header(bundle: Bundle, **changes: object) -> BundleHeader:
-    """Change header fields of the bundle's file, atomically, and keep its weights.
+    """Change header fields of the bundle's file, atomically, and keep its weights; see `update_header`."""
+    return update_header(bundle, lambda header: header.model_copy(update=changes))
 
-    If the file has changed since it was opened, it is read again, so that fields stored by other commands are kept.
+
+def update_header(bundle: Bundle, change: Callable[[BundleHeader], BundleHeader]) -> BundleHeader:
+    """Replace the header of the bundle's file by `change` of it, atomically, and keep its weights.
+
+    Other processes wait meanwhile. If the file has changed since it was opened, it is read again, so that what other
+    commands have stored is kept.
 
     Raises:
         ModelError: the file now has other weights, or is not a bundle.
         WriteError: the file cannot be written.
     """
-    current = bundle if _is_unchanged(bundle) else open_bundle(bundle.path)
-    if current.header.weights_sha256 != bundle.header.weights_sha256:
-        raise ModelError(f"model {bundle.path} was replaced by another model while in use", "Run the command again.")
-    return save_bundle(bundle.path, current.network.state_dict(), current.header.model_copy(update=changes))
+    current = bundle
+    with _changing(bundle.path):
+        for _ in range(_ATTEMPTS):
+            if not _is_unchanged(current):
+                current = open_bundle(bundle.path)
+            if current.header.weights_sha256 != bundle.header.weights_sha256:
+                break
+            content, header = _encoded(current.network.state_dict(), change(current.header))
+            with suppress(_ChangedError), replacing(bundle.path) as partial:
+                partial.write_bytes(content)
+                # The lock does not stop a program without it, such as cp.
+                if not _is_unchanged(current):
+                    raise _ChangedError
+                return header
+    raise ModelError(f"model {bundle.path} was replaced by another model while in use", "Run the command again.")
+
+
+class _ChangedError(Exception):
+    """The file has changed since it was read."""
 
 
 def _is_unchanged(bundle: Bundle) -> bool:
-    try:
-        return _stamp_of(bundle.path.stat()) == bundle._stamp
-    except OSError:
-        return False  # reading it again reports the error
+    return _stamp_at(bundle.path) == bundle._stamp  # None if it is missing: reading it again reports the error
 
 
 def digest_of_weights(weights: Mapping[str, Tensor]) -> str:

@@ -25,6 +25,7 @@ from cxrtool.locks import NoLocksError, is_same_file, try_lock
 from cxrtool.predict.classifier import Classifier
 from cxrtool.predict.prediction import Prediction
 from cxrtool.settings import RuntimeSettings
+from cxrtool.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,8 @@ def open_table(
         with partial.open("a+", encoding="utf-8", newline="") as file:
             locked = _lock(file, partial, path)
             file.seek(0)
-            kept, size = _kept_rows(file.read(), about, identity) if resume else ([], 0)
+            # As bytes, since a kill may leave half a character.
+            kept, size = _kept_rows(file.buffer.read(), about, identity) if resume else ([], 0)
             paths = _same_inputs(paths, kept, name_of)
             file.truncate(size)  # kept rows are not rewritten, so that a kill cannot lose them
             write_json(about, asdict(identity))
@@ -161,20 +163,32 @@ def _lock(file: TextIO, partial: Path, path: Path) -> bool:
 def _cells(prediction: Prediction, name: str) -> list[object]:
     numbers = [prediction.probabilities.get(finding) for finding in FINDINGS]
     codes = ";".join(warning.code for warning in prediction.warnings)
-    return [name, *numbers, ";".join(prediction.positives), prediction.error, codes, TableKind.PREDICTION.value]
+    # The name of a file, which its error may quote, may hold line breaks; programs that count lines would miscount.
+    error = None if prediction.error is None else printable(prediction.error)
+    return [name, *numbers, ";".join(prediction.positives), error, codes, TableKind.PREDICTION.value]
 
 
-def _kept_rows(text: str, about: Path, identity: TableIdentity) -> tuple[list[list[str]], int]:
+def _records(content: bytes) -> list[bytes]:
+    """Return the complete records of a CSV file, each with its line end; a line break within quotes ends none."""
+    records, record = [], b""
+    for line in content.split(b"\n")[:-1]:  # what follows the last line end is half written
+        record += line + b"\n"
+        if record.count(b'"') % 2 == 0:  # a quote within a cell is doubled
+            records.append(record)
+            record = b""
+    return records
+
+
+def _kept_rows(content: bytes, about: Path, identity: TableIdentity) -> tuple[list[list[str]], int]:
     """Return the rows of the complete batches of an interrupted run, and their size in bytes with the header."""
-    # The last line may be half written. Cells contain no line breaks.
-    lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
-    if len(lines) < 2:
+    records = _records(content)
+    if len(records) < 2:
         return [], 0
     try:
         before = json.loads(about.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         before = {}
-    if lines[0] != csv_row(COLUMNS):
+    if records[0] != csv_row(COLUMNS).encode():
         raise RequestError(
             "the unfinished table has other columns: it was written by another version of cxrtool",
             "Leave out --resume-csv to start again.",
@@ -186,8 +200,8 @@ def _kept_rows(text: str, about: Path, identity: TableIdentity) -> tuple[list[li
             f"the unfinished table was written with another {', '.join(changed).replace('_', ' ')}",
             "Use the same model and settings, or leave out --resume-csv to start again.",
         )
-    whole = lines[: 1 + (len(lines) - 1) // identity.batch_size * identity.batch_size]
-    return list(csv.reader(io.StringIO("".join(whole))))[1:], len("".join(whole).encode())
+    whole = b"".join(records[: 1 + (len(records) - 1) // identity.batch_size * identity.batch_size])
+    return list(csv.reader(io.StringIO(whole.decode(errors="replace"), newline="")))[1:], len(whole)
 
 
 def _same_inputs(paths: Iterator[Path], kept: Sequence[list[str]], name_of: Callable[[Path], str]) -> Iterator[Path]:

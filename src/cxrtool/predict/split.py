@@ -11,7 +11,7 @@ from cxrtool.choices import Blank, Level
 from cxrtool.data.batches import Unreadable, manifest_batches, skip_list, split_batches
 from cxrtool.data.cache import open_cache
 from cxrtool.data.dataset import Dataset
-from cxrtool.data.labels import encode_labels
+from cxrtool.data.labels import encode_labels, warn_of_contradictions
 from cxrtool.data.manifest import Manifest
 from cxrtool.data.radiograph import Reading
 from cxrtool.engines.device import sigmoid
@@ -82,7 +82,7 @@ def table_of(
         level=Level.IMAGE,
         sheet_sha256=manifest.sheet_sha256,
         model_sha256=weights_sha256,
-        probabilities=sigmoid(logits),
+        probabilities=sigmoid(logits).astype(np.float64),
         targets=targets,
         mask=mask,
         attributes=_attributes(manifest),
@@ -137,7 +137,9 @@ def predict_split(
         kept = skip.kept(len(manifest))
         log.warning("%d of %d images of %s were left out", len(skip.reasons), len(manifest), split)
         manifest, logits = manifest.select(kept), logits[kept]
-    return table_of(logits, manifest, settings.data.blank, header.weights_sha256), engine.how
+    table = table_of(logits, manifest, settings.data.blank, header.weights_sha256)
+    warn_of_contradictions(f"the {split} split", manifest.studies, table.targets, table.mask)
+    return table, engine.how
 
 
 def _warn_if_views_differ(header: BundleHeader, data: DataSettings) -> None:

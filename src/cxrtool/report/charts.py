@@ -23,7 +23,7 @@ def _findings_with_both_classes(content: ReportContent) -> Iterable[tuple[int, s
         counts = table.mask[:, column]
         targets = table.targets[counts, column]
         if len(np.unique(targets)) == 2:
-            yield column, finding, targets, table.probabilities[counts, column].astype(np.float64)
+            yield column, finding, targets, table.probabilities[counts, column]
 
 
 def curve_sections(content: ReportContent) -> Iterable[Section]:

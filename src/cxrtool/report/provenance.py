@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cxrtool.cells import cell
+from cxrtool.cells import cell, exact
 from cxrtool.report import plots
 from cxrtool.report.content import ReportContent
 from cxrtool.report.parts import Picture, Section, Table
@@ -19,7 +19,11 @@ def history_section(content: ReportContent) -> Section | None:
         return None
     epoch = content.header.metrics.get("epoch")
     best = epoch if isinstance(epoch, int) else 0
-    rows = [[cell(value) for value in asdict(record).values()] for record in content.history]
+    rows = [
+        # Learning rates may be smaller than the digits of the other figures.
+        [exact(value) if name == "learning_rate" else cell(value) for name, value in asdict(record).items()]
+        for record in content.history
+    ]
     header = [name.replace("_", " ") for name in asdict(content.history[0])]
     table = Table("Epochs", header, rows, "history")
     return Section("history", "Training history", (), [table], [plots.history_chart(content.history, best)])
@@ -125,5 +129,5 @@ def _flatten(tree: Any, prefix: str = "") -> Iterable[list[str]]:
         else:
             yield [
                 f"{prefix}{key}",
-                str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else cell(value),
+                exact(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else cell(value),
             ]

@@ -27,8 +27,8 @@ from cxrtool.explain.faithfulness import deletion_and_insertion, sanity_curve
 from cxrtool.explain.methods import MapSettings
 from cxrtool.files import write_csv, write_json
 from cxrtool.findings import FINDINGS
-from cxrtool.model.bundle import Bundle, change_header
-from cxrtool.model.header import StoredLocalization
+from cxrtool.model.bundle import Bundle, update_header
+from cxrtool.model.header import BundleHeader, StoredLocalization
 from cxrtool.model.resolve import Model, open_model
 from cxrtool.predict.classifier import Classifier, find_method
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
@@ -306,5 +306,9 @@ def _store(bundle: Bundle, result: LocalizeResult, manifest: Manifest) -> None:
         )
         for title, method in result.methods.items()
     )
-    kept = tuple(one for one in bundle.header.localization if one.method not in result.methods)
-    change_header(bundle, localization=kept + new)
+
+    def with_new(header: BundleHeader) -> BundleHeader:
+        kept = tuple(one for one in header.localization if one.method not in result.methods)
+        return header.model_copy(update={"localization": kept + new})
+
+    update_header(bundle, with_new)

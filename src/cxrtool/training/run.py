@@ -13,7 +13,7 @@ from cxrtool.choices import Blank, Precision, SelectBy
 from cxrtool.data.batches import Unreadable, manifest_batches, skip_list, split_batches
 from cxrtool.data.cache import open_cache
 from cxrtool.data.dataset import Dataset
-from cxrtool.data.labels import by_finding, encode_labels
+from cxrtool.data.labels import by_finding, encode_labels, warn_of_contradictions
 from cxrtool.data.manifest import Manifest
 from cxrtool.data.pixel_cache import PixelCache
 from cxrtool.data.preprocessing import Preprocessing
@@ -150,6 +150,7 @@ def _load_split(settings: Settings, dataset: Dataset, split: str) -> Split:
     manifest = dataset.usable(split)
     policy = settings.train.uncertainty if split == "train" else EVALUATION_POLICY
     targets, mask = encode_labels(manifest.raw_labels, policy, settings.data.blank)
+    warn_of_contradictions(f"the {split} split", manifest.studies, targets, mask)
     skip = skip_list(split, len(manifest), settings.data)
     return Split(manifest, targets, mask, np.arange(len(manifest), dtype=np.int64), len(manifest), skip=skip)
 
