@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 _MOST_NUMBERS = 999
+_MOST_ITEMS = 99
 
 
 class DicomError(Exception):
@@ -125,6 +126,12 @@ def number(dataset: "Dataset", keyword: str, default: float) -> float:
     return first
 
 
+def items_of(dataset: "Dataset", keyword: str) -> list["Dataset"]:
+    """Return the items of a sequence, not more than any radiograph has; none if it is absent or no sequence."""
+    value = value_of(dataset, keyword)
+    return [] if value is None or isinstance(value, str | bytes) else list(value[:_MOST_ITEMS])
+
+
 def tables(dataset: "Dataset", keyword: str, possible: tuple[float, float]) -> list[LookupTable]:
     """Return the look-up tables of a sequence; items with nothing in them count as absent.
 
@@ -136,10 +143,9 @@ def tables(dataset: "Dataset", keyword: str, possible: tuple[float, float]) -> l
     Raises:
         DicomError: a table is incomplete.
     """
-    items = value_of(dataset, keyword) or []
     return [
         lookup_table(item, "LUTDescriptor", "LUTData", possible)
-        for item in items
+        for item in items_of(dataset, keyword)
         if value_of(item, "LUTDescriptor") is not None or value_of(item, "LUTData") is not None
     ]
 

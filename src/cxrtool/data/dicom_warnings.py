@@ -4,7 +4,7 @@ import re
 from typing import TYPE_CHECKING
 
 from cxrtool.data.decoded import ImageWarning
-from cxrtool.data.dicom_tags import text, value_of
+from cxrtool.data.dicom_tags import items_of, text, value_of
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -64,7 +64,7 @@ def is_lateral(dataset: "Dataset") -> bool:
     """Return whether view position, view code or patient orientation states a lateral view."""
     return (
         text(dataset, "ViewPosition") in _LATERAL_VIEWS
-        or any(_is_lateral_code(item) for item in value_of(dataset, "ViewCodeSequence") or [])
+        or any(_is_lateral_code(item) for item in items_of(dataset, "ViewCodeSequence"))
         or _shows_depth(dataset)
     )
 

@@ -11,8 +11,8 @@ _RUN = 128
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 _SEQUENTIAL = (b"\xff\xc0", b"\xff\xc1")
 _JPEG_END = b"\xff\xd9"
-# Not a stuffed 0xFF00 of a scan, not padding and not a restart.
-_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd8]", re.DOTALL)
+# Starts of segments and the end: not a stuffed 0xFF00 of a scan, padding, a restart or another marker without a length.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]", re.DOTALL)
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
@@ -76,8 +76,7 @@ def is_whole_jpeg(content: bytes) -> bool:
     while (marker := _MARKER.search(content, place)) is not None:
         if marker[0] == _JPEG_END:
             return True
-        length = int.from_bytes(content[marker.end() : marker.end() + 2], "big")
-        place = marker.end() + (0 if marker[0] == b"\xff\x01" else length)
+        place = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
     return False
 
 
