@@ -108,7 +108,7 @@ def open_table(
             locked = _lock(file, partial, path)
             file.seek(0)
             # As bytes, since a kill may leave half a character.
-            kept, size = _kept_rows(file.buffer.read(), about, identity) if resume else ([], 0)
+            kept, size = _kept_rows(bytes(file.buffer.read()), about, identity) if resume else ([], 0)
             paths = _same_inputs(paths, kept, name_of)
             file.truncate(size)  # kept rows are not rewritten, so that a kill cannot lose them
             write_json(about, asdict(identity))
