@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from cxrtool.data.decoded import Decoded, ImageWarning
 from cxrtool.data.dicom import is_dicom
 from cxrtool.data.screening import COLOUR_SPREAD
+from cxrtool.data.structure import StructureError, check_exif, check_structure
 from cxrtool.errors import ImageError
 from cxrtool.settings import Limits
 
@@ -32,6 +33,7 @@ LARGEST_ASPECT = 4.0
 FILE_SIZE_ADVICE = "Reduce the file, or raise runtime.max_file_mib."
 
 _PIXELS_ADVICE = "Reduce the image, or raise runtime.max_megapixels."
+_STRUCTURE_ADVICE = "Save it again with another program."
 _JPEG_END = b"\xff\xd9"
 _TRANSPARENT = ("LA", "PA", "RGBA", "La", "RGBa")
 _COLOURED = ("RGB", "RGBA", "CMYK", "P", "PA", "YCbCr", "LAB", "HSV")
@@ -69,6 +71,8 @@ def as_image_error(name: str) -> Iterator[None]:
         yield
     except ImageError:
         raise
+    except StructureError as error:
+        raise image_error(name, f"{error.reason}, more than a radiograph needs", _STRUCTURE_ADVICE) from None
     except MemoryError:
         raise image_error(name, "does not fit into memory") from None
     except Exception as error:  # noqa: BLE001 - Pillow's plugins raise anything (SyntaxError, struct.error) on bad bytes
@@ -179,7 +183,7 @@ def _decode_dicom(name: str, decode: Callable[[], Decoded]) -> Decoded:
         decoded = decode()
     except DicomError as error:
         raise image_error(name, error.reason, error.advice, error.code) from None
-    except MemoryError:
+    except (MemoryError, StructureError):
         raise
     except Exception as error:  # noqa: BLE001 - pydicom and its decoders raise anything, and their messages quote tags
         raise image_error(name, f"is a DICOM that cannot be decoded ({type(error).__name__})") from None
@@ -190,12 +194,15 @@ def _decode_dicom(name: str, decode: Callable[[], Decoded]) -> Decoded:
 
 
 def _open(name: str, content: bytes, limits: Limits) -> Image.Image:
+    check_structure(content)
     try:
-        return Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError:
         raise image_error(name, f"has more than {limits.pixels:,} pixels", _PIXELS_ADVICE, "image-too-large") from None
     except OSError:
         raise image_error(name, "is not an image", f"Supported formats are {', '.join(FORMATS)} and DICOM.") from None
+    check_exif(image.info.get("exif"), image.info.get("Raw profile type exif"))
+    return image
 
 
 def _decode_file(name: str, content: bytes, target_size: int, limits: Limits) -> Decoded:

@@ -4,7 +4,6 @@ The steps are those of the standard: stored values, rescale (modality), window o
 inversion of MONOCHROME1. A file that would need a guess is refused. Tags about people are not read.
 """
 
-import io
 import re
 import warnings
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from cxrtool.data.decoded import Decoded, ImageWarning
 from cxrtool.data.frames import frame_header, unpacks_to
+from cxrtool.data.structure import CountedFile, check_elements, check_fragments, check_frame
 from cxrtool.errors import RequestError
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def decode_dicom(content: bytes, max_pixels: int, window: Window | None = None) 
     Raises:
         DicomError: the file has no image or several frames, its sizes contradict each other, its codec is not
             installed, its transfer syntax is deflated, or its rescale or window is invalid.
+        StructureError: the file has too many elements, items, fragments or scans.
     """
     from pydicom import dcmread
 
@@ -96,7 +97,10 @@ def decode_dicom(content: bytes, max_pixels: int, window: Window | None = None) 
     # Before dcmread, which inflates the whole file even if only tags are read.
     if _DEFLATED in _transfer_syntaxes(content):
         raise _deflated_error()
-    return decode_dataset(dcmread(io.BytesIO(content)), max_pixels, window)
+    file = CountedFile(content)
+    dataset = dcmread(file)
+    check_elements(dataset, file.reads)
+    return decode_dataset(dataset, max_pixels, window)
 
 
 def decode_dataset(dataset: "Dataset", max_pixels: int, window: Window | None = None) -> Decoded:
@@ -140,7 +144,7 @@ def _transfer_syntaxes(content: bytes) -> set[str]:
     """
     from pydicom.filereader import data_element_generator
 
-    file = io.BytesIO(content)
+    file = CountedFile(content)
     file.seek(132)
     found: set[str] = set()
     for element in data_element_generator(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2):
@@ -203,7 +207,9 @@ def _check_frame(dataset: "Dataset", height: int, width: int) -> None:
     from pydicom.encaps import generate_frames
     from pydicom.uid import RLELossless
 
+    check_fragments(dataset.PixelData)
     frame = next(generate_frames(dataset.PixelData, number_of_frames=1), b"")
+    check_frame(frame)
     if dataset.file_meta.TransferSyntaxUID == RLELossless:
         if not unpacks_to(frame, height * width):
             raise DicomError(f"states {width} x {height} pixels, but its run lengths unpack to another size")
