@@ -204,7 +204,12 @@ class RuntimeSettings(_Section):
         default=MatmulPrecision.HIGHEST, description="Precision of float32 matrix products on a GPU."
     )
     cudnn_benchmark: bool = Field(default=False, description="Let cuDNN time its algorithms and use the fastest.")
-    read_timeout: float = Field(default=120.0, gt=0, description="Seconds after which reading an image counts as hung.")
+    read_timeout: float = Field(
+        default=120.0,
+        gt=0,
+        le=86_400,
+        description="Seconds after which reading an image counts as hung: its row is an error, and training stops.",
+    )
     strict: bool = Field(default=False, description="Treat an image with a warning as unreadable.")
     max_megapixels: int = Field(
         default=64, ge=1, le=178, description="Refuse images with more megapixels, judged by their header; 178 at most."

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SCANS = 20
 """Scans of a JPEG that are always allowed. Encoders write up to 18, for progressive CMYK."""
 SCANNED_PIXELS = 400_000_000
-"""Scans times pixels up to which a JPEG may have more than `SCANS` scans. A decoder visits 400 million pixels a second."""
+"""Scans times pixels up to which a JPEG may have more than `SCANS` scans. Decoders visit 400 million a second."""
 SEGMENTS = 1000
 """Marker segments of a JPEG, restart markers not counted. A profile in pieces of 64 KiB has at most 255."""
 PADDING = 2**16
