@@ -100,3 +100,16 @@ def test_reported_metrics_stay_in_fp32_unless_bf16_is_requested(
     requested = CPU.model_copy(update={"precision": Precision.BF16})
     for settings, expected in ((CPU, "fp32"), (requested, "bf16")):
         assert open_engine(bundle, settings, reported=True).how.precision == expected
+
+
+def test_a_user_without_a_home_has_no_cache_and_measures_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    cpu = torch.device("cpu")
+    assert precision.cache_folder() is None
+    precision.store_difference("digest", cpu, "torch", 0.5)
+    assert precision.load_difference("digest", cpu, "torch") is None
+    assert isinstance(precision.bf16_is_faster(cpu), bool)
