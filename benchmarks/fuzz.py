@@ -5,11 +5,13 @@
 
 Valid files are mutated: bits, bytes, numbers at their limits, cuts, insertions, splices of two files. Checksums of PNGs
 are usually corrected, so that the code behind them is reached. Each input is read in a child process with limited
-memory and time. A crash, a hang, a failed allocation and any other exception are findings; their bytes are saved under
-the reader's name and a digest.
+memory and time. A crash, a hang, a failed allocation and any other exception are findings, and so is an input that
+takes more memory or processor time than the budget of a small file; their bytes are saved under the reader's name and a
+digest. The largest memory and time of one input are printed.
 """
 
 import argparse
+import contextlib
 import hashlib
 import io
 import json
@@ -29,6 +31,8 @@ from pathlib import Path
 
 MEMORY = 6 * 2**30
 SECONDS_PER_INPUT = 10
+BUDGET_MIB, BUDGET_SECONDS = 64, 2
+"""Memory beyond the size of one input, and processor time, that reading it may take."""
 EDGES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
 
 
@@ -185,9 +189,12 @@ def read_image(path: Path) -> None:
     from cxrtool.data.preprocessing import Preprocessing
     from cxrtool.data.radiograph import Reading, read_radiograph
     from cxrtool.errors import ImageError
+    from cxrtool.settings import Limits
 
+    # Few pixels, so that the budget is that of the structure: 64 megapixels alone take more.
+    reading = Reading(Preprocessing(32), 1, full_size=True, limits=Limits(megapixels=4))
     try:
-        pixels = read_radiograph(path, Reading(Preprocessing(32), 1, full_size=True)).image
+        pixels = read_radiograph(path, reading).image
     except ImageError as error:
         if "memory" in error.message:
             raise
@@ -303,6 +310,36 @@ READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[Path], None], Muta
 }
 
 
+class Meter:
+    """Measures the memory and the processor time of one input at a time, and keeps the largest."""
+
+    def __init__(self) -> None:
+        self.mib = self.seconds = 0.0
+
+    def begin(self) -> None:
+        """Begin with an input."""
+        with contextlib.suppress(OSError):  # not Linux: only growth above the largest input so far is seen
+            Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what is resident now
+        self._before, self._began = _peak_mib(), time.process_time()
+
+    def end(self, content: bytes) -> str:
+        """Return what the input took too much of, or nothing."""
+        seconds = time.process_time() - self._began
+        mib = _peak_mib() - self._before
+        self.mib, self.seconds = max(self.mib, mib), max(self.seconds, seconds)
+        over = [f"{mib:.0f} MiB"] * (mib > BUDGET_MIB + len(content) / 2**20)
+        over += [f"{seconds:.1f} CPU s"] * (seconds > BUDGET_SECONDS)
+        return " and ".join(over)
+
+
+def _peak_mib() -> float:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+
+
 def child(reader: str, seconds: float, seed: int, folder: Path) -> None:
     """Read mutated files until the time is up; print one line of JSON per finding, and a count at the end."""
     make, read, mutate = READERS[reader]
@@ -313,8 +350,12 @@ def child(reader: str, seconds: float, seed: int, folder: Path) -> None:
         raise Hung
 
     signal.signal(signal.SIGALRM, hung)
+    for content in seeds:  # imports what is imported at first use, which no input should be charged with
+        (folder / "current").write_bytes(content)
+        read(folder / "current")
     rng, count, ends = random.Random(seed), 0, time.monotonic() + seconds
     known: set[str] = set()
+    meter = Meter()
     while time.monotonic() < ends:
         path = folder / "current"
         path.write_bytes(content := mutate(seeds, rng))
@@ -322,6 +363,7 @@ def child(reader: str, seconds: float, seed: int, folder: Path) -> None:
         count += 1
         try:
             signal.alarm(SECONDS_PER_INPUT)
+            meter.begin()
             read(path)
         except (Exception, Hung) as error:  # noqa: BLE001 - any exception is a finding
             where = traceback.extract_tb(error.__traceback__)[-1]
@@ -331,15 +373,21 @@ def child(reader: str, seconds: float, seed: int, folder: Path) -> None:
                 print(json.dumps({"key": key, "message": str(error)[:300], "bytes": content.hex()}), flush=True)
         finally:
             signal.alarm(0)
+        over = meter.end(content)
+        if over and "budget" not in known:
+            known.add("budget")
+            print(json.dumps({"key": "over the budget", "message": over, "bytes": content.hex()}), flush=True)
         if count % 200 == 0:
             (folder / "count").write_text(str(count))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(json.dumps({"count": count, "peak_mib": peak}), flush=True)
+    done = {"count": count, "peak_mib": peak, "input_mib": meter.mib, "input_seconds": meter.seconds}
+    print(json.dumps(done), flush=True)
 
 
 def fuzz(reader: str, seconds: float, seed: int, out: Path) -> None:
     """Run children until the time is up. A child that dies is a finding, and the next one continues."""
     ends, total, peak, findings = time.monotonic() + seconds, 0, 0, {}
+    mib = cpu = 0.0
     while (left := ends - time.monotonic()) > 1:
         with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
             folder = Path(name)
@@ -363,6 +411,7 @@ def fuzz(reader: str, seconds: float, seed: int, out: Path) -> None:
                     findings.setdefault(one["key"], (one["message"], bytes.fromhex(one["bytes"])))
             if ended == 0 and reports:
                 total, peak = total + reports[-1]["count"], max(peak, reports[-1]["peak_mib"])
+                mib, cpu = max(mib, reports[-1]["input_mib"]), max(cpu, reports[-1]["input_seconds"])
             else:
                 counted = folder / "count"
                 total += int(counted.read_text()) if counted.exists() else 0
@@ -370,7 +419,10 @@ def fuzz(reader: str, seconds: float, seed: int, out: Path) -> None:
                 if kept.exists():  # otherwise the child died before its first input
                     findings.setdefault(f"ended with {ended}", ("the process died", kept.read_bytes()))
         seed += 1
-    print(f"{reader}: {total:,} inputs in {seconds:.0f} s, largest resident {peak} MiB, {len(findings)} findings")
+    print(
+        f"{reader}: {total:,} inputs in {seconds:.0f} s, at most {mib:.0f} MiB and {cpu:.2f} CPU s for one input, "
+        f"largest resident {peak} MiB, {len(findings)} findings"
+    )
     out.mkdir(parents=True, exist_ok=True)
     for key, (words, content) in findings.items():
         name = f"{reader}-{hashlib.sha256(content).hexdigest()[:12]}.bin"

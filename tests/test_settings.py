@@ -104,6 +104,14 @@ def test_resolved_settings_can_be_read_back(tmp_path: Path) -> None:
         ("train: 3", ["train"]),
         ("- a", ["not a mapping of keys"]),
         ("a: [", ["not valid YAML"]),
+        ("train: {lr: 1, lr: 2}", ["not valid YAML", "'lr' stands twice"]),
+        ("train: {lr: 1}\ntrain: {epochs: 2}", ["'train' stands twice"]),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", ["alias of more than one value"]),
+        ("train: &a {lr: *a}", ["alias of more than one value"]),
+        ("train: &a {lr: 1}\ntune: {<<: *a}", ["alias of more than one value"]),
+        ("[" * 30_000, ["nested too deeply"]),
+        ("a: " + "x" * 70_000, ["more than 65,536 bytes"]),
+        ("runtime: {read_timeout: 1.0e+300}", ["runtime.read_timeout", "86400"]),
     ],
 )
 def test_a_wrong_file_is_refused_by_key_and_rule(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -120,7 +128,9 @@ def test_a_wrong_file_is_refused_by_key_and_rule(tmp_path: Path, text: str, word
     ("name", "value", "word"),
     [
         ("CXR_TRAIN__LRR", "1", "train.lr"),
-        ("CXR_TRIAN__LR", "1", "CXR_TRAIN__LR"),
+        ("CXR_TRAIN", '{"a":' * 20_000 + "1" + "}" * 20_000, "CXR_TRAIN is nested too deeply"),
+        ("CXR_TRAIN", '{"lr": {"a": {"b": 1}}}', "nested too deeply"),
+        ("CXR_RUNTIME__READ_TIMEOUT", "1e300", "CXR_RUNTIME__READ_TIMEOUT"),
         ("CXR_TRAIN__LR", "x", "CXR_TRAIN__LR"),
     ],
 )
@@ -128,6 +138,23 @@ def test_a_wrong_variable_is_refused_by_name(name: str, value: str, word: str) -
     with pytest.raises(RequestError) as caught:
         load_settings(environ={name: value})
     assert word in f"{caught.value.message} {caught.value.advice}"
+
+
+def test_variables_of_other_programs_are_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    """Kubernetes sets the first four where services are called cxr and cxr-eval."""
+    foreign = ("CXR_SERVICE_HOST", "CXR_PORT_80_TCP_ADDR", "CXR_EVAL_SERVICE_HOST", "CXR_PORT", "CXR_X__Y__Z")
+    environment = {**dict.fromkeys(foreign, "tcp://10.0.0.1:80"), "CXR_TRAIN__EPOCHS": "3"}
+    resolved = load_settings(environ=environment)
+    assert {key for key, _, source in resolved.rows() if source != "default"} == {"train.epochs"}
+    assert caplog.text == ""
+    load_settings(environ={"CXR_TRIAN__LR": "1"})
+    assert "CXR_TRIAN__LR names no setting and is ignored; did you mean CXR_TRAIN__LR?" in caplog.text
+
+
+def test_an_alias_of_a_single_value_is_read(tmp_path: Path) -> None:
+    config = write(tmp_path / "c.yaml", "train: {seed: &n 7}\neval: {draw_seed: *n}")
+    settings = load_settings(config=config, environ={}).settings
+    assert (settings.train.seed, settings.eval.draw_seed) == (7, 7)
 
 
 def test_the_rows_are_all_settings() -> None:

@@ -4,8 +4,9 @@ The command line overrides ``CXR_*`` variables, which override a YAML file, whic
 """
 
 import difflib
+import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,7 +19,11 @@ from pydantic_settings.exceptions import SettingsError
 from cxrtool.errors import RequestError
 from cxrtool.settings import Settings
 
+log = logging.getLogger(__name__)
+
 ENV_PREFIX = "CXR_"
+LARGEST_FILE = 2**16
+"""Bytes of a settings file; all settings with their defaults take 2 KiB."""
 
 
 class _Environment(Settings, BaseSettings):
@@ -97,8 +102,8 @@ def load_settings(
     """
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     layers = [
-        (str(config), dict(_flatten(_read_yaml(Path(config))))) if config else ("", {}),
-        ("environment", dict(_flatten(_read_environment(os.environ if environ is None else environ)))),
+        (str(config), _flat(_read_yaml(Path(config)), f"settings file {config}")) if config else ("", {}),
+        ("environment", _flat(_read_environment(os.environ if environ is None else environ), "the environment")),
         (origin, given),
     ]
     values: dict[str, object] = {}
@@ -113,9 +118,36 @@ def load_settings(
         raise _request_error(error, sources) from None
 
 
+class _Loader(yaml.SafeLoader):
+    """Loads plain YAML: each key once, and aliases of single values only, because others nest and grow without end."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            # An anchor is registered before its content, so that an alias of itself is found here too.
+            if not isinstance(self.anchors.get(event.anchor), yaml.ScalarNode | None):
+                raise yaml.composer.ComposerError(None, None, "an alias of more than one value", event.start_mark)
+        return super().compose_node(parent, index)  # type: ignore[no-any-return, no-untyped-call]
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(LARGEST_FILE + 1)
+        if len(text) > LARGEST_FILE:
+            raise RequestError(f"settings file {path} has more than {LARGEST_FILE:,} bytes", "Check --config.")
+        content = yaml.load(text.decode("utf-8"), Loader=_Loader)
+    except RecursionError:
+        raise RequestError(f"settings file {path} is nested too deeply", "Write it as 'train: {epochs: 3}'.") from None
     except OSError as error:
         raise RequestError(f"cannot read settings file {path}: {error.strerror}", "Check --config.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -133,16 +165,24 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     top = {name.upper() for name in Settings.model_fields}
     for name in environ:
+        # Others set variables of this prefix too: Kubernetes sets CXR_SERVICE_HOST where a service is called cxr.
         if name.startswith(ENV_PREFIX) and name[len(ENV_PREFIX) :].split("__")[0] not in top:
-            near = difflib.get_close_matches(name, [_variable(key) for key in _known_keys()], n=1)
-            hint = f"Did you mean {near[0]}?" if near else "`cxr config` lists all names."
-            raise RequestError(f"environment variable {name} names no setting", hint)
+            near = difflib.get_close_matches(name, [_variable(key) for key in _known_keys()], n=1, cutoff=0.8)
+            if near:
+                log.warning("environment variable %s names no setting and is ignored; did you mean %s?", name, near[0])
     source = EnvSettingsSource(_Environment)
     source.env_vars = {name.lower(): value for name, value in environ.items()}
     try:
         return source()
     except SettingsError as error:
         raise RequestError(str(error), "Set one value per variable, as CXR_TRAIN__EPOCHS=3.") from None
+    except RecursionError:
+        names = [name for name in environ if name.upper().startswith(ENV_PREFIX)]
+        longest = max(names, key=lambda name: len(environ[name]))
+        raise RequestError(
+            f"environment variable {longest} is nested too deeply",
+            "Set one value per variable, as CXR_TRAIN__EPOCHS=3.",
+        ) from None
 
 
 def _variable(key: str) -> str:
@@ -151,6 +191,15 @@ def _variable(key: str) -> str:
 
 def _known_keys() -> list[str]:
     return [key for key, _ in _flatten(Settings().model_dump())]
+
+
+def _flat(tree: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the leaves of `tree` by dotted key; only sections may nest, and sections hold no sections."""
+    for section in tree.values():
+        for value in section.values() if isinstance(section, Mapping) else ():
+            if isinstance(value, Mapping) and any(isinstance(leaf, Mapping | list) for leaf in value.values()):
+                raise RequestError(f"{where} is nested too deeply", "Write it as 'train: {epochs: 3}'.")
+    return dict(_flatten(tree))
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

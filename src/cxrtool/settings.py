@@ -4,6 +4,7 @@ A setting has one name everywhere: ``train.lr`` in a message, ``train: {lr: ...}
 the environment. Values are checked once, here; all other code reads typed attributes.
 """
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +38,57 @@ FINEST_STEP = 1e-4
 
 
 def usable_processors() -> int:
-    """Return the number of processors that this process may run on, which may be fewer than the machine has."""
+    """Return the number of processors that this process may use, which may be fewer than the machine has.
+
+    Counts its affinity and, on Linux, the share of time that its control groups allow, as containers have.
+    """
     try:
-        return len(os.sched_getaffinity(0))
+        processors = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
-        return os.cpu_count() or 1
+        processors = os.cpu_count() or 1
+    share = cgroup_share()
+    return processors if share is None else max(1, min(processors, math.ceil(share)))
+
+
+def cgroup_share(groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Return the processors' worth of time that the control groups of this process allow; None without a limit.
+
+    Args:
+        groups: file that lists the groups of the process, version 1 and 2.
+        mount: folder where the control groups are mounted.
+    """
+    try:
+        lines = groups.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    shares = []
+    for line in lines:
+        _, controllers, path = (line + "::").split(":")[:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = mount / "cpu" if controllers else mount
+        read = _share_v1 if controllers else _share_v2
+        inner = Path(path.lstrip("/"))
+        # A limit of any group above holds too. In a container the path may be that on the host, which is not mounted.
+        shares += [read(top / folder) for folder in (inner, *inner.parents, Path())]
+    return min((share for share in shares if share is not None), default=None)
+
+
+def _share_v2(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()[:2]
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _share_v1(folder: Path) -> float | None:
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text(encoding="utf-8"))
+        period = int((folder / "cpu.cfs_period_us").read_text(encoding="utf-8"))
+        return quota / period if quota > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
 
 
 def automatic_workers(processors: int) -> int:
@@ -200,6 +247,10 @@ class RuntimeSettings(_Section):
         default="auto",
         description="Threads that read and decode images, 1 to 256; auto is one per usable processor, from 2 to 16.",
     )
+    threads: int | Literal["auto"] = Field(
+        default="auto",
+        description="Threads that compute the network on a CPU, 1 to 256; auto is one per core that it may use.",
+    )
     batch_size: int = Field(default=16, ge=1, le=4096, description="Images per forward pass.")
     pin_memory: bool = Field(
         default=True, description="Put batches into page-locked memory, from which a GPU copies faster."
@@ -208,7 +259,12 @@ class RuntimeSettings(_Section):
         default=MatmulPrecision.HIGHEST, description="Precision of float32 matrix products on a GPU."
     )
     cudnn_benchmark: bool = Field(default=False, description="Let cuDNN time its algorithms and use the fastest.")
-    read_timeout: float = Field(default=120.0, gt=0, description="Seconds after which reading an image counts as hung.")
+    read_timeout: float = Field(
+        default=120.0,
+        gt=0,
+        le=86_400,
+        description="Seconds after which reading an image counts as hung: its row is an error, and training stops.",
+    )
     strict: bool = Field(default=False, description="Treat an image with a warning as unreadable.")
     max_megapixels: int = Field(
         default=64, ge=1, le=178, description="Refuse images with more megapixels, judged by their header; 178 at most."
@@ -221,9 +277,9 @@ class RuntimeSettings(_Section):
         description="DICOM window: 2 for the file's second, or centre/width as 600/1200. If not given: the first.",
     )
 
-    @field_validator("workers", mode="plain")
+    @field_validator("workers", "threads", mode="plain")
     @classmethod
-    def _workers_count(cls, value: object) -> int | str:
+    def _thread_count(cls, value: object) -> int | str:
         if value == "auto":
             return "auto"
         try:

@@ -53,6 +53,39 @@ def test_a_read_that_hangs_is_named() -> None:
     release.set()
 
 
+def test_a_read_that_hangs_may_be_an_error_and_the_others_go_on() -> None:
+    release = threading.Event()
+
+    def load(item: int) -> int:
+        if item in (1, 2, 5):
+            release.wait(30)
+        return item
+
+    began = time.monotonic()
+    found = dict(read_ahead(range(20), load, workers=2, ahead=4, timeout=0.3, skip_hung=True))
+    assert time.monotonic() - began < 10
+    release.set()
+    assert [item for item in range(20) if found[item] == item] == [n for n in range(20) if n not in (1, 2, 5)]
+    assert str(found[5]) == "reading 5 has hung for 0.3 s"
+
+
+def test_reading_stops_where_every_read_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cxrtool.data.read_ahead.MOST_HUNG", 3)
+    release = threading.Event()
+    results = read_ahead(range(99), lambda _: release.wait(30), timeout=0.05, skip_hung=True)
+    taken = [next(results)[0] for _ in range(3)]
+    with pytest.raises(CxrError, match="reading 3 has hung"):
+        next(results)
+    release.set()
+    assert taken == [0, 1, 2]
+
+
+def test_the_time_of_a_read_counts_from_when_a_thread_begins_it() -> None:
+    """Ten reads of 0.1 s by one thread: the last waits 0.9 s before it begins."""
+    items = list(read_ahead(range(10), lambda item: time.sleep(0.1), workers=1, ahead=10, timeout=0.5))
+    assert [result for _, result in items] == [None] * 10
+
+
 def test_threads_end_with_the_reading_and_none_keeps_a_process_from_ending() -> None:
     before = set(threading.enumerate())
     results = read_ahead(range(100), lambda item: item, workers=3)

@@ -113,3 +113,16 @@ def test_a_stored_difference_holds_for_one_model_backend_and_version(monkeypatch
     assert precision.load_difference("other", device, "torch") is None
     versions["torch"] = "2.1"
     assert precision.load_difference("weights", device, "torch") is None
+
+
+def test_a_user_without_a_home_has_no_cache_and_measures_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    cpu = torch.device("cpu")
+    assert precision.cache_folder() is None
+    precision.store_difference("digest", cpu, "torch", 0.5)
+    assert precision.load_difference("digest", cpu, "torch") is None
+    assert isinstance(precision.bf16_is_faster(cpu), bool)

@@ -7,7 +7,7 @@ import pytest
 
 from cxrtool.evaluation.intervals import BootstrapSettings
 from cxrtool.evaluation.metrics import auroc
-from cxrtool.evaluation.subgroups import age_band, subgroup_figures
+from cxrtool.evaluation.subgroups import MOST_GROUPS, age_band, capped_group_warnings, subgroup_figures
 from tests_support import random_table
 
 
@@ -34,3 +34,15 @@ def test_subgroup_figures_are_those_of_their_rows() -> None:
 )
 def test_age_bands(age: str, band: str) -> None:
     assert age_band(age) == band
+
+
+def test_a_column_of_ids_gets_figures_of_its_largest_groups_and_a_warning() -> None:
+    table = random_table(90, seed=3)
+    ids = tuple(f"g{max(n - 20, 0)}" for n in range(90))  # g0 has 21 rows, the 69 others have one
+    table = replace(table, attributes={"id": ids, "sex": tuple("MF"[n % 2] for n in range(90))})
+    found = subgroup_figures(table, ("id", "sex"), BootstrapSettings(3))
+    groups = {item.group for item in found if item.attribute == "id"}
+    assert len(groups) == MOST_GROUPS
+    assert "g0" in groups
+    assert {item.group for item in found if item.attribute == "sex"} == {"M", "F"}
+    assert capped_group_warnings(table, ("id", "sex", "none")) == ("id: figures of the 20 largest of 70 groups only",)

@@ -1,6 +1,8 @@
 import itertools
+import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from cxrtool import Classifier
 from cxrtool.data.images import read
 from cxrtool.data.preprocessing import Preprocessing, preprocess
+from cxrtool.data.sources import OpenedSource, open_source
 from cxrtool.errors import ImageError, ModelError
 from cxrtool.findings import FINDINGS
 from tests_support import EXACT
@@ -86,3 +89,22 @@ def test_custom_thresholds_replace_those_of_the_bundle(run_folder: Path, images:
     assert everything.positives == FINDINGS
     with pytest.raises(ModelError):
         Classifier.load(run_folder / "gone")
+
+
+def test_a_file_that_hangs_gets_its_row_and_the_others_are_predicted(
+    classifier: Classifier, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+
+    def slow(source: object, *rest: object) -> OpenedSource:
+        if source == images[1]:
+            release.wait(60)
+        return open_source(source, *rest)
+
+    monkeypatch.setattr("cxrtool.data.radiograph.open_source", slow)
+    quick = replace(classifier, reading=replace(classifier.reading, timeout=2.0, batch_size=2))
+    found = list(quick.predict_many(images[:5]))
+    release.set()
+    assert [prediction.path for prediction in found] == images[:5]
+    assert [prediction.error is None for prediction in found] == [True, False, True, True, True]
+    assert f"reading {images[1]} has hung for 2 s" in (found[1].error or "")

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -47,6 +47,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+WAITING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
+"""How OpenMP's threads wait: GNU's spin about 10,000 times, Intel's and LLVM's for a millisecond."""
 COMMANDS = (
     demo,
     phantom,
@@ -100,9 +102,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         console.say(f"cxr {__version__}")
         raise SystemExit(0)
     console.show_logs(debug)
+    wait_without_spinning(os.environ)
     signal.signal(signal.SIGTERM, _on_sigterm)
     code = _run(given, debug)
     raise SystemExit(_flush(code))
+
+
+def wait_without_spinning(environ: MutableMapping[str, str]) -> None:
+    """Let OpenMP's threads sleep soon after their work is done, unless the user has said how they wait.
+
+    Otherwise they spin for milliseconds between two layers and take processor time from others, or from the reading
+    threads. OpenMP reads this once, when torch is imported.
+    """
+    if not any(name in environ for name in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME", "GOMP_SPINCOUNT")):
+        environ.update(WAITING)
 
 
 def _run(arguments: list[str], debug: bool) -> int:

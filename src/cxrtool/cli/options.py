@@ -132,7 +132,7 @@ MAPS = ("explain.layer", "explain.flip", "explain.scales", "explain.smooth")
 """Settings that every heatmap method has."""
 BOOTSTRAP = ("eval.draws", "eval.draw_seed", "eval.confidence")
 """How patients are resampled for intervals."""
-RUNTIME = ("runtime.device", "runtime.precision", "runtime.channels_last", "runtime.workers")
+RUNTIME = ("runtime.device", "runtime.precision", "runtime.channels_last", "runtime.workers", "runtime.threads")
 """Machine settings of every command that runs the network."""
 ENGINE = ("runtime.backend", *RUNTIME)
 """Machine settings of commands that run the network forwards only."""

@@ -21,6 +21,7 @@ from cxrtool.data.dicom import is_dicom
 from cxrtool.data.formats import unread_format
 from cxrtool.data.frames import is_whole_jpeg
 from cxrtool.data.screening import COLOUR_SPREAD
+from cxrtool.data.structure import StructureError, check_exif, check_structure
 from cxrtool.errors import ImageError
 from cxrtool.settings import Limits
 
@@ -35,6 +36,7 @@ LARGEST_ASPECT = 4.0
 FILE_SIZE_ADVICE = "Reduce the file, or raise runtime.max_file_mib."
 
 _PIXELS_ADVICE = "Reduce the image, or raise runtime.max_megapixels."
+_STRUCTURE_ADVICE = "Save it again with another program."
 _JPEG = ("JPEG", "MPO")
 """MPO is a JPEG with further pictures behind the first, such as the depth map of a phone; the first is read."""
 _MIN_IS_WHITE = 0
@@ -75,6 +77,8 @@ def as_image_error(name: str) -> Iterator[None]:
         yield
     except ImageError:
         raise
+    except StructureError as error:
+        raise image_error(name, f"{error.reason}, more than a radiograph needs", _STRUCTURE_ADVICE) from None
     except MemoryError:
         raise image_error(name, "does not fit into memory") from None
     except Exception as error:  # noqa: BLE001 - Pillow's plugins raise anything (SyntaxError, struct.error) on bad bytes
@@ -203,14 +207,17 @@ def _decode_dicom(name: str, decode: Callable[[], Decoded]) -> Decoded:
 
 
 def _open(name: str, content: bytes, limits: Limits) -> Image.Image:
+    check_structure(content)
     try:
-        return Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError:
         raise image_error(name, f"has more than {limits.pixels:,} pixels", _PIXELS_ADVICE, "image-too-large") from None
     except OSError:
         found = unread_format(content)
         reason = "is not an image" if found is None else f"is not an image that can be read here: it is {found}"
         raise image_error(name, reason, f"Supported formats are {', '.join(FORMATS)} and DICOM.") from None
+    check_exif(image.info.get("exif"), image.info.get("Raw profile type exif"))
+    return image
 
 
 def _decode_file(name: str, content: bytes, target_size: int, limits: Limits) -> Decoded:

@@ -5,7 +5,6 @@ The steps are those of the standard, with the formulas in `cxrtool.data.dicom_re
 refused. Tags about people are not read.
 """
 
-import io
 import math
 import re
 import warnings
@@ -23,6 +22,7 @@ from cxrtool.data.dicom_rendering import Values
 from cxrtool.data.dicom_tags import DicomError, integer, lookup_table, number, numbers, required, tables, text, value_of
 from cxrtool.data.dicom_warnings import contradicts_polarity, tag_warnings
 from cxrtool.data.frames import FrameHeader, frame_header, is_whole_jpeg, sequential_scan_ends_early, unpacks_to
+from cxrtool.data.structure import CountedFile, StructureError, check_elements, check_fragments, check_frame
 from cxrtool.errors import RequestError
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def decode_dicom(content: bytes, max_pixels: int, window: Window | None = None) 
     Raises:
         DicomError: the file has no image or several frames, its sizes contradict each other, its codec is not
             installed, its transfer syntax is deflated, or its rescale, window or a table is invalid.
+        StructureError: the file has too many elements, items, fragments or scans.
     """
     _silence_warnings()
     with _stage("is a DICOM that cannot be decoded: its tags are damaged or cut off"):
@@ -125,7 +126,9 @@ def _read(content: bytes) -> "Dataset":
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     if content[128:132] != b"DICM":
-        dataset = dcmread(io.BytesIO(content), force=True)
+        file = CountedFile(content)
+        dataset = dcmread(file, force=True)
+        check_elements(dataset, file.reads)
         implicit, little = dataset.original_encoding
         dataset.file_meta = FileMetaDataset()
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
@@ -134,7 +137,10 @@ def _read(content: bytes) -> "Dataset":
     # Before dcmread, which inflates the whole file even if only tags are read.
     if _DEFLATED in _transfer_syntaxes(content):
         raise _deflated_error()
-    return dcmread(io.BytesIO(content))
+    file = CountedFile(content)
+    dataset = dcmread(file)
+    check_elements(dataset, file.reads)
+    return dataset
 
 
 def decode_dataset(dataset: "Dataset", max_pixels: int, window: Window | None = None) -> Decoded:
@@ -165,7 +171,7 @@ def _stage(reason: str) -> Iterator[None]:
     """Turn any exception in the block into a `DicomError`: pydicom and its decoders quote tags in theirs."""
     try:
         yield
-    except (DicomError, MemoryError):
+    except (DicomError, StructureError, MemoryError):
         raise
     except Exception:  # noqa: BLE001 - pydicom and its decoders raise anything
         raise DicomError(reason) from None
@@ -187,7 +193,7 @@ def _transfer_syntaxes(content: bytes) -> set[str]:
     """
     from pydicom.filereader import data_element_generator
 
-    file = io.BytesIO(content)
+    file = CountedFile(content)
     file.seek(132)
     found: set[str] = set()
     for element in data_element_generator(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2):
@@ -307,7 +313,9 @@ def _frame(dataset: "Dataset") -> bytes:
 
 def _check_frame(dataset: "Dataset", height: int, width: int) -> FrameHeader | None:
     """Check that the header of the compressed frame states the same size, because the decoder allocates by it."""
+    check_fragments(dataset.PixelData)
     frame = _frame(dataset)
+    check_frame(frame)
     if dataset.file_meta.TransferSyntaxUID == _RLE:
         if not unpacks_to(frame, height * width):
             raise DicomError(f"states {width} x {height} pixels, but its run lengths unpack to another size")

@@ -4,6 +4,8 @@ import re
 import struct
 from dataclasses import dataclass, field
 
+from cxrtool.data.structure import RLE_NO_OPS, StructureError
+
 _JPEG_START, _J2K_START = b"\xff\xd8", b"\xff\x4f\xff\x51"
 _BOX_SEARCH = 4096
 _RUN = 128
@@ -97,6 +99,9 @@ def unpacks_to(frame: bytes, pixels: int) -> bool:
     """Whether each segment of an RLE frame (PS3.5 annex G) unpacks to `pixels` bytes, or up to one run more as padding.
 
     Two bytes can stand for 128, so a decoder that does not count may need 64 times the size of the file.
+
+    Raises:
+        StructureError: a segment has more than `RLE_NO_OPS` bytes that stand for nothing.
     """
     if len(frame) < 64:
         return False
@@ -112,7 +117,7 @@ def unpacks_to(frame: bytes, pixels: int) -> bool:
 
 def _unpacked(frame: bytes, start: int, end: int, most: int) -> int:
     """Return the number of bytes that a segment unpacks to; counting stops above `most`."""
-    total, place, end = 0, start, min(end, len(frame))
+    total, place, end, no_ops = 0, start, min(end, len(frame)), 0
     while place < end and total <= most:
         head = frame[place]
         if head > 128:
@@ -122,5 +127,7 @@ def _unpacked(frame: bytes, start: int, end: int, most: int) -> int:
             total += min(head + 1, max(end - place - 1, 0))
             place += head + 2
         else:
-            place += 1
+            place, no_ops = place + 1, no_ops + 1
+            if no_ops > RLE_NO_OPS:
+                raise StructureError(f"has more than {RLE_NO_OPS:,} run lengths that stand for nothing")
     return total

@@ -49,7 +49,7 @@ class Reading:
         preprocessing: preprocessing of each image.
         batch_size: number of images in a batch.
         workers: number of reading threads.
-        timeout: seconds after which a read fails; None waits without limit.
+        timeout: seconds after which a read counts as hung; None waits without limit.
         full_size: keep each image at its original size, for drawing.
         strict: treat warnings as errors.
         window: window of DICOM files; None uses the first one in the file.
@@ -122,7 +122,8 @@ def radiograph_batches(
 ) -> Iterator[list[tuple[SourceT, Radiograph | CxrError]]]:
     """Read inputs ahead and yield them in order, in lists of up to `batch_size` pairs.
 
-    At most a few batches are in memory, however many inputs there are.
+    At most a few batches are in memory, however many inputs there are. An input that takes longer than
+    `reading.timeout` gets an error like one that cannot be read.
 
     Yields:
         (input, radiograph) pairs, with the error instead of the radiograph if the input cannot be read.
@@ -130,7 +131,7 @@ def radiograph_batches(
     load = partial(read_radiograph, reading=reading)
     batch: list[tuple[SourceT, Radiograph | CxrError]] = []
     ahead = max(2 * reading.batch_size, 2 * reading.workers)
-    for source, result in read_ahead(sources, load, reading.workers, ahead, reading.timeout, name_of):
+    for source, result in read_ahead(sources, load, reading.workers, ahead, reading.timeout, name_of, skip_hung=True):
         batch.append((source, result))
         if len(batch) == reading.batch_size:
             yield batch

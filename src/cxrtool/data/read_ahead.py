@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from cxrtool.errors import CxrError, is_out_of_memory
 
@@ -14,6 +14,32 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 _END_OF_READ = 2.0
 """Seconds to wait at the end for reads that are still running."""
+MOST_HUNG = 32
+"""Reads that may hang at the same time before reading stops: a thread cannot be ended, and each keeps its memory."""
+
+
+class _Task(Generic[Item, Result]):
+    """One read: its item, its result, and when a thread began it."""
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self.future: Future[Result | CxrError] = Future()
+        self.began: float | None = None
+
+    def result(self, timeout: float | None) -> Result | CxrError:
+        """Wait for the result.
+
+        Raises:
+            TimeoutError: the read has taken longer than `timeout` seconds since a thread began it.
+        """
+        while timeout is not None:
+            left = timeout if self.began is None else self.began + timeout - time.monotonic()
+            try:
+                return self.future.result(max(left, 0.0))
+            except TimeoutError:
+                if self.began is not None and time.monotonic() >= self.began + timeout:
+                    raise
+        return self.future.result()
 
 
 def read_ahead(
@@ -23,6 +49,7 @@ def read_ahead(
     ahead: int = 64,
     timeout: float | None = None,
     name_of: Callable[[Item], object] = str,
+    skip_hung: bool = False,
 ) -> Generator[tuple[Item, Result | CxrError], None, None]:
     """Load items in threads, up to `ahead` of them before they are needed.
 
@@ -31,31 +58,40 @@ def read_ahead(
         load: function that loads an item, called in a thread.
         workers: number of threads.
         ahead: largest number of items in memory.
-        timeout: seconds to wait for one item; None waits without limit.
+        timeout: seconds that one item may take; None waits without limit.
         name_of: function that names an item in messages.
+        skip_hung: yield an error for an item that takes longer, and go on with a new thread in the place of the hung
+            one, which cannot be ended.
 
     Yields:
         (item, result) in the order of `items`. The result is a `CxrError` if `load` raised one; any other exception
         becomes a `CxrError` that names it and the item.
 
     Raises:
-        CxrError: an item took longer than `timeout`.
+        CxrError: an item took longer than `timeout`, and `skip_hung` is not set or `MOST_HUNG` reads hang already.
     """
-    wanted: SimpleQueue[tuple[Item, Future[Result | CxrError]] | None] = SimpleQueue()
+    wanted: SimpleQueue[_Task[Item, Result] | None] = SimpleQueue()
+    threads: list[threading.Thread] = []
 
     def work() -> None:
         while (task := wanted.get()) is not None:
-            item, future = task
-            if future.set_running_or_notify_cancel():
-                future.set_result(_load_or_error(load, item, name_of))
+            if task.future.set_running_or_notify_cancel():
+                task.began = time.monotonic()
+                task.future.set_result(_load_or_error(load, task.item, name_of))
+                if task in hung:  # another thread has taken this one's place
+                    hung.remove(task)
+                    return
 
-    # Daemon threads, unlike those of ThreadPoolExecutor: the process must be able to end while a read hangs.
-    threads = [threading.Thread(target=work, name=f"read-ahead-{n}", daemon=True) for n in range(workers)]
-    for thread in threads:
-        thread.start()
-    waiting: deque[tuple[Item, Future[Result | CxrError]]] = deque()
+    def start_thread() -> None:
+        # Daemon threads, unlike those of ThreadPoolExecutor: the process must be able to end while a read hangs.
+        threads.append(threading.Thread(target=work, name=f"read-ahead-{len(threads)}", daemon=True))
+        threads[-1].start()
+
+    for _ in range(workers):
+        start_thread()
+    waiting: deque[_Task[Item, Result]] = deque()
     remaining = iter(items)
-    hung = False
+    hung: list[_Task[Item, Result]] = []
     try:
         while True:
             while len(waiting) < ahead:
@@ -63,23 +99,26 @@ def read_ahead(
                     item = next(remaining)
                 except StopIteration:
                     break
-                waiting.append((item, Future()))
+                waiting.append(_Task(item))
                 wanted.put(waiting[-1])
             if not waiting:
                 return
-            item, future = waiting.popleft()
+            task = waiting.popleft()
             try:
-                result = future.result(timeout)
+                result = task.result(timeout)
             except TimeoutError:
-                hung = True
-                raise CxrError(
-                    f"reading {name_of(item)} has hung for {timeout:g} s",
+                hung.append(task)
+                result = CxrError(
+                    f"reading {name_of(task.item)} has hung for {timeout:g} s",
                     "Check the disk or network share, then run the command again.",
-                ) from None
-            yield item, result
+                )
+                if not skip_hung or sum(not one.future.done() for one in hung) > MOST_HUNG:
+                    raise result from None
+                start_thread()
+            yield task.item, result
     finally:
-        for _, future in waiting:
-            future.cancel()
+        for task in waiting:
+            task.future.cancel()
         for _ in threads:
             wanted.put(None)
         # A thread that returns from a decoder while the interpreter shuts down would abort the process.

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Device, Precision
 from cxrtool.engines.precision import bf16_is_faster
+from cxrtool.engines.threads import use_threads
 from cxrtool.errors import RequestError
 from cxrtool.model.densenet import ChestNet
 from cxrtool.settings import RuntimeSettings
@@ -48,15 +49,16 @@ class Runtime:
 
 
 def choose_runtime(settings: RuntimeSettings, auto_bf16: bool = False) -> Runtime:
-    """Choose the device and the precision.
+    """Choose the device and the precision, and set the number of threads.
 
     Args:
-        settings: requested device, precision and memory layout.
+        settings: requested device, precision, memory layout and threads.
         auto_bf16: whether precision ``auto`` may choose bfloat16. Training allows it; reported metrics use float32.
 
     Raises:
         RequestError: a GPU is requested and there is none.
     """
+    use_threads(settings)
     has_gpu = torch.cuda.is_available()
     if settings.device is Device.CUDA and not has_gpu:
         raise RequestError("--device cuda: no CUDA device was found", "Use --device cpu or --device auto.")

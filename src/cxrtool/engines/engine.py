@@ -1,7 +1,7 @@
 """Engines turn pixels into logits: the interface, and the engine that uses torch."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Backend
 from cxrtool.engines.device import Runtime
+from cxrtool.engines.threads import LoadedIn
 from cxrtool.errors import CxrError, first_line, is_out_of_memory
 from cxrtool.model.densenet import ChestNet
 from cxrtool.model.folding import inference_copy
@@ -60,6 +61,7 @@ class TorchEngine:
 
     network: ChestNet
     runtime: Runtime
+    _loaded_in: LoadedIn = field(default_factory=lambda: LoadedIn("CUDA"), repr=False)
 
     @property
     def how(self) -> HowRun:
@@ -70,8 +72,10 @@ class TorchEngine:
         """Return logits [B, 5] float32 for pixels [B, 1, S, S] uint8.
 
         Raises:
-            CxrError: memory has run out.
+            CxrError: memory has run out, or a model on a GPU was loaded before a fork.
         """
+        if self.runtime.device.type != "cpu":
+            self._loaded_in.check()
         try:
             with torch.inference_mode():
                 parts = [self.network(self.runtime.tensor(part)) for part in self._parts(pixels)]

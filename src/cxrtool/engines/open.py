@@ -12,6 +12,7 @@ from cxrtool.choices import Backend, Precision
 from cxrtool.engines.device import choose_runtime, sigmoid
 from cxrtool.engines.engine import Engine, torch_engine
 from cxrtool.engines.precision import CLOSE_ENOUGH, bf16_is_faster, load_difference, store_difference
+from cxrtool.engines.threads import use_threads
 from cxrtool.errors import RequestError
 from cxrtool.model.bundle import Bundle
 from cxrtool.model.header import BundleHeader
@@ -37,6 +38,7 @@ def open_engine(bundle: Bundle, settings: RuntimeSettings, reported: bool) -> En
         ModelError: an export cannot be opened.
     """
     backend, precision = settings.backend, settings.precision
+    use_threads(settings)
     if precision is Precision.INT8 and backend in (Backend.AUTO, Backend.TORCH):
         raise RequestError("--precision int8 does not work with torch", "Use --backend openvino.")
     if backend in (Backend.ONNX, Backend.OPENVINO):

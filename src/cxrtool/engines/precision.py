@@ -27,9 +27,12 @@ CLOSE_ENOUGH = 0.02
 _CACHE_NAME = "precision.json"
 
 
-def cache_folder() -> Path:
-    """Return ``$XDG_CACHE_HOME/cxrtool``, or ``~/.cache/cxrtool``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cxrtool"
+def cache_folder() -> Path | None:
+    """Return ``$XDG_CACHE_HOME/cxrtool``, or ``~/.cache/cxrtool``; None for a user who has no home folder."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cxrtool"
+    except RuntimeError:  # no HOME, and a user whom the system does not know, as in many containers
+        return None
 
 
 def bf16_is_faster(device: torch.device) -> bool:
@@ -95,15 +98,21 @@ def _processor() -> str:
 
 
 def _load(key: str) -> object:
+    folder = cache_folder()
+    if folder is None:
+        return None
     try:
-        content = json.loads((cache_folder() / _CACHE_NAME).read_text(encoding="utf-8"))
+        content = json.loads((folder / _CACHE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return content.get(key) if isinstance(content, dict) else None
 
 
 def _store(key: str, value: float) -> None:
-    path = cache_folder() / _CACHE_NAME
+    folder = cache_folder()
+    if folder is None:
+        return
+    path = folder / _CACHE_NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

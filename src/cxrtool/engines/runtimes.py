@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cxrtool.choices import Backend, Device, ExportFormat, Precision
 from cxrtool.engines.engine import HowRun
 from cxrtool.engines.export_record import FORMAT_OF, Export, refuse_without_library
+from cxrtool.engines.threads import LoadedIn
 from cxrtool.errors import ModelError, RequestError
 
 
@@ -40,9 +41,15 @@ class OnnxEngine:
         except Exception as error:  # noqa: BLE001 - its exceptions have no common base class
             raise _cannot_open(path, error) from None
         self.how = HowRun(Backend.ONNX.value, Precision.FP32.value)
+        self._loaded_in = LoadedIn("ONNX Runtime")
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return logits [B, 5] float32 for pixels [B, 1, S, S] uint8."""
+        """Return logits [B, 5] float32 for pixels [B, 1, S, S] uint8.
+
+        Raises:
+            CxrError: the model was loaded before a fork.
+        """
+        self._loaded_in.check()
         logits: NDArray[np.float32] = self._session.run(["logits"], {"pixels": np.ascontiguousarray(pixels)})[0]
         return logits
 
@@ -106,9 +113,15 @@ class OpenVinoEngine:
         except Exception as error:  # noqa: BLE001 - RuntimeError today, others in its history
             raise _cannot_open(path, error) from None
         self.how = HowRun(Backend.OPENVINO.value, precision.value)
+        self._loaded_in = LoadedIn("OpenVINO")
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return logits [B, 5] float32 for pixels [B, 1, S, S] uint8."""
+        """Return logits [B, 5] float32 for pixels [B, 1, S, S] uint8.
+
+        Raises:
+            CxrError: the model was loaded before a fork.
+        """
+        self._loaded_in.check()
         # A new request per call, because the compiled model's own request is shared between threads.
         request = self._network.create_infer_request()
         result = request.infer({"pixels": np.ascontiguousarray(pixels)})

@@ -15,7 +15,7 @@ from cxrtool.evaluation.intervals import (
 )
 from cxrtool.evaluation.metrics import Evaluation, evaluate
 from cxrtool.evaluation.operating import HonestRates, OperatingPoint, honest_rates, operating_points
-from cxrtool.evaluation.subgroups import SubgroupFigures, small_group_warnings, subgroup_figures
+from cxrtool.evaluation.subgroups import SubgroupFigures, capped_group_warnings, small_group_warnings, subgroup_figures
 from cxrtool.evaluation.table import PredictionTable
 from cxrtool.evaluation.thresholds import ThresholdOrigin
 from cxrtool.findings import FINDINGS
@@ -135,7 +135,8 @@ def assess(
     elif origin is not None and origin.split == "test":
         warnings.append("the thresholds were chosen on a test split, so figures on that split are too good")
     subgroups = subgroup_figures(table, settings.by, settings.bootstrap, thresholds)
-    warnings += [f"subgroups by {text}" for text in small_group_warnings(subgroups)]
+    grouped = (*capped_group_warnings(table, settings.by), *small_group_warnings(subgroups))
+    warnings += [f"subgroups by {text}" for text in grouped]
     return Assessment(
         evaluation=evaluation,
         settings=settings,

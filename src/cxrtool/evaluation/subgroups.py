@@ -12,6 +12,8 @@ from cxrtool.findings import FINDINGS
 
 SMALL = 10
 """A group with fewer positives or fewer negatives of a finding is marked as small."""
+MOST_GROUPS = 20
+"""Groups of one attribute that get figures: the largest. A column of many values, such as an id, is no subgroup."""
 AGE_BANDS = ((0, 40), (40, 60), (60, 80), (80, 200))
 
 
@@ -71,17 +73,39 @@ def subgroup_figures(
     settings: BootstrapSettings,
     thresholds: Mapping[str, float] | None = None,
 ) -> tuple[SubgroupFigures, ...]:
-    """Compute figures by group and finding for each attribute, except those that are missing or blank in every row."""
+    """Compute figures by group and finding for each attribute, except those that are missing or blank in every row.
+
+    Only the `MOST_GROUPS` largest groups of an attribute get figures; `capped_group_warnings` says where others are.
+    """
     found: list[SubgroupFigures] = []
     for attribute in attributes:
-        values = table.attributes.get(attribute, ())
-        if attribute == "age":
-            values = tuple(age_band(value) for value in values)
-        if any(values):
-            for group in sorted(set(values)):
-                rows = np.flatnonzero(np.array([value == group for value in values]))
-                found += _group_figures(table.select(rows), attribute, group or "not given", settings, thresholds)
+        rows_of = _rows_by_group(table, attribute)
+        largest = sorted(rows_of, key=lambda group: (-len(rows_of[group]), group))[:MOST_GROUPS]
+        for group in sorted(largest):
+            rows = np.array(rows_of[group], dtype=np.int64)
+            found += _group_figures(table.select(rows), attribute, group or "not given", settings, thresholds)
     return tuple(found)
+
+
+def capped_group_warnings(table: PredictionTable, attributes: Sequence[str]) -> tuple[str, ...]:
+    """Return one warning per attribute that has more than `MOST_GROUPS` groups."""
+    counts = {attribute: len(_rows_by_group(table, attribute)) for attribute in attributes}
+    return tuple(
+        f"{attribute}: figures of the {MOST_GROUPS} largest of {count:,} groups only"
+        for attribute, count in counts.items()
+        if count > MOST_GROUPS
+    )
+
+
+def _rows_by_group(table: PredictionTable, attribute: str) -> dict[str, list[int]]:
+    """Return the rows of each group; none if the attribute is missing or blank in every row."""
+    values = table.attributes.get(attribute, ())
+    if attribute == "age":
+        values = tuple(age_band(value) for value in values)
+    found: dict[str, list[int]] = {}
+    for row, value in enumerate(values if any(values) else ()):
+        found.setdefault(value, []).append(row)
+    return found
 
 
 def _group_figures(
