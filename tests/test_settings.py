@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from cxrtool.errors import RequestError
+from cxrtool.processors import automatic_workers
 from cxrtool.resolved_settings import load_settings
-from cxrtool.settings import automatic_workers
 from setting_names import KEYS
 
 

@@ -12,7 +12,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from bad_inputs import BAD_DICOMS, RAMP, dicom
-from cxrtool.data.dicom import Window
+from cxrtool.data.dicom_grey import Window
 from cxrtool.data.images import list_images, read
 from cxrtool.errors import ImageError, RequestError
 

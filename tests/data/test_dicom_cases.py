@@ -18,7 +18,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Los
 from bad_inputs import RAMP, dicom, dicom_bytes, encoded, picture, without
 from cxrtool.data.decoded import Decoded
 from cxrtool.data.decoding import decode_bytes
-from cxrtool.data.dicom import Window
+from cxrtool.data.dicom_grey import Window
 from cxrtool.errors import ImageError
 from cxrtool.settings import DEFAULT_LIMITS
 

@@ -15,7 +15,8 @@ from cxrtool.benchmarks.measure import untrained_bundle
 from cxrtool.cli.app import WAITING, wait_without_spinning
 from cxrtool.engines.threads import LoadedIn
 from cxrtool.errors import CxrError
-from cxrtool.settings import RuntimeSettings, cgroup_share, usable_processors
+from cxrtool.processors import cgroup_share, usable_processors
+from cxrtool.settings import RuntimeSettings
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "2"}
 """Two threads, because a pool of one has nobody to wait for."""
@@ -207,7 +208,7 @@ def test_the_share_of_control_groups(tmp_path: Path) -> None:
 
 def test_a_share_of_time_limits_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     for share, processors in ((0.5, 1), (1.5, 2), (None, 8), (100.0, 8)):
-        monkeypatch.setattr("cxrtool.settings.cgroup_share", lambda share=share: share)
+        monkeypatch.setattr("cxrtool.processors.cgroup_share", lambda share=share: share)
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
         assert usable_processors() == processors
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bad_inputs import HEADER
 from cxrtool.choices import Views
 from cxrtool.cli.explain import unique_names
-from cxrtool.data.dicom import Window
+from cxrtool.data.dicom_grey import Window
 from cxrtool.data.manifest import load_manifest
 from cxrtool.data.missing import missing_images
 from cxrtool.errors import CxrError, RequestError, SheetError

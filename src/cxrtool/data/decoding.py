@@ -28,7 +28,7 @@ from cxrtool.settings import Limits
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-    from cxrtool.data.dicom import Window
+    from cxrtool.data.dicom_grey import Window
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 SMALLEST_SIDE = 32

@@ -5,25 +5,22 @@ The steps are those of the standard, with the formulas in `cxrtool.data.dicom_re
 refused. Tags about people are not read.
 """
 
-import math
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.data import dicom_rendering as rendering
 from cxrtool.data.decoded import Decoded, ImageWarning
-from cxrtool.data.dicom_rendering import Values
-from cxrtool.data.dicom_tags import DicomError, integer, lookup_table, number, numbers, required, tables, text, value_of
-from cxrtool.data.dicom_warnings import contradicts_polarity, tag_warnings
+from cxrtool.data.dicom_grey import Window, render_grey
+from cxrtool.data.dicom_tags import COLOUR, PALETTE, DicomError, integer, is_signed, required, text, value_of
+from cxrtool.data.dicom_warnings import tag_warnings
 from cxrtool.data.frames import FrameHeader, frame_header, is_whole_jpeg, sequential_scan_ends_early, unpacks_to
 from cxrtool.data.structure import CountedFile, StructureError, check_elements, check_fragments, check_frame
-from cxrtool.errors import RequestError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -33,8 +30,6 @@ _RLE = "1.2.840.10008.1.2.5"
 _JPEG_DCT = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 _PLUGINS = ("pydicom", "pylibjpeg", "pillow")
 _GREY = ("MONOCHROME1", "MONOCHROME2")
-_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-_PALETTE = "PALETTE COLOR"
 _META_START = re.compile(rb"\x02\x00[\x00\x01\x02\x10]\x00(UL|OB|UI)", re.DOTALL)
 # Group 8 from its group length, character set, image type, date, time or SOP class on, with or without a stated VR.
 _BARE_START = re.compile(
@@ -44,37 +39,6 @@ _BARE_START = re.compile(
 _PIXEL_DATA_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 _MOST_EXCESS = 8
 """Bytes of various values behind the pixels are refused from this share (1/8) of the image on: rows may be wrong."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """The range of values that is shown as black to white.
-
-    Attributes:
-        number: number of the window or look-up table in the file, from 1; ignored if centre and width are given.
-        centre: centre in rescaled values.
-        width: width in rescaled values, at least 1.
-    """
-
-    number: int = 1
-    centre: float | None = None
-    width: float | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Parse ``2`` (the file's second window) or ``600/1200`` (centre and width).
-
-        Raises:
-            RequestError: `text` is neither.
-        """
-        if re.fullmatch(r"[1-9]\d{0,2}", text):
-            return cls(int(text))
-        centre_width = re.fullmatch(r"(-?\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)", text)
-        if centre_width is None or float(centre_width[2]) < 1:
-            raise RequestError(
-                f"window {text!r} is invalid", "Write 2 for the file's second window, or 600/1200 for centre and width."
-            )
-        return cls(1, float(centre_width[1]), float(centre_width[2]))
 
 
 def is_dicom(start: bytes) -> bool:
@@ -161,7 +125,7 @@ def decode_dataset(dataset: "Dataset", max_pixels: int, window: Window | None = 
     with _stage("is a DICOM that cannot be decoded: its pixel data are damaged, or are not what its tags state"):
         values = _stored_values(dataset, frame)
     with _stage("is a DICOM that cannot be decoded: a tag about its grey levels is invalid"):
-        pixels, converted = _render(values, dataset, window or Window())
+        pixels, converted = render_grey(values, dataset, window or Window())
     height, width = pixels.shape
     return Decoded(pixels, (height, width), (*warned, *converted))
 
@@ -250,9 +214,9 @@ def _check_kind(dataset: "Dataset") -> None:
     kind, samples = text(dataset, "PhotometricInterpretation"), integer(dataset, "SamplesPerPixel") or 1
     if not kind:
         raise DicomError("does not state whether low values are black or white (PhotometricInterpretation)")
-    if kind not in (*_GREY, *_COLOUR, _PALETTE):
+    if kind not in (*_GREY, *COLOUR, PALETTE):
         raise DicomError("has a photometric interpretation that is not supported", "Save it as MONOCHROME2.")
-    if samples != (3 if kind in _COLOUR else 1):
+    if samples != (3 if kind in COLOUR else 1):
         raise DicomError(f"has {samples} samples per pixel, which contradicts its photometric interpretation")
     allocated = required(dataset, "BitsAllocated", "how many bits a pixel takes (BitsAllocated)")
     if allocated not in (1, 8, 16, 32):
@@ -260,7 +224,7 @@ def _check_kind(dataset: "Dataset") -> None:
     stored = required(dataset, "BitsStored", "how many bits of a pixel are used (BitsStored)")
     if not 1 <= stored <= allocated:
         raise DicomError(f"states {stored} bits stored in {allocated} allocated")
-    if kind not in _COLOUR and integer(dataset, "PixelRepresentation") not in (0, 1):
+    if kind not in COLOUR and integer(dataset, "PixelRepresentation") not in (0, 1):
         raise DicomError("does not state whether its pixels are signed (PixelRepresentation)")
 
 
@@ -351,14 +315,14 @@ def _stored_values(dataset: "Dataset", frame: FrameHeader | None) -> NDArray[Any
     by_precision = syntax in (*JPEG2000TransferSyntaxes, *JPEGLSTransferSyntaxes)
     kind = text(dataset, "PhotometricInterpretation")
     options: dict[str, Any] = {} if by_precision else {"correct_unused_bits": False}
-    if kind in _COLOUR:
+    if kind in COLOUR:
         options |= {"planar_configuration": integer(dataset, "PlanarConfiguration") or 0, "pixel_representation": 0}
     cells = np.asarray(
         pixel_array(
             dataset,
             decoding_plugin=_plugin(dataset),
             photometric_interpretation=kind,
-            samples_per_pixel=3 if kind in _COLOUR else 1,
+            samples_per_pixel=3 if kind in COLOUR else 1,
             number_of_frames=1,
             allow_excess_frames=False,
             **options,
@@ -372,112 +336,4 @@ def _stored_values(dataset: "Dataset", frame: FrameHeader | None) -> NDArray[Any
         high_bit = stored - 1
     if integer(dataset, "BitsAllocated") == 1 or (by_precision and high_bit == stored - 1):
         return cells
-    return rendering.stored_values(cells, stored, high_bit, _is_signed(dataset))
-
-
-def _is_signed(dataset: "Dataset") -> bool:
-    return integer(dataset, "PixelRepresentation") == 1 and text(dataset, "PhotometricInterpretation") not in _COLOUR
-
-
-def _render(
-    values: NDArray[Any], dataset: "Dataset", window: Window
-) -> tuple[NDArray[np.uint8], tuple[ImageWarning, ...]]:
-    """Return [H, W] grey pixels. Colours have neither modality nor VOI (PS3.3 C.11.1 and C.11.2 are for grey)."""
-    kind = text(dataset, "PhotometricInterpretation")
-    if kind == _PALETTE:
-        warning = ImageWarning("converted", "is a palette DICOM, converted to grey (luma)")
-        return rendering.to_grey(_palette_share(values, dataset), inverted=False), (warning,)
-    if kind in _COLOUR:
-        warning = ImageWarning("colour", "a colour DICOM, converted to grey (luma)")
-        highest = float(2 ** (integer(dataset, "BitsStored") or 8) - 1)
-        share = rendering.luma(values[..., 0], values[..., 1], values[..., 2], highest)
-        return rendering.to_grey(share, inverted=False), (warning,)
-    padding = _padding(values, dataset)
-    return rendering.to_grey(_grey_share(values, dataset, window, padding), _is_inverted(dataset)), ()
-
-
-def _is_inverted(dataset: "Dataset") -> bool:
-    """Return whether the lowest value is white; the presentation shape decides where the two tags disagree."""
-    return (text(dataset, "PhotometricInterpretation") == "MONOCHROME1") != contradicts_polarity(dataset)
-
-
-def _palette_share(values: NDArray[Any], dataset: "Dataset") -> Values:
-    """Look up red, green and blue (PS3.3 C.7.6.3.1.5 and C.7.6.3.1.6)."""
-    if value_of(dataset, "SegmentedRedPaletteColorLookupTableData") is not None:
-        raise DicomError("has a segmented palette, which is not supported", "Save it as MONOCHROME2.")
-    possible = _possible(dataset)
-    names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
-    palettes = [lookup_table(dataset, f"{name}Descriptor", f"{name}Data", possible) for name in names]
-    # Entries have 8 or 16 bits; some writers state 16 for entries of 8.
-    highest = 255.0 if max(float(table.entries.max()) for table in palettes) <= 255 else 65535.0
-    red, green, blue = (rendering.look_up(values, table) for table in palettes)
-    return rendering.luma(red, green, blue, highest)
-
-
-def _possible(dataset: "Dataset") -> tuple[float, float]:
-    """Return the lowest and the highest value that can be stored."""
-    return rendering.stored_range(integer(dataset, "BitsStored") or 16, _is_signed(dataset))
-
-
-def _padding(values: NDArray[Any], dataset: "Dataset") -> NDArray[np.bool_] | None:
-    value, limit = integer(dataset, "PixelPaddingValue"), integer(dataset, "PixelPaddingRangeLimit")
-    if value is None:
-        return None
-    allocated, signed = integer(dataset, "BitsAllocated") or 16, _is_signed(dataset)
-
-    def read(number: int) -> int:
-        """Read a number whose VR had the wrong sign as the pixels are read."""
-        cells = 1 << allocated
-        bits = number % cells
-        return bits - cells if signed and bits >= cells // 2 else bits
-
-    return rendering.padding_mask(values, read(value), None if limit is None else read(limit))
-
-
-def _grey_share(stored: NDArray[Any], dataset: "Dataset", window: Window, padding: NDArray[np.bool_] | None) -> Values:
-    """Return the share of white of each pixel: modality, then table, window, whole range (8 bits) or range found."""
-    low, high = _possible(dataset)
-    modality = tables(dataset, "ModalityLUTSequence", (low, high))
-    slope, intercept = number(dataset, "RescaleSlope", 1), number(dataset, "RescaleIntercept", 0)
-    if modality:
-        values = rendering.look_up(stored, modality[0])
-        ends = float(modality[0].entries.min()), float(modality[0].entries.max())
-    else:
-        if slope == 0:
-            raise DicomError("has a rescale slope of 0")
-        values = rendering.rescale(stored, slope, intercept)
-        first, last = sorted((slope * low + intercept, slope * high + intercept))
-        ends = first, last
-    share = _voi_share(values, dataset, window, ends)
-    if share is not None:
-        return share
-    if not modality and (low, high) == (0, 255):
-        return rendering.ramp(values, *ends)
-    return rendering.range_share(values, padding)
-
-
-def _voi_share(values: Values, dataset: "Dataset", window: Window, ends: tuple[float, float]) -> Values | None:
-    """Apply the chosen window or table; None if the file has none and none is given."""
-    if window.centre is not None and window.width is not None:
-        return rendering.window_share(values, window.centre, window.width, "LINEAR")
-    found = tables(dataset, "VOILUTSequence", ends)
-    if found:
-        table = found[_place(window.number, len(found), "look-up table")]
-        return rendering.look_up(values, table) / np.float32(table.highest)
-    pairs = zip(numbers(dataset, "WindowCenter"), numbers(dataset, "WindowWidth"), strict=False)
-    windows = [(centre, width) for centre, width in pairs if centre is not None and width is not None]
-    if not windows:
-        return None
-    centre, width = windows[_place(window.number, len(windows), "window")]
-    function = text(dataset, "VOILUTFunction") or "LINEAR"
-    if not math.isfinite(centre):
-        raise DicomError("has a window whose centre is not a number", "Choose another with --window.")
-    if not math.isfinite(width) or width <= 0 or (width < 1 and function not in ("SIGMOID", "LINEAR_EXACT")):
-        raise DicomError(f"has a window of width {width:g}", "Choose another with --window.")
-    return rendering.window_share(values, centre, width, function)
-
-
-def _place(number: int, count: int, kind: str) -> int:
-    if number > count:
-        raise DicomError(f"has no {kind} {number}, only {count}", "Choose another with --window.")
-    return number - 1
+    return rendering.stored_values(cells, stored, high_bit, is_signed(dataset))

@@ -180,3 +180,13 @@ def _words(content: object, big_endian: bool) -> NDArray[np.uint16]:
 
 def _invalid(keyword: str) -> DicomError:
     return DicomError(f"has an invalid value in the tag {keyword}")
+
+
+COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+
+
+PALETTE = "PALETTE COLOR"
+
+
+def is_signed(dataset: "Dataset") -> bool:
+    return integer(dataset, "PixelRepresentation") == 1 and text(dataset, "PhotometricInterpretation") not in COLOUR

@@ -16,7 +16,7 @@ from cxrtool.errors import ImageError
 from cxrtool.settings import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
-    from cxrtool.data.dicom import Window
+    from cxrtool.data.dicom_grey import Window
 
 PIXELS_VERSION = 2
 """Must be raised whenever `read` or `preprocess` gives other pixels, so that outdated caches are not used."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.data.decoded import ImageWarning
-from cxrtool.data.dicom import Window
+from cxrtool.data.dicom_grey import Window
 from cxrtool.data.images import read
 from cxrtool.data.preprocessing import Preprocessing, preprocess
 from cxrtool.data.read_ahead import read_ahead

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import torch
 
 from cxrtool.errors import CxrError
-from cxrtool.settings import RuntimeSettings, usable_processors
+from cxrtool.processors import usable_processors
+from cxrtool.settings import RuntimeSettings
 
 _FORK_ADVICE = "Load the model in the child process, after the fork; with gunicorn, leave out --preload."
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.choices import Method
-from cxrtool.data.dicom import Window
+from cxrtool.data.dicom_grey import Window
 from cxrtool.data.radiograph import Radiograph, Reading, SourceT, radiograph_batches, read_radiograph
 from cxrtool.data.sources import Source, name_of, path_of
 from cxrtool.engines.device import Runtime, choose_runtime, sigmoid
