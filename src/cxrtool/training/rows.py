@@ -55,10 +55,12 @@ def match_rows(run: Run, before: dict[str, Any]) -> Run:
     Raises:
         RequestError: other rows were removed, rows were added, or labels or patients have changed.
     """
+    names = [f"{split} {what}" for split in ("train", "valid") for what in ("sheet", "images")]
+    if any(before.get(key) != value for key, value in run.fingerprint.items() if key not in names):
+        return run  # it cannot go on anyway, and the caller names all differences
     train, valid = (_matched(run, split, before) for split in (run.train, run.valid))
     if train is run.train and valid is run.valid:
         return run
-    names = [f"{split} {what}" for split in ("train", "valid") for what in ("sheet", "images")]
     fingerprint = run.fingerprint | {name: before[name] for name in names}
     return replace(run, train=train, valid=valid, pos_weight=_weights_at_start(run), fingerprint=fingerprint)
 
