@@ -47,8 +47,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-WAITING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
-"""How OpenMP's threads wait: GNU's spin about 10,000 times, Intel's and LLVM's for a millisecond."""
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""How OpenMP's threads wait, whichever library it is."""
 COMMANDS = (
     demo,
     phantom,
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def wait_without_spinning(environ: MutableMapping[str, str]) -> None:
-    """Let OpenMP's threads sleep soon after their work is done, unless the user has said how they wait.
+    """Let OpenMP's threads sleep as soon as their work is done, unless the user has said how they wait.
 
     Otherwise they spin for milliseconds between two layers and take processor time from others, or from the reading
     threads. OpenMP reads this once, when torch is imported.
