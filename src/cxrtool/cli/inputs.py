@@ -1,7 +1,7 @@
 """Inputs of a command: radiographs (files, folders, or ``-`` for a list on stdin) and the model."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -30,7 +30,7 @@ def input_paths(inputs: list[Path], recursive: bool) -> Iterator[Path]:
         if str(given) == "-":
             if isinstance(sys.stdin, TextIOWrapper):  # file names need not be UTF-8
                 sys.stdin.reconfigure(errors="surrogateescape")
-            yield from (Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip())
+            yield from _listed_paths(sys.stdin)
             continue
         if not given.is_dir():
             yield given
@@ -42,6 +42,16 @@ def input_paths(inputs: list[Path], recursive: bool) -> Iterator[Path]:
             advice = "Check the folder." if recursive else "Add --recursive to search its subfolders too."
             raise RequestError(f"folder {given} contains no image", advice)
         yield from found.images
+
+
+def _listed_paths(lines: Iterable[str]) -> Iterator[Path]:
+    """Yield the path in each line that is not blank; a byte order mark, which Windows editors put first, is no part."""
+    for number, line in enumerate(lines):
+        path = line.rstrip("\r\n")
+        if number == 0:
+            path = path.removeprefix("\ufeff")
+        if path.strip():
+            yield Path(path)
 
 
 def load_classifier(
