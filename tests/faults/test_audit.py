@@ -48,21 +48,30 @@ def hostile(phantoms: Path, tmp_path: Path) -> Path:
     """A data set whose sheets and links lead to images and pipes outside of it."""
     data = Path(shutil.copytree(phantoms, tmp_path / "data"))
     outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "secret.jpg").write_bytes(encoded())
-    os.mkfifo(outside / "pipe.jpg")
-    (data / "masks" / "link.png").symlink_to(outside / "secret.jpg")
-    for split in ("train", "valid", "test"):
+    study = outside / "patient90000" / "study1"
+    study.mkdir(parents=True)
+    (study / "secret.jpg").write_bytes(encoded())
+    os.mkfifo(study / "pipe.jpg")
+    (data / "masks" / "link.png").symlink_to(study / "secret.jpg")
+    for number, split in enumerate(("train", "valid", "test")):
+        other = outside / f"patient9000{number + 1}"  # a patient of its own for each split
+        other.symlink_to(study.parent)
+        secret = f"{other.name}/study1/secret.jpg"
         sheet = data / f"{split}.csv"
         images = sorted((data / split).rglob("*frontal.jpg"))
         for image, target in zip(images[:2], ("secret.jpg", "pipe.jpg"), strict=True):
             image.unlink()
-            image.symlink_to(outside / target)
+            image.symlink_to(study / target)
         (data / split / "folder").symlink_to(outside)
         last = sheet.read_text().splitlines()[-1].partition(",")[2]
-        paths = ("../outside/secret.jpg", f"{split}/../../outside/secret.jpg", outside / "secret.jpg")
+        paths = (
+            f"../outside/{secret}",
+            f"{split}/../../outside/{secret}",
+            outside / secret,
+            f"{split}/folder/{secret}",
+        )
         with sheet.open("a") as file:
-            file.writelines(f"{path},{last}\n" for path in (*paths, f"{split}/folder/secret.jpg", "/etc/passwd"))
+            file.writelines(f"{path},{last}\n" for path in (*paths, f"/etc/{other.name}/study1/passwd"))
     return data
 
 
@@ -77,18 +86,16 @@ def test_only_data_output_bundle_and_program_files_are_opened(hostile: Path, run
         (model / "export" / f"{name}.json").write_text(json.dumps({"files": {"../../outside/secret.jpg": "0"}}))
     with_model = ["--model", str(model), "--workers", "2"]
     on_data = ["--data", str(hostile), "--max-missing", "1", "--i-know", *with_model]
-    image = str(sorted((hostile / "test").rglob("*frontal.jpg"))[3])
+    # predict follows links in a folder that the user names, so it gets folders without links.
+    patients = sorted((hostile / "test").glob("patient*"))[2:]
+    image = str(next(patients[1].rglob("*frontal.jpg")))
     commands = [
         ["check-data", str(hostile), "--full", "--json", "--samples", "4", "--samples-file", str(out / "s.png")],
         ["eval", *on_data, "--out", str(out / "eval"), "--draws", "10"],
         ["localize", *on_data, "--out", str(out / "localize"), "--draws", "10", "--methods", "grad-cam"],
-        ["predict", str(hostile / "test"), "--recursive", *with_model, "--csv", str(out / "p.csv"), "--window", "1"],
+        ["predict", *map(str, patients), "--recursive", *with_model, "--csv", str(out / "p.csv"), "--window", "1"],
         ["explain", image, *with_model, "--label", "Edema", "--out", str(out / "maps")],
     ]
-    # predict follows links in a folder that the user names, so it gets a folder without links.
-    for path in [*(hostile / "test").rglob("*")]:
-        if path.is_symlink() and path.name != "folder":
-            path.unlink()
     report = tmp_path / "report.json"
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(commands), str(report)],
@@ -101,7 +108,7 @@ def test_only_data_output_bundle_and_program_files_are_opened(hostile: Path, run
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(report.read_text())
-    assert result["codes"] == [1, 0, 0, 0, 0], done.stderr  # check-data: the folder outside counts as a patient
+    assert result["codes"] == [1, 0, 0, 0, 0], done.stderr  # check-data: images are missing
     import cxrtool
 
     cache = Path(os.environ["XDG_CACHE_HOME"])
@@ -120,7 +127,7 @@ def test_only_data_output_bundle_and_program_files_are_opened(hostile: Path, run
         inside = any(one.is_relative_to(root) for one in names for root in (*places, *map(os.path.realpath, places)))
         assert inside or path == report, (kind, name)
         assert not path.is_relative_to(outside), name
-        assert name != "/etc/passwd"
+        assert "/etc/patient" not in name
     images = {name for kind, name in result["seen"] if name.endswith(".jpg")}
     assert len(images) > 40  # the hook records images that are read
     assert all(Path(os.path.realpath(name)).is_relative_to(hostile) for name in images)
