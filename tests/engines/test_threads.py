@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from cxrtool.benchmarks.measure import untrained_bundle
-from cxrtool.cli.app import WAITING, wait_without_spinning
+from cxrtool.cli import app
+from cxrtool.cli.app import SHORT_SPIN, SLEEP, limit_spinning
 from cxrtool.engines.threads import LoadedIn
 from cxrtool.errors import CxrError
 from cxrtool.processors import cgroup_share, usable_processors
@@ -213,10 +214,15 @@ def test_a_share_of_time_limits_the_processors(monkeypatch: pytest.MonkeyPatch) 
         assert usable_processors() == processors
 
 
-def test_openmp_does_not_spin_unless_the_user_says_how_it_waits() -> None:
+@pytest.mark.parametrize(("load", "expected"), [(0.9, SHORT_SPIN), (1.1, SLEEP)])
+def test_openmp_spins_shortly_on_idle_cores_and_not_on_busy_ones(
+    load: float, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 9.0, 9.0))
+    monkeypatch.setattr(app, "usable_processors", lambda: 2)
     environment = {"A": "b"}
-    wait_without_spinning(environment)
-    assert environment == {"A": "b", **WAITING}
+    limit_spinning(environment)
+    assert environment == {"A": "b", **expected}
     own = {"OMP_WAIT_POLICY": "ACTIVE"}
-    wait_without_spinning(own)
+    limit_spinning(own)
     assert own == {"OMP_WAIT_POLICY": "ACTIVE"}
