@@ -96,16 +96,8 @@ def changing(path: Path) -> Iterator[None]:
         OSError: the folder cannot be created or opened.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
+    with _held(path.parent):
         yield
-        return
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        with suppress(NoLocksError):
-            try_lock(descriptor, wait=True)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -133,16 +125,8 @@ def new_partial(path: Path) -> Iterator[Path]:
 def locked_folder(folder: Path) -> Iterator[None]:
     """Create `folder`, locked inside the block so that `sweep_partials` keeps it."""
     folder.mkdir(parents=True)
-    if fcntl is None:
+    with _held(folder):
         yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(NoLocksError):
-            try_lock(descriptor, wait=True)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def sweep_partials(folder: Path) -> int:
@@ -167,3 +151,18 @@ def sweep_partials(folder: Path) -> int:
             finally:
                 os.close(descriptor)
     return swept
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the lock on a folder inside the block, where there are locks."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(NoLocksError):
+            try_lock(descriptor, wait=True)
+        yield
+    finally:
+        os.close(descriptor)
