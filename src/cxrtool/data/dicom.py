@@ -85,14 +85,11 @@ def _with_preamble(content: bytes) -> bytes:
 
 
 def _read(content: bytes) -> "Dataset":
-    from pydicom import dcmread
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     if content[128:132] != b"DICM":
-        file = CountedFile(content)
-        dataset = dcmread(file, force=True)
-        check_elements(dataset, file.reads)
+        dataset = _parse(content, force=True)
         implicit, little = dataset.original_encoding
         dataset.file_meta = FileMetaDataset()
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
@@ -101,8 +98,15 @@ def _read(content: bytes) -> "Dataset":
     # Before dcmread, which inflates the whole file even if only tags are read.
     if _DEFLATED in _transfer_syntaxes(content):
         raise _deflated_error()
+    return _parse(content)
+
+
+def _parse(content: bytes, force: bool = False) -> "Dataset":
+    """Parse tags with pydicom, within the limits of `cxrtool.data.structure`."""
+    from pydicom import dcmread
+
     file = CountedFile(content)
-    dataset = dcmread(file)
+    dataset = dcmread(file, force=force)
     check_elements(dataset, file.reads)
     return dataset
 
