@@ -32,7 +32,7 @@ def synthetic_table(studies: int) -> PredictionTable:
         level=Level.STUDY,
         sheet_sha256="",
         model_sha256="",
-        probabilities=probabilities.astype(np.float32),
+        scores=probabilities.astype(np.float32),
         targets=targets,
         mask=np.ones((studies, 5), dtype=np.bool_),
     )
@@ -45,7 +45,7 @@ def plain_seconds_per_draw(table: PredictionTable) -> float:
     for weight in weights:
         rows = np.repeat(np.arange(len(table)), weight)
         for column in range(len(FINDINGS)):
-            truth, score = table.targets[rows, column], table.probabilities[rows, column]
+            truth, score = table.targets[rows, column], table.scores[rows, column]
             roc_auc_score(truth, score)
             average_precision_score(truth, score)
     return (time.perf_counter() - began) / PLAIN_DRAWS

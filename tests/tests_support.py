@@ -62,7 +62,7 @@ def random_table(count: int, seed: int = 0) -> PredictionTable:
         level=Level.STUDY,
         sheet_sha256="",
         model_sha256="",
-        probabilities=np.round(noisy, 2),
+        scores=np.round(noisy, 2),
         targets=targets,
         mask=rng.random((count, 5)) < 0.9,
     )
@@ -81,7 +81,7 @@ def table_of(targets: ArrayLike, probabilities: ArrayLike, split: str = "valid")
         level=Level.STUDY,
         sheet_sha256="",
         model_sha256="",
-        probabilities=np.repeat(scores[:, None], 5, axis=1),
+        scores=np.repeat(scores[:, None], 5, axis=1),
         targets=np.repeat(truth[:, None], 5, axis=1),
         mask=np.ones((len(truth), 5), dtype=np.bool_),
     )

@@ -89,10 +89,8 @@ def test_tables_with_different_rows_or_labels_are_refused(change: str) -> None:
 
 def test_seeds_are_averaged_and_their_deviation_is_reported() -> None:
     table = random_table(60, seed=1)
-    tables = (table, replace(table, probabilities=random_table(60, seed=2).probabilities))
-    areas = [
-        [auroc(one.targets[rows, n], one.probabilities[rows, n]) for n, rows in enumerate(one.mask.T)] for one in tables
-    ]
+    tables = (table, replace(table, scores=random_table(60, seed=2).scores))
+    areas = [[auroc(one.targets[rows, n], one.scores[rows, n]) for n, rows in enumerate(one.mask.T)] for one in tables]
     figures = compare([Candidate("a", tables), Candidate("b", (table,))], DRAWS).figures
     of_edema = [of_one[FINDINGS.index("Edema")] for of_one in areas]
     assert figures["a"]["Edema"]["auroc"].value == pytest.approx(np.mean(of_edema))

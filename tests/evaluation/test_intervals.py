@@ -33,7 +33,7 @@ def test_every_draw_equals_scikit_learn_on_the_drawn_rows() -> None:
         for column, finding in enumerate(FINDINGS):
             rows = np.repeat(np.arange(60), weight)
             rows = rows[table.mask[rows, column]]
-            truth, score = table.targets[rows, column], table.probabilities[rows, column].astype(float)
+            truth, score = table.targets[rows, column], table.scores[rows, column].astype(float)
             figures = {name: values[draw] for name, values in found[finding].items()}
             assert figures["auroc"] == pytest.approx(roc_auc_score(truth, score), abs=1e-12)
             assert figures["auprc"] == pytest.approx(average_precision_score(truth, score), abs=1e-12)

@@ -104,7 +104,7 @@ def table_of(targets: NDArray[np.float32], probabilities: NDArray[np.float64]) -
         level=Level.STUDY,
         sheet_sha256="",
         model_sha256="",
-        probabilities=probabilities,
+        scores=probabilities,
         targets=targets,
         mask=np.ones(targets.shape, dtype=bool),
     )

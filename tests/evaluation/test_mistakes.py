@@ -23,8 +23,7 @@ def test_mistakes_are_wrong_decisions_the_most_confident_first() -> None:
             if table.targets[row, column] == 0
             else (MistakeKind.FALSE_NEGATIVE.value, table.studies[row])
             for row in range(60)
-            if table.mask[row, column]
-            and (table.probabilities[row, column] >= 0.5) != (table.targets[row, column] > 0.5)
+            if table.mask[row, column] and (table.scores[row, column] >= 0.5) != (table.targets[row, column] > 0.5)
         }
         ours = [item for item in found if item.finding == finding]
         assert {(item.kind, item.study) for item in ours} == wrong
@@ -46,7 +45,7 @@ def test_a_mistake_names_the_most_probable_image_of_its_study() -> None:
         table,
         level=Level.IMAGE,
         studies=("p/s", "p/s"),
-        probabilities=probabilities,
+        scores=probabilities,
         targets=np.zeros((2, 5), dtype=np.float32),
         mask=np.ones((2, 5), dtype=bool),
     )

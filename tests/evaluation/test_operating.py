@@ -45,7 +45,7 @@ def test_at_the_splits_own_prevalence_ppv_is_the_precision() -> None:
     table = random_table(200, seed=1)
     points = operating_points(table, dict.fromkeys(FINDINGS, 0.4))
     counts = table.mask[:, 0]
-    called = table.probabilities[counts, 0] >= 0.4
+    called = table.scores[counts, 0] >= 0.4
     values = points["Atelectasis"].predictive_values
     assert values is not None
     assert values.ppv == pytest.approx(table.targets[counts, 0][called].mean())

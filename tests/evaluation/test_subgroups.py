@@ -23,7 +23,7 @@ def test_subgroup_figures_are_those_of_their_rows() -> None:
     }  # fmt: skip
     one = next(item for item in found if item.group == "Female" and item.finding == "Edema")
     rows = np.array([sex == "Female" for sex in sexes]) & table.mask[:, 3]
-    assert one.metrics.auroc == pytest.approx(auroc(table.targets[rows, 3], table.probabilities[rows, 3]))
+    assert one.metrics.auroc == pytest.approx(auroc(table.targets[rows, 3], table.scores[rows, 3]))
     assert not one.small
     assert next(item for item in found if item.group == "not given").small
 

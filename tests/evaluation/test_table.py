@@ -29,7 +29,7 @@ def make_table(studies: list[str], seed: int = 0, split: str = "valid") -> Predi
         level=Level.IMAGE,
         sheet_sha256="abc",
         model_sha256="def",
-        probabilities=rng.random((count, 5)),
+        scores=rng.random((count, 5)),
         targets=rng.integers(0, 2, (count, 5)).astype(np.float32),
         mask=rng.random((count, 5)) < 0.8,
     )
@@ -39,7 +39,7 @@ def same(a: PredictionTable, b: PredictionTable) -> None:
     assert (a.ids, a.patients, a.studies, a.split, a.level) == (b.ids, b.patients, b.studies, b.split, b.level)
     assert (a.sheet_sha256, a.model_sha256) == (b.sheet_sha256, b.model_sha256)
     np.testing.assert_array_equal(a.images, b.images)
-    np.testing.assert_array_equal(a.probabilities, b.probabilities)
+    np.testing.assert_array_equal(a.scores, b.scores)
     np.testing.assert_array_equal(a.mask, b.mask)
     np.testing.assert_array_equal(np.where(a.mask, a.targets, 0), np.where(b.mask, b.targets, 0))
 
@@ -59,11 +59,11 @@ def test_a_study_has_the_maximum_over_its_images_by_hand() -> None:
     probabilities = np.array([[0.1, 0.1, 0.1, 0.1, 0.8], [0.5] * 5, [0.9, 0.75, 0.2, 0.2, 0.3]])
     targets = np.array([[0, 0, 0, 1, 0], [1] * 5, [1, 0, 0, 0, 0]], dtype=np.float32)
     mask = np.array([[1, 1, 0, 1, 0], [1] * 5, [1, 0, 0, 1, 1]], dtype=bool)
-    study = to_study_level(replace(table, probabilities=probabilities, targets=targets, mask=mask))
+    study = to_study_level(replace(table, scores=probabilities, targets=targets, mask=mask))
     assert study.ids == ("p1/s1", "p2/s1")
     assert study.images.tolist() == [2, 1]
     # The second finding's 0.75 and the fifth's 0.8 are of images that do not count; for the third no image counts.
-    assert study.probabilities[0].tolist() == [0.9, 0.1, 0.2, 0.2, 0.3]
+    assert study.scores[0].tolist() == [0.9, 0.1, 0.2, 0.2, 0.3]
     assert study.targets[0].tolist() == [1, 0, 0, 1, 0]
     assert study.mask[0].tolist() == [True, True, False, True, True]
     assert to_study_level(study) is study
@@ -79,8 +79,8 @@ def test_a_score_equal_to_its_threshold_is_positive_at_each_point_of_the_grid(tm
     (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
     table = read_predictions(tmp_path / "t.csv")
     table = to_study_level(table) if level is Level.STUDY else table
-    assert table.probabilities[:91, 0].tolist() == grid
-    curve = threshold_curve(table.targets[:, 0], table.probabilities[:, 0], threshold_grid())
+    assert table.scores[:91, 0].tolist() == grid
+    curve = threshold_curve(table.targets[:, 0], table.scores[:, 0], threshold_grid())
     all_draws = BootstrapSettings(draws=3)
     for place, threshold in enumerate(grid):
         reached = 91 - place
@@ -89,7 +89,7 @@ def test_a_score_equal_to_its_threshold_is_positive_at_each_point_of_the_grid(tm
         at = evaluate(table, same).labels["Edema"].at_threshold
         assert at is not None
         assert (at.tp, at.fn, at.tn) == (reached, place, 3)
-        called = table.probabilities[:, 0] >= threshold
+        called = table.scores[:, 0] >= threshold
         for weights, recall in zip(
             np.concatenate(list(PatientDraws(table.patients, all_draws).chunks())),
             bootstrap(table, all_draws, same)["Edema"]["recall"],
@@ -131,10 +131,10 @@ def test_columns_are_found_by_name(tmp_path: Path) -> None:
 def test_a_value_that_is_not_a_probability_is_refused_with_its_row() -> None:
     table = make_table(["p1/s1", "p2/s1"])
     for wrong in (np.nan, 1.2, -0.1):
-        probabilities = table.probabilities.copy()
+        probabilities = table.scores.copy()
         probabilities[1, 3] = wrong
         with pytest.raises(CxrError, match="view1"):
-            replace(table, probabilities=probabilities)
+            replace(table, scores=probabilities)
 
 
 @pytest.mark.parametrize(

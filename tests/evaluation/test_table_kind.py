@@ -78,7 +78,7 @@ def test_the_mark_overrides_the_columns(tmp_path: Path) -> None:
 def test_a_table_without_the_mark_reads_as_before(tmp_path: Path) -> None:
     with_mark, without = evaluation(tmp_path / "a.csv"), unmarked(evaluation(tmp_path / "b.csv"))
     assert read_predictions(with_mark).ids == read_predictions(without).ids
-    assert (read_predictions(with_mark).probabilities == read_predictions(without).probabilities).all()
+    assert (read_predictions(with_mark).scores == read_predictions(without).scores).all()
 
 
 def test_mixed_and_unknown_tables_are_refused(tmp_path: Path) -> None:

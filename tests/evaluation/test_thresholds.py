@@ -46,7 +46,7 @@ def test_the_chosen_threshold_is_the_lowest_best(criterion: Criterion) -> None:
     tuned = tune_thresholds(table, criterion, GRID)
     for column, finding in enumerate(FINDINGS):
         counts = table.mask[:, column]
-        labels, scores = table.targets[counts, column], table.probabilities[counts, column].astype(float)
+        labels, scores = table.targets[counts, column], table.scores[counts, column].astype(float)
         score = {
             Criterion.F1: lambda y, c: sk.f1_score(y, c),
             Criterion.BALANCED_ACCURACY: sk.balanced_accuracy_score,

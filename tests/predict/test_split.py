@@ -43,7 +43,7 @@ def test_the_table_agrees_with_the_manifest(phantoms: Path) -> None:
         assert (table.split, table.level, table.model_sha256) == ("train", Level.IMAGE, "abc")
         assert table.ids == tuple(manifest.paths)
         assert table.patients == tuple(manifest.patients)
-        np.testing.assert_allclose(table.probabilities, 1 / (1 + np.exp(-logits.astype(float))), rtol=1e-5)
+        np.testing.assert_allclose(table.scores, 1 / (1 + np.exp(-logits.astype(float))), rtol=1e-5)
         hidden = (raw == -1) | (np.isnan(raw) if blank is Blank.IGNORE else False)
         np.testing.assert_array_equal(table.mask, ~hidden)
         np.testing.assert_array_equal(table.targets[table.mask], np.nan_to_num(raw)[table.mask])

@@ -37,7 +37,7 @@ def test_net_benefit_is_that_of_the_calibrated_probabilities_if_there_are_any(
     for finding, curve in drawn.items():
         column = FINDINGS.index(finding)
         rows = table.mask[:, column]
-        shown = table.probabilities[rows, column].astype(np.float64)
+        shown = table.scores[rows, column].astype(np.float64)
         if scalings is not None:
             logits = np.log(shown / (1 - shown))
             shown = 1 / (1 + np.exp(-scalings[finding].slope * logits - scalings[finding].intercept))

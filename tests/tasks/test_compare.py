@@ -23,7 +23,7 @@ def saved(folder: Path, *names: str) -> list[Path]:
     for seed, name in enumerate(names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_predictions(path, replace(base, probabilities=random_table(40, seed).probabilities))
+        write_predictions(path, replace(base, scores=random_table(40, seed).scores))
         paths.append(path)
     return paths
 
@@ -42,7 +42,7 @@ def test_tables_get_the_shortest_names_that_differ(tmp_path: Path, names: list[s
     base = random_table(40)
     rows = base.mask[:, 0]
     for seed, name in enumerate(short):
-        expected = auroc(base.targets[rows, 0], random_table(40, seed).probabilities[rows, 0])
+        expected = auroc(base.targets[rows, 0], random_table(40, seed).scores[rows, 0])
         assert result.figures[name][FINDINGS[0]]["auroc"].value == pytest.approx(expected)
 
 

@@ -18,7 +18,6 @@ from cxrtool.evaluation.operating import HonestRates, OperatingPoint, honest_rat
 from cxrtool.evaluation.subgroups import SubgroupFigures, capped_group_warnings, small_group_warnings, subgroup_figures
 from cxrtool.evaluation.table import PredictionTable
 from cxrtool.evaluation.thresholds import ThresholdOrigin
-from cxrtool.findings import FINDINGS
 
 
 @dataclass(frozen=True)
@@ -159,9 +158,9 @@ def _intervals(
         finding: {name: percentile_interval(values, settings.confidence) for name, values in figures.items()}
         for finding, figures in draws.items()
     }
-    for column, finding in enumerate(FINDINGS):
+    for column, finding in enumerate(table.findings):
         counts = table.mask[:, column]
-        one = delong(table.targets[counts, column], table.probabilities[counts, column], settings.confidence)
+        one = delong(table.targets[counts, column], table.scores[counts, column], settings.confidence)
         intervals[finding]["auroc_delong"] = one.interval
     if len(set(table.patients)) == 1:
         nothing = Interval(None, None, reason=ONE_PATIENT)

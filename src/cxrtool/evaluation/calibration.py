@@ -12,7 +12,6 @@ from cxrtool.choices import CalibrationMethod
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.metrics import ratio
 from cxrtool.evaluation.table import UNKNOWN_SPLIT, PredictionTable
-from cxrtool.findings import FINDINGS
 
 Array = NDArray[np.float64]
 BINS = 10
@@ -99,9 +98,9 @@ def fit_calibration(table: PredictionTable, method: CalibrationMethod, test_allo
         )
     scalings: dict[str, Scaling] = {}
     warnings: list[str] = []
-    for column, finding in enumerate(FINDINGS):
+    for column, finding in enumerate(table.findings):
         counts = table.mask[:, column]
-        targets, probabilities = table.targets[counts, column], table.probabilities[counts, column]
+        targets, probabilities = table.targets[counts, column], table.scores[counts, column]
         scaling = UNSCALED
         if len(np.unique(targets)) < 2:
             warnings.append(f"{finding} has only one class on {table.split}: its probabilities are not changed")
@@ -135,9 +134,9 @@ def fit_scaling(targets: ArrayLike, probabilities: ArrayLike, method: Calibratio
 
 
 def calibrate_probabilities(probabilities: ArrayLike, scalings: Mapping[str, Scaling]) -> Array:
-    """Apply each finding's scaling to its column of `probabilities` [N, 5]; returns float64."""
+    """Apply each finding's scaling to its column of `probabilities` [N, F], in the order of `scalings`; float64."""
     values = np.asarray(probabilities, dtype=np.float64)
-    return np.column_stack([scalings[finding].apply(values[:, column]) for column, finding in enumerate(FINDINGS)])
+    return np.column_stack([scaling.apply(values[:, column]) for column, scaling in enumerate(scalings.values())])
 
 
 def brier(targets: ArrayLike, probabilities: ArrayLike) -> float:
@@ -220,9 +219,9 @@ def calibration_figures(
 ) -> dict[str, CalibrationFigures]:
     """Compute figures by finding, of raw probabilities or of those that `scalings` calibrate."""
     found = {}
-    for column, finding in enumerate(FINDINGS):
+    for column, finding in enumerate(table.findings):
         counts = table.mask[:, column]
-        targets, raw = table.targets[counts, column], table.probabilities[counts, column]
+        targets, raw = table.targets[counts, column], table.scores[counts, column]
         values = raw.astype(np.float64) if scalings is None else scalings[finding].apply(raw)
         if not len(values):
             found[finding] = CalibrationFigures(None, None, None, None)

@@ -18,7 +18,6 @@ from cxrtool.evaluation.intervals import (
 )
 from cxrtool.evaluation.metrics import evaluate, or_none
 from cxrtool.evaluation.table import PredictionTable
-from cxrtool.findings import FINDINGS
 
 FIGURES = ("auroc", "auprc")
 MEAN = "mean"
@@ -207,13 +206,13 @@ def compare(candidates: Sequence[Candidate], settings: BootstrapSettings) -> Com
                 figure: _figure(values[candidate.name], draws[candidate.name], finding, figure, settings)
                 for figure in FIGURES
             }
-            for finding in (*FINDINGS, MEAN)
+            for finding in (*reference.findings, MEAN)
         }
         for candidate in aligned
     }
     differences: list[Difference] = []
     for figure in FIGURES:
-        for findings in (FINDINGS, (MEAN,)):
+        for findings in (reference.findings.names, (MEAN,)):
             raw = [
                 _difference(first, second, finding, figure, values, draws, settings)
                 for first, second in combinations(names, 2)
@@ -256,7 +255,7 @@ def align(table: PredictionTable, reference: PredictionTable, name: str) -> Pred
     if not same.all():
         row, column = np.argwhere(~same)[0]
         raise RequestError(
-            f"{name} has a different label for {FINDINGS[column]} in {reference.ids[row]!r}",
+            f"{name} has a different label for {reference.findings.names[column]} in {reference.ids[row]!r}",
             "Make both tables from the same sheet, with the same --blank.",
         )
     return ordered
@@ -267,7 +266,7 @@ def _values(candidate: Candidate) -> dict[str, dict[str, Draws]]:
     evaluations = [evaluate(table) for table in candidate.tables]
     rows = {
         finding: {figure: [getattr(e.labels[finding], figure) for e in evaluations] for figure in FIGURES}
-        for finding in FINDINGS
+        for finding in candidate.tables[0].findings
     }
     rows[MEAN] = {"auroc": [e.mean_auroc for e in evaluations], "auprc": [e.mean_auprc for e in evaluations]}
     return {
@@ -281,7 +280,7 @@ def _draws(candidate: Candidate, settings: BootstrapSettings) -> dict[str, dict[
     runs = [bootstrap(table, settings) for table in candidate.tables]
     return {
         finding: {figure: np.mean([run[finding][figure] for run in runs], axis=0) for figure in FIGURES}
-        for finding in (*FINDINGS, MEAN)
+        for finding in (*candidate.tables[0].findings, MEAN)
     }
 
 

@@ -60,7 +60,7 @@ def curve_bands(table: PredictionTable, column: int, settings: BootstrapSettings
     They are pointwise: the confidence holds at each x, not for the whole curve at once.
     """
     rows = np.flatnonzero(table.mask[:, column])
-    ranking = rank_by_score(table.targets[rows, column], table.probabilities[rows, column])
+    ranking = rank_by_score(table.targets[rows, column], table.scores[rows, column])
     order, ends, positive = rows[ranking.order], ranking.ends, ranking.positive
     heights: list[Array] = []
     precisions: list[Array] = []

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.ranking import rank_by_score
 from cxrtool.evaluation.table import PredictionTable
-from cxrtool.findings import FINDINGS
 
 Draws = NDArray[np.float64]
 RATES = ("f1", "precision", "recall", "specificity", "balanced_accuracy")
@@ -224,7 +223,7 @@ def bootstrap(
         under ``mean`` those of `mean_over_findings`.
     """
     draws = PatientDraws(table.patients, settings)
-    ranked = {finding: _rank(table, column, thresholds) for column, finding in enumerate(FINDINGS)}
+    ranked = {finding: _rank(table, column, thresholds) for column, finding in enumerate(table.findings)}
 
     count = max(1, _BLOCK // max(1, draws.rows))
 
@@ -237,20 +236,20 @@ def bootstrap(
         parts = [part for some in pool.map(run, draws.starts()) for part in some]
     found = {
         finding: {name: np.concatenate([part[finding][name] for part in parts]) for name in parts[0][finding]}
-        for finding in FINDINGS
+        for finding in table.findings
     }
     return found | {"mean": {name: mean_over_findings(found, name) for name in ("auroc", "auprc")}}
 
 
 def _rank(table: PredictionTable, column: int, thresholds: Mapping[str, float] | None) -> _Ranked:
     rows = np.flatnonzero(table.mask[:, column])
-    threshold = None if thresholds is None else thresholds[FINDINGS[column]]
-    return _Ranked(table.targets[rows, column], table.probabilities[rows, column], rows, threshold)
+    threshold = None if thresholds is None else thresholds[table.findings.names[column]]
+    return _Ranked(table.targets[rows, column], table.scores[rows, column], rows, threshold)
 
 
 def mean_over_findings(draws: Mapping[str, Mapping[str, Draws]], name: str) -> Draws:
     """Average a figure over the findings that define it in any draw, [B]; NaN in a draw that lacks one of them."""
-    values = np.stack([draws[finding][name] for finding in FINDINGS])
+    values = np.stack([draws[finding][name] for finding in draws])
     kept = values[~np.isnan(values).all(axis=1)]
     mean: Draws = kept.mean(axis=0) if len(kept) else np.full(values.shape[1], np.nan)
     return mean

@@ -13,7 +13,6 @@ from cxrtool.choices import Level
 from cxrtool.errors import CxrError
 from cxrtool.evaluation.ranking import Ranking, rank_by_score
 from cxrtool.evaluation.table import PredictionTable
-from cxrtool.findings import FINDINGS
 
 
 def auroc(targets: ArrayLike, scores: ArrayLike) -> float:
@@ -213,7 +212,7 @@ def evaluate(table: PredictionTable, thresholds: Mapping[str, float] | None = No
         warning.
     """
     labels, warnings = {}, []
-    for column, finding in enumerate(FINDINGS):
+    for column, finding in enumerate(table.findings):
         metrics = _finding_metrics(table, column, None if thresholds is None else thresholds[finding])
         labels[finding] = metrics
         if metrics.auroc is None:
@@ -240,7 +239,7 @@ def evaluate(table: PredictionTable, thresholds: Mapping[str, float] | None = No
 
 def _finding_metrics(table: PredictionTable, column: int, threshold: float | None) -> FindingMetrics:
     counts = table.mask[:, column]
-    targets, probabilities = table.targets[counts, column], table.probabilities[counts, column]
+    targets, probabilities = table.targets[counts, column], table.scores[counts, column]
     positives = int((targets > 0.5).sum())
     return FindingMetrics(
         auroc=or_none(auroc(targets, probabilities)),

@@ -8,7 +8,6 @@ import numpy as np
 from cxrtool.choices import Level, MistakeKind
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.table import PredictionTable, to_study_level
-from cxrtool.findings import FINDINGS
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,10 @@ def find_mistakes(
     studies = to_study_level(images)
     most_probable = _most_probable_images(images, studies)
     found: list[Mistake] = []
-    for column, name in enumerate(FINDINGS):
+    for column, name in enumerate(images.findings):
         if finding not in (None, name):
             continue
-        probabilities = studies.probabilities[:, column]
+        probabilities = studies.scores[:, column]
         positive = studies.targets[:, column] > 0.5
         called = probabilities >= thresholds[name]
         counts = studies.mask[:, column]
@@ -92,12 +91,12 @@ def find_mistakes(
 def _most_probable_images(images: PredictionTable, studies: PredictionTable) -> np.ndarray:
     """Return the position of the image that gave a study its probability, for each study and finding, [N, 5]."""
     place = {study: row for row, study in enumerate(studies.ids)}
-    most_probable = np.full(studies.probabilities.shape, -1, dtype=np.int64)
+    most_probable = np.full(studies.scores.shape, -1, dtype=np.int64)
     for position, study in enumerate(images.studies):
         row = place[study]
         # As in `to_study_level`: images with a masked label do not count beside others.
         for column in np.flatnonzero(images.mask[position] | ~studies.mask[row]):
             best = most_probable[row, column]
-            if best < 0 or images.probabilities[position, column] > images.probabilities[best, column]:
+            if best < 0 or images.scores[position, column] > images.scores[best, column]:
                 most_probable[row, column] = position
     return most_probable

@@ -14,7 +14,6 @@ from cxrtool.evaluation.metrics import Counts, confusion, or_none, ratio
 from cxrtool.evaluation.ranking import Array
 from cxrtool.evaluation.table import PredictionTable
 from cxrtool.evaluation.thresholds import choose_threshold, curve_of_counts, threshold_curve
-from cxrtool.findings import FINDINGS
 
 
 def sensitivity_at_specificity(targets: ArrayLike, scores: ArrayLike, specificity: float) -> float:
@@ -106,11 +105,11 @@ def threshold_stability(
     A wide interval means that the split is too small to determine a threshold.
     """
     draws = PatientDraws(table.patients, settings)
-    chosen: dict[str, list[float]] = {finding: [] for finding in FINDINGS}
-    called = table.probabilities[:, :, None] >= grid  # [N, 5, T]
+    chosen: dict[str, list[float]] = {finding: [] for finding in table.findings}
+    called = table.scores[:, :, None] >= grid  # [N, 5, T]
     positive = (table.targets > 0.5) & table.mask
     for weights in draws.chunks():
-        for column, finding in enumerate(FINDINGS):
+        for column, finding in enumerate(table.findings):
             hits = weights * positive[:, column]
             alarms = weights * (table.mask[:, column] & ~positive[:, column])
             decided = called[:, column].astype(np.float32)
@@ -157,11 +156,11 @@ def honest_rates(
     pooled over folds. Rates are averaged over `repeats` random divisions.
     """
     patients, group = np.unique(np.asarray(table.patients, dtype=object).astype(str), return_inverse=True)
-    counts: dict[str, list[Counts]] = {finding: [] for finding in FINDINGS}
+    counts: dict[str, list[Counts]] = {finding: [] for finding in table.findings}
     for repeat in range(repeats):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(repeat,)))
         fold = (rng.permutation(len(patients)) % folds)[group]
-        for column, finding in enumerate(FINDINGS):
+        for column, finding in enumerate(table.findings):
             counts[finding].append(_held_out_counts(table, column, fold, criterion, grid, target))
     return {finding: _mean_rates(repeated) for finding, repeated in counts.items()}
 
@@ -175,7 +174,7 @@ def _held_out_counts(
     target: float | None,
 ) -> Counts:
     counts = table.mask[:, column]
-    targets, probabilities = table.targets[:, column], table.probabilities[:, column]
+    targets, probabilities = table.targets[:, column], table.scores[:, column]
     total = np.zeros(4, dtype=int)
     for index in np.unique(fold):
         inner, outer = counts & (fold != index), counts & (fold == index)
@@ -225,9 +224,9 @@ def operating_points(
         prevalence: for the predictive values; None uses each finding's own in the table.
     """
     found = {}
-    for column, finding in enumerate(FINDINGS):
+    for column, finding in enumerate(table.findings):
         counts = table.mask[:, column]
-        targets, scores = table.targets[counts, column], table.probabilities[counts, column]
+        targets, scores = table.targets[counts, column], table.scores[counts, column]
         values = None
         share = prevalence if prevalence is not None else (float((targets > 0.5).mean()) if len(targets) else 0.0)
         if thresholds is not None and 0 < share < 1:

@@ -8,7 +8,6 @@ import numpy as np
 from cxrtool.evaluation.intervals import BootstrapSettings, Interval, bootstrap, percentile_interval
 from cxrtool.evaluation.metrics import FindingMetrics, evaluate
 from cxrtool.evaluation.table import PredictionTable
-from cxrtool.findings import FINDINGS
 
 SMALL = 10
 """A group with fewer positives or fewer negatives of a finding is marked as small."""
@@ -128,7 +127,7 @@ def _group_figures(
             auprc_interval=percentile_interval(draws[finding]["auprc"], settings.confidence),
             small=min(evaluation.labels[finding].positives, evaluation.labels[finding].negatives) < SMALL,
         )
-        for finding in FINDINGS
+        for finding in table.findings
     ]
 
 

@@ -1,6 +1,6 @@
 """Tables of probabilities and labels by study or image, and their CSV files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from cxrtool.evaluation.table_kind import (
     MARK,
     TableKind,
     check_kind,
+    findings_in,
     marks_of,
-    needed_columns,
     open_rows,
-    probability_column,
+    score_column,
 )
 from cxrtool.files import write_csv
-from cxrtool.findings import FINDINGS
+from cxrtool.findings import CHEXPERT5, Findings
 
 UNKNOWN_SPLIT = "unknown"
 _PROVENANCE = ("images", "patient", "split", "sheet_sha256", "model_sha256")
@@ -40,12 +40,18 @@ class PredictionTable:
         level: unit of a row.
         sheet_sha256: digest of the sheet that the labels came from.
         model_sha256: digest of the weights that made the predictions.
-        probabilities: [N, 5] float64 in [0, 1], in the order of `FINDINGS`. In float32, 0.3 would lie above or below a
-            threshold of 0.3.
-        targets: [N, 5] float32, 0 or 1.
-        mask: [N, 5] bool, False where the label does not count.
+        scores: [N, F] float64, in the order of `findings`: probabilities, or any finite numbers of which only the
+            order counts. In float32, 0.3 would lie above or below a threshold of 0.3.
+        targets: [N, F] float32, 0 or 1.
+        mask: [N, F] bool, False where the label does not count.
         attributes: further columns as text, by name (``sex``, ``age``, ``projection``); blank if not given, ``mixed``
             if the images of a study differ.
+        findings: names of the columns of `scores`, `targets` and `mask`.
+        are_probabilities: whether all scores lie in [0, 1] and mean probabilities. Otherwise there are figures of ranks
+            only: no calibration and no thresholds.
+
+    Raises:
+        CxrError: a score is NaN, infinite or, of probabilities, outside [0, 1].
     """
 
     ids: tuple[str, ...]
@@ -56,17 +62,23 @@ class PredictionTable:
     level: Level
     sheet_sha256: str
     model_sha256: str
-    probabilities: NDArray[np.float64]
+    scores: NDArray[np.float64]
     targets: NDArray[np.float32]
     mask: NDArray[np.bool_]
     attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    findings: Findings = CHEXPERT5
+    are_probabilities: bool = True
 
     def __post_init__(self) -> None:
-        wrong = ~((self.probabilities >= 0) & (self.probabilities <= 1)).all(axis=1)
+        bounded = (self.scores >= 0) & (self.scores <= 1)
+        wrong = ~(bounded if self.are_probabilities else np.isfinite(self.scores)).all(axis=1)
         if wrong.any():
             names = ", ".join(self.ids[row] for row in np.flatnonzero(wrong)[:3])
+            fault = (
+                "probability that is NaN or outside [0, 1]" if self.are_probabilities else "score that is not finite"
+            )
             raise CxrError(
-                f"{int(wrong.sum())} rows have a probability that is NaN or outside [0, 1] ({names})",
+                f"{int(wrong.sum())} rows have a {fault} ({names})",
                 "Fix the table; if the model produced it, train again, with fp32.",
             )
 
@@ -81,10 +93,21 @@ class PredictionTable:
             patients=tuple(self.patients[row] for row in rows),
             studies=tuple(self.studies[row] for row in rows),
             images=self.images[rows],
-            probabilities=self.probabilities[rows],
+            scores=self.scores[rows],
             targets=self.targets[rows],
             mask=self.mask[rows],
             attributes={name: tuple(values[row] for row in rows) for name, values in self.attributes.items()},
+        )
+
+    def with_findings(self, findings: Findings) -> "PredictionTable":
+        """Return the columns of these findings, which the table must have, in this order."""
+        columns = [self.findings.index(name) for name in findings]
+        return replace(
+            self,
+            scores=self.scores[:, columns],
+            targets=self.targets[:, columns],
+            mask=self.mask[:, columns],
+            findings=findings,
         )
 
 
@@ -99,13 +122,13 @@ def to_study_level(table: PredictionTable) -> PredictionTable:
         return table
     first: dict[str, int] = {}
     group = np.array([first.setdefault(study, len(first)) for study in table.studies], dtype=np.int64)
-    shape = (len(first), len(FINDINGS))
+    shape = (len(first), len(table.findings))
     targets = np.zeros(shape, dtype=np.float32)
     np.maximum.at(targets, group, np.where(table.mask, table.targets, 0).astype(np.float32))
     mask = np.zeros(shape, dtype=np.bool_)
     np.logical_or.at(mask, group, table.mask)
-    probabilities = np.zeros(shape, dtype=np.float64)
-    np.maximum.at(probabilities, group, np.where(table.mask | ~mask[group], table.probabilities, 0))
+    scores = np.full(shape, -np.inf)
+    np.maximum.at(scores, group, np.where(table.mask | ~mask[group], table.scores, -np.inf))
     images = np.zeros(len(first), dtype=np.int64)
     np.add.at(images, group, table.images)
     patients = dict(zip(table.studies, table.patients, strict=True))
@@ -118,10 +141,12 @@ def to_study_level(table: PredictionTable) -> PredictionTable:
         level=Level.STUDY,
         sheet_sha256=table.sheet_sha256,
         model_sha256=table.model_sha256,
-        probabilities=probabilities,
+        scores=scores,
         targets=targets,
         mask=mask,
         attributes={name: _by_group(values, group, len(first)) for name, values in table.attributes.items()},
+        findings=table.findings,
+        are_probabilities=table.are_probabilities,
     )
 
 
@@ -140,8 +165,8 @@ def write_predictions(path: Path, table: PredictionTable) -> None:
     """
     keys = ["study"] if table.level is Level.STUDY else ["path", "study"]
     header = [*keys]
-    for finding in FINDINGS:
-        header += [finding, probability_column(finding)]
+    for finding in table.findings:
+        header += [finding, score_column(finding, table.are_probabilities)]
     header += [*_PROVENANCE, *table.attributes, MARK]
     write_csv(path, header, (_row(table, row) for row in range(len(table.ids))))
 
@@ -149,9 +174,9 @@ def write_predictions(path: Path, table: PredictionTable) -> None:
 def _row(table: PredictionTable, row: int) -> list[object]:
     cells: list[object] = [] if table.level is Level.STUDY else [table.ids[row]]
     cells.append(table.studies[row])
-    for column in range(len(FINDINGS)):
+    for column in range(len(table.findings)):
         cells.append(int(table.targets[row, column]) if table.mask[row, column] else None)
-        cells.append(float(table.probabilities[row, column]))
+        cells.append(float(table.scores[row, column]))
     cells += [
         int(table.images[row]),
         table.patients[row],
@@ -180,12 +205,14 @@ def read_predictions(path: Path) -> PredictionTable:
     twice = [name for name in set(ids) if ids.count(name) > 1] if len(set(ids)) < len(ids) else []
     if twice:
         raise RequestError(f"{path} has the row {twice[0]!r} twice", "Remove one of them.")
-    labels = np.array([[_number(path, row, f, blank=True) for f in FINDINGS] for row in rows], dtype=np.float32)
+    are_probabilities, findings = _findings_of(path, rows[0])
+    labels = np.array([[_number(path, row, f, blank=True) for f in findings] for row in rows], dtype=np.float32)
     bad = np.argwhere(~np.isnan(labels) & (labels != 0) & (labels != 1))
     if len(bad):
         raise RequestError(f"{path}: row {ids[bad[0][0]]!r} has a label that is not 1, 0 or empty", "Fix that label.")
-    known = {"path", "study", *FINDINGS, *map(probability_column, FINDINGS), *_PROVENANCE, MARK}
-    numbers = [[_number(path, row, probability_column(f)) for f in FINDINGS] for row in rows]
+    columns = [score_column(finding, are_probabilities) for finding in findings]
+    known = {"path", "study", *findings, *columns, *_PROVENANCE, MARK}
+    numbers = [[_number(path, row, column) for column in columns] for row in rows]
     targets, mask = np.nan_to_num(labels, nan=0.0), ~np.isnan(labels)
     warn_of_contradictions(str(path), np.array([row["study"] for row in rows], dtype=object), targets, mask)
     return PredictionTable(
@@ -197,20 +224,31 @@ def read_predictions(path: Path) -> PredictionTable:
         level=level,
         sheet_sha256=_single_value(path, rows, "sheet_sha256"),
         model_sha256=_single_value(path, rows, "model_sha256"),
-        probabilities=np.array(numbers, dtype=np.float64),
+        scores=np.array(numbers, dtype=np.float64),
         targets=targets,
         mask=mask,
         attributes={name: tuple(row[name] or "" for row in rows) for name in rows[0] if name not in known},
+        findings=findings,
+        are_probabilities=are_probabilities,
     )
+
+
+def _findings_of(path: Path, header: Collection[str]) -> tuple[bool, Findings]:
+    """Return whether the scores are probabilities, and the findings."""
+    probabilities, scores = findings_in(header), findings_in(header, are_probabilities=False)
+    if bool(probabilities) == bool(scores):
+        missing = score_column(scores[0] if scores else "FINDING")
+        raise RequestError(f"{path} has no column {missing!r} beside the labels", "Give a predictions.csv of cxr eval.")
+    names = probabilities or scores
+    return bool(probabilities), CHEXPERT5 if set(names) == set(CHEXPERT5) else Findings(names)
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
     with open_rows(path, TableKind.EVALUATION) as (header, found):
         rows = [dict(row) for row in found]
     check_kind(path, header, marks_of(rows), TableKind.EVALUATION)
-    missing = [name for name in needed_columns(TableKind.EVALUATION) if name not in header]
-    if missing:
-        raise RequestError(f"{path} has no column {missing[0]!r}", "Give a predictions.csv of cxr eval.")
+    if "study" not in header:
+        raise RequestError(f"{path} has no column 'study'", "Give a predictions.csv of cxr eval.")
     if not rows:
         raise RequestError(f"{path} has no rows", "Give a predictions.csv of cxr eval.")
     return rows

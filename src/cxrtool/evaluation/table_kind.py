@@ -14,7 +14,6 @@ from itertools import chain
 from pathlib import Path
 
 from cxrtool.errors import RequestError
-from cxrtool.findings import FINDINGS
 
 MARK = "table"
 """Name of the column that holds the kind."""
@@ -38,16 +37,14 @@ _MEANING = {
 }
 
 
-def probability_column(finding: str) -> str:
-    """Return the name of a finding's probability column in a table of ``cxr eval``."""
-    return f"{finding} probability"
+def score_column(finding: str, are_probabilities: bool = True) -> str:
+    """Return the name of a finding's column of scores in a table of ``cxr eval``, which says what the scores are."""
+    return f"{finding} {'probability' if are_probabilities else 'score'}"
 
 
-def needed_columns(kind: TableKind) -> list[str]:
-    """Return the columns that every table of this kind has."""
-    if kind is TableKind.PREDICTION:
-        return ["path", *FINDINGS, "positive", "error"]
-    return ["study", *FINDINGS, *(probability_column(finding) for finding in FINDINGS)]
+def findings_in(header: Collection[str], are_probabilities: bool = True) -> tuple[str, ...]:
+    """Return the findings in a table of ``cxr eval``, in order: the columns that have a column of scores too."""
+    return tuple(name for name in header if score_column(name, are_probabilities) in header)
 
 
 def kind_of(header: Collection[str], marks: Collection[str]) -> TableKind | None:
@@ -60,7 +57,9 @@ def kind_of(header: Collection[str], marks: Collection[str]) -> TableKind | None
     if marks:
         (mark,) = marks if len(marks) == 1 else ("",)
         return TableKind(mark) if mark in list(TableKind) else None
-    return next((kind for kind in TableKind if set(needed_columns(kind)) <= set(header)), None)
+    if "study" in header and (findings_in(header) or findings_in(header, are_probabilities=False)):
+        return TableKind.EVALUATION
+    return TableKind.PREDICTION if {"path", "positive", "error"} <= set(header) else None
 
 
 def check_kind(path: Path, header: Collection[str], marks: Collection[str], needed: TableKind) -> None:

@@ -146,10 +146,10 @@ def tune_thresholds(
     values: dict[str, float | None] = {}
     curves: dict[str, ThresholdCurve] = {}
     warnings: list[str] = []
-    for column, finding in enumerate(FINDINGS):
+    for column, finding in enumerate(table.findings):
         counts = table.mask[:, column]
         targets = table.targets[counts, column]
-        curve = threshold_curve(targets, table.probabilities[counts, column], grid)
+        curve = threshold_curve(targets, table.scores[counts, column], grid)
         curves[finding] = curve
         if len(np.unique(targets)) < 2:
             thresholds[finding], values[finding] = (before or {}).get(finding, _UNTUNED), None

@@ -82,7 +82,7 @@ def table_of(
         level=Level.IMAGE,
         sheet_sha256=manifest.sheet_sha256,
         model_sha256=weights_sha256,
-        probabilities=sigmoid(logits).astype(np.float64),
+        scores=sigmoid(logits).astype(np.float64),
         targets=targets,
         mask=mask,
         attributes=_attributes(manifest),

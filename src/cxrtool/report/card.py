@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 
 from cxrtool.cells import cell, interval_text
 from cxrtool.evaluation.assessment import Assessment
-from cxrtool.findings import FINDINGS
 from cxrtool.model.header import BundleHeader
 from cxrtool.report.sections import LIMITS
 
@@ -96,7 +95,7 @@ def model_card(header: BundleHeader, assessment: Assessment) -> str:
 
 def _thresholds(header: BundleHeader, assessment: Assessment) -> Iterable[str]:
     rows = []
-    for finding in FINDINGS:
+    for finding in assessment.evaluation.labels:
         row = assessment.evaluation.labels[finding].at_threshold
         rates = [None] * 3 if row is None else [row.f1, row.recall, row.specificity]
         rows.append([finding, cell(header.effective_thresholds[finding], 2), *map(cell, rates)])

@@ -10,7 +10,6 @@ from cxrtool.evaluation.calibration import reliability
 from cxrtool.evaluation.curves import curve_bands, precision_recall_curve, roc_curve
 from cxrtool.evaluation.operating import FIXED_RATES, decision_curve
 from cxrtool.evaluation.thresholds import threshold_curve, threshold_grid
-from cxrtool.findings import FINDINGS
 from cxrtool.report import plots
 from cxrtool.report.content import ReportContent
 from cxrtool.report.parts import Section, Table
@@ -19,11 +18,11 @@ from cxrtool.report.parts import Section, Table
 def _findings_with_both_classes(content: ReportContent) -> Iterable[tuple[int, str, Any, Any]]:
     """Yield position, name, targets and raw probabilities of each finding that has both classes."""
     table = content.table
-    for column, finding in enumerate(FINDINGS):
+    for column, finding in enumerate(table.findings):
         counts = table.mask[:, column]
         targets = table.targets[counts, column]
         if len(np.unique(targets)) == 2:
-            yield column, finding, targets, table.probabilities[counts, column]
+            yield column, finding, targets, table.scores[counts, column]
 
 
 def curve_sections(content: ReportContent) -> Iterable[Section]:
@@ -53,7 +52,7 @@ def calibration_section(content: ReportContent) -> Section:
         calibrated = None if scalings is None else reliability(targets, scalings[finding].apply(scores))
         charts.append(plots.reliability_chart(finding, reliability(targets, scores), calibrated))
     rows = []
-    for finding in FINDINGS:
+    for finding in content.table.findings:
         raw = content.assessment.raw[finding]
         row = [finding, *(cell(value) for value in (raw.prevalence, raw.mean_probability, raw.brier, raw.ece))]
         if content.assessment.calibrated is not None:
@@ -83,9 +82,9 @@ def thresholds_section(content: ReportContent) -> Section:
     text = ["Histograms show positives upwards and negatives downwards, each as shares of their class."]
     if content.tuning_table is not None:
         table, grid = content.tuning_table, threshold_grid(0.01, 0.99, 0.01)
-        for column, finding in enumerate(FINDINGS):
+        for column, finding in enumerate(table.findings):
             counts = table.mask[:, column]
-            curve = threshold_curve(table.targets[counts, column], table.probabilities[counts, column], grid)
+            curve = threshold_curve(table.targets[counts, column], table.scores[counts, column], grid)
             charts.append(plots.threshold_chart(finding, curve, chosen.get(finding)))
         text.insert(0, f"Curves over thresholds show {table.split}, where the dashed threshold was chosen.")
     for _, finding, targets, scores in _findings_with_both_classes(content):

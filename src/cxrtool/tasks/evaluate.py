@@ -9,7 +9,6 @@ from cxrtool.evaluation.assessment import Assessment, AssessmentSettings, assess
 from cxrtool.evaluation.intervals import BootstrapSettings
 from cxrtool.evaluation.table import PredictionTable, to_study_level, write_predictions
 from cxrtool.files import write_csv, write_json
-from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import Bundle
 from cxrtool.model.header import BundleHeader
 from cxrtool.model.resolve import Model, open_model
@@ -102,8 +101,8 @@ def _write_metrics_csv(path: Path, assessment: Assessment) -> None:
     evaluation = assessment.evaluation
     plain = {finding: metrics.to_dict() for finding, metrics in evaluation.labels.items()}
     plain["mean"] = {"auroc": evaluation.mean_auroc, "auprc": evaluation.mean_auprc}
-    columns = list(plain[FINDINGS[0]])
-    names = list(assessment.intervals[FINDINGS[0]])
+    first = next(iter(evaluation.labels))
+    columns, names = list(plain[first]), list(assessment.intervals[first])
     rows = []
     for finding, row in plain.items():
         intervals = [assessment.intervals[finding].get(name) for name in names]

@@ -12,7 +12,6 @@ from cxrtool.evaluation.operating import threshold_stability
 from cxrtool.evaluation.table import PredictionTable, read_predictions, to_study_level, write_predictions
 from cxrtool.evaluation.thresholds import TunedThresholds, threshold_grid, tune_thresholds, write_curves_csv
 from cxrtool.files import write_csv, write_json
-from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import Bundle, change_header
 from cxrtool.model.header import StoredCalibration, Tuning
 from cxrtool.model.resolve import Model, open_model
@@ -175,7 +174,7 @@ class CalibrateResult:
             "labels": {
                 finding: asdict(self.calibration.scalings[finding])
                 | {"raw": asdict(self.before[finding]), "calibrated": asdict(self.after[finding])}
-                for finding in FINDINGS
+                for finding in self.calibration.scalings
             },
             "warnings": list(self.calibration.warnings),
             "model": str(self.bundle),
