@@ -48,12 +48,14 @@ class Interval:
         high: upper end, likewise.
         undefined_draws: number of draws left out because they do not define the figure, such as those without a class.
         reason: why there is no interval; None if there is one.
+        method: name of the method that gave it, such as ``percentile``; None if there is none.
     """
 
     low: float | None
     high: float | None
     undefined_draws: int = 0
     reason: str | None = None
+    method: str | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON."""
@@ -62,6 +64,7 @@ class Interval:
             "high": self.high,
             "undefined_draws": self.undefined_draws,
             "reason": self.reason,
+            "method": self.method,
         }
 
 
@@ -132,7 +135,7 @@ def percentile_interval(values: Draws, confidence: float = 0.95) -> Interval:
         return Interval(None, None, undefined, NO_DRAW)
     tail = (1 - confidence) / 2
     low, high = np.quantile(defined, [tail, 1 - tail])
-    return Interval(float(low), float(high), undefined)
+    return Interval(float(low), float(high), undefined, method="percentile")
 
 
 class _Ranked:
