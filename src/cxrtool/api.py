@@ -154,6 +154,8 @@ def compare(
     settings: AnySettings,
     out: str | Path | None = None,
     *,
+    reference: str | Path | None = None,
+    margin: float | None = None,
     progress: ShowProgress = None,
 ) -> "Comparison":
     """Compare models on the same patients, with intervals and corrected p-values, like ``cxr compare``.
@@ -162,16 +164,20 @@ def compare(
         models: two or more run folders, bundle files or saved predictions.csv files.
         settings: settings of data, split (`eval.split`), bootstrap draws and runtime.
         out: folder for the figures and differences. If None, nothing is written.
+        reference: path or name of the model that each other is compared with. If None, all pairs are compared.
+        margin: margin of non-inferiority, such as 0.02.
         progress: how to show progress, see `cxrtool.api`.
 
     Raises:
-        RequestError: fewer than two models are given, their rows or labels differ, or a table is of another split.
+        RequestError: fewer than two models are given, their rows, labels or patients differ, a table is of another
+            split, `reference` is none of the models, or `margin` is not between 0 and 1.
         CxrError: data or a model cannot be used, an image cannot be read, or a file cannot be written.
     """
     from cxrtool.tasks.compare import compare_models, write_comparison
 
     with progress_for(progress) as show:
-        comparison = compare_models(models, resolved(settings).settings, progress=show)
+        named = None if reference is None else str(reference)
+        comparison = compare_models(models, resolved(settings).settings, progress=show, reference=named, margin=margin)
     if out is not None:
         write_comparison(Path(out), comparison)
     return comparison

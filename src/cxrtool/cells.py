@@ -31,6 +31,15 @@ def cell(value: object, digits: int = 4) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def p_text(value: float | None) -> str:
+    """Return a p-value as ``0.032`` or, below 0.01, ``0.0032``; ``< 0.0001`` if it is smaller, a dash for None."""
+    if value is None or math.isnan(value):
+        return UNDEFINED
+    if value < 0.0001:
+        return "< 0.0001"
+    return f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
+
+
 def exact(value: int | float) -> str:
     """Return a number with all its digits and without an exponent: 3e-05 becomes ``0.00003``."""
     return format(Decimal(repr(value)), "f")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxrtool.cells import cell, interval_text, range_text
+from cxrtool.cells import cell, interval_text, p_text, range_text
 from cxrtool.cli import console
 from cxrtool.cli.options import BOOTSTRAP, JsonOption, given_on_command_line, settings_options
 from cxrtool.cli.signals import graceful_stop
@@ -16,10 +16,12 @@ from cxrtool.resolved_settings import ResolvedSettings
 
 if TYPE_CHECKING:
     from cxrtool.evaluation.comparison import Comparison
+    from cxrtool.evaluation.difference import Difference
 
 
 _STEP = "train.batch_size"
 _READ = "runtime.batch_size"
+_MOST_ROWS = 15
 
 
 @settings_options(
@@ -42,6 +44,16 @@ def compare(
     out: Annotated[
         Path | None, typer.Option("--out", help="Output folder, which also holds the runs of --train.")
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", metavar="MODEL", help="Compare each model, or policy, with this one only."),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            "--margin", help="Also test non-inferiority: the largest loss that does not matter, such as 0.02."
+        ),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Compare models on the same patients: differences with intervals and corrected p-values.
@@ -51,17 +63,18 @@ def compare(
     \b
     cxr compare runs/a runs/b --data CheXpert-v1.0-small --split test
     cxr compare a/eval_test/predictions.csv b/eval_test/predictions.csv
+    cxr compare new.csv old.csv other.csv --reference old.csv --margin 0.02
     cxr compare --train --policies u-ignore,u-ones,u-zeros --seeds 3 --data CheXpert-v1.0-small --out policies
     """
     if train:
         batch_size = given_on_command_line(resolved).get(_READ)
         if batch_size is not None:
             resolved = resolved.changed("command line", **{_STEP: batch_size})
-        _compare_policies(resolved, inputs, policies, seeds, out, json_output)
+        _compare_policies(resolved, inputs, policies, seeds, out, json_output, reference, margin)
         return
     from cxrtool.tasks.compare import write_comparison
 
-    comparison = _compare_models(resolved, inputs or [])
+    comparison = _compare_models(resolved, inputs or [], reference, margin)
     if out is not None:
         write_comparison(out, comparison)
     if json_output:
@@ -69,15 +82,21 @@ def compare(
         return
     _show_figures({comparison.split: comparison})
     show_differences(comparison)
-    console.say(comparison.sentence())
+    _say(comparison)
 
 
-def _compare_models(resolved: ResolvedSettings, inputs: list[Path]) -> "Comparison":
+def _compare_models(
+    resolved: ResolvedSettings, inputs: list[Path], reference: str | None, margin: float | None
+) -> "Comparison":
     from cxrtool.engines.export import with_export
+    from cxrtool.evaluation.comparison import check_margin
     from cxrtool.model.resolve import open_model
-    from cxrtool.tasks.compare import check_models, compare_models, is_table, short_names
+    from cxrtool.tasks.compare import check_models, compare_models, is_table, reference_name, short_names
 
     check_models(inputs)
+    check_margin(margin)
+    names = short_names(inputs)
+    named = None if reference is None else reference_name(reference, inputs, names)
     settings = resolved.settings
     with ExitStack() as stack:
         models = [
@@ -85,11 +104,18 @@ def _compare_models(resolved: ResolvedSettings, inputs: list[Path]) -> "Comparis
             for path in inputs
         ]
         progress = stack.enter_context(console.progress_bar())
-        return compare_models(models, settings, short_names(inputs), progress)
+        return compare_models(models, settings, names, progress, named, margin)
 
 
 def _compare_policies(
-    resolved: ResolvedSettings, inputs: list[Path] | None, policies: str, seeds: int, out: Path | None, as_json: bool
+    resolved: ResolvedSettings,
+    inputs: list[Path] | None,
+    policies: str,
+    seeds: int,
+    out: Path | None,
+    as_json: bool,
+    reference: str | None,
+    margin: float | None,
 ) -> None:
     from cxrtool.tasks.policies import compare_policies, parse_policies
 
@@ -98,7 +124,7 @@ def _compare_policies(
     if out is None:
         raise RequestError("--train needs an output folder for its runs", "Name one with --out.")
     with graceful_stop() as stop, console.progress_bar() as progress:
-        result = compare_policies(resolved, parse_policies(policies), seeds, out, progress, stop)
+        result = compare_policies(resolved, parse_policies(policies), seeds, out, progress, stop, reference, margin)
     if as_json:
         console.print_json(result.to_dict())
         return
@@ -107,6 +133,8 @@ def _compare_policies(
         show_differences(comparison)
     for sentence in result.sentences():
         console.say(sentence)
+    for note in dict.fromkeys(note for comparison in result.comparisons.values() for note in comparison.notes):
+        console.say(f"note: {note}.")
     console.say(f"files: {out}/policies.json, figures_*.csv, differences_*.csv")
 
 
@@ -134,18 +162,45 @@ def register(app: typer.Typer) -> None:
 
 
 def show_differences(comparison: "Comparison") -> None:
-    """Print the difference of the mean figures for each pair of models."""
+    """Print the differences of the mean figures for each pair of models, then those of AUROC by finding.
+
+    With many pairs, only the findings whose interval excludes zero are printed.
+    """
+    means = [one for one in comparison.differences if one.finding == "mean"]
+    findings = [one for one in comparison.differences if one.finding != "mean" and one.figure == "auroc"]
+    where = f"on {comparison.split}, {comparison.studies} studies"
+    _print_differences(f"differences of the means {where}", means, comparison.margin)
+    shown = findings if len(findings) <= _MOST_ROWS else [one for one in findings if one.excludes_zero]
+    left_out = len(findings) - len(shown)
+    rest = f"; {left_out} more, whose intervals contain zero, are in --out and --json" if left_out else ""
+    if shown:
+        _print_differences(f"differences in AUROC by finding {where}{rest}", shown, comparison.margin)
+
+
+def _print_differences(title: str, differences: "list[Difference]", margin: float | None) -> None:
+    header = ["pair", "", "difference", "interval", "p", "p (Holm)", "method", "p bootstrap", "p DeLong", "detectable"]
     rows = [
         [
             f"{one.first} - {one.second}",
-            one.figure.upper(),
-            one.value,
+            one.figure.upper() if one.finding == "mean" else one.finding,
+            None if one.value is None else f"{one.value:+.4f}",
             range_text(one.interval, signed=True),
-            one.p_value,
-            one.p_holm,
+            p_text(one.p_value),
+            p_text(one.p_holm),
+            one.p_method,
+            p_text(one.p_bootstrap),
+            p_text(one.p_delong),
+            one.detectable,
+            *((one.first_not_inferior, one.second_not_inferior) if margin is not None else ()),
         ]
-        for one in comparison.differences
-        if one.finding == "mean"
+        for one in differences
     ]
-    title = f"differences of the means on {comparison.split}, {comparison.studies} studies"
-    console.print_table(title, ["pair", "figure", "difference", "interval", "p", "p (Holm)"], rows)
+    if margin is not None:
+        header += [f"first not worse by {margin:g}", f"second not worse by {margin:g}"]
+    console.print_table(title, header, rows)
+
+
+def _say(comparison: "Comparison") -> None:
+    console.say(comparison.sentence())
+    for note in comparison.notes:
+        console.say(f"note: {note}.")

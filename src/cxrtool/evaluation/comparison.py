@@ -1,39 +1,23 @@
-"""Comparison of models: paired differences over the same draws of patients, with p-values."""
+"""Comparison of models: paired differences on the same patients, with p-values."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cxrtool.cells import range_text
 from cxrtool.errors import RequestError
-from cxrtool.evaluation.intervals import (
-    FEW_PATIENTS,
-    BootstrapSettings,
-    Draws,
-    Interval,
-    bootstrap,
-    percentile_interval,
-)
+from cxrtool.evaluation.delong import Influence, influence, mean_influence, paired_difference
+from cxrtool.evaluation.difference import MEAN, Difference, finite_or_none
+from cxrtool.evaluation.intervals import BootstrapSettings, Draws, Interval, bootstrap, percentile_interval
 from cxrtool.evaluation.metrics import evaluate, or_none
-from cxrtool.evaluation.table import PredictionTable
+from cxrtool.evaluation.paired_test import ALPHA, Estimate, at_floor, bootstrap_estimate, counted_p_value, holm
+from cxrtool.evaluation.pairing import Candidate, identity, pair_candidates
+from cxrtool.evaluation.verdict import Subject, notes_on, sentence_on
 
 FIGURES = ("auroc", "auprc")
-MEAN = "mean"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One model, or several runs that differ only in their seed.
-
-    Attributes:
-        name: shown in tables and sentences.
-        tables: predictions of each run, on the same rows.
-    """
-
-    name: str
-    tables: tuple[PredictionTable, ...]
 
 
 @dataclass(frozen=True)
@@ -56,50 +40,6 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """The first candidate's figure minus the second's.
-
-    Attributes:
-        first: name of a candidate.
-        second: name of another candidate.
-        finding: name of a finding, or ``mean``.
-        figure: ``auroc`` or ``auprc``.
-        value: the difference, None where undefined.
-        interval: over draws of patients.
-        p_value: two-sided, None where undefined.
-        p_holm: p-value corrected for all differences of this figure, separately for means and for findings.
-    """
-
-    first: str
-    second: str
-    finding: str
-    figure: str
-    value: float | None
-    interval: Interval
-    p_value: float | None
-    p_holm: float | None
-
-    @property
-    def beyond_chance(self) -> bool:
-        """Whether the corrected p-value is below 0.05."""
-        return self.p_holm is not None and self.p_holm < 0.05
-
-    def to_dict(self) -> dict[str, object]:
-        """Return plain values for JSON."""
-        return {
-            "first": self.first,
-            "second": self.second,
-            "finding": self.finding,
-            "figure": self.figure,
-            "difference": self.value,
-            "interval": self.interval.to_dict(),
-            "p_value": self.p_value,
-            "p_holm": self.p_holm,
-            "beyond_chance": self.beyond_chance,
-        }
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Candidates side by side on one split.
 
@@ -109,7 +49,11 @@ class Comparison:
         studies: number of distinct studies.
         patients: number of distinct patients; the bootstrap draws patients.
         figures: by candidate, finding (or ``mean``) and name of the figure.
-        differences: between all pairs of candidates.
+        differences: between all pairs of candidates, or between each candidate and the reference.
+        settings: draws of patients and level of the intervals.
+        notes: what was left out or assumed, and what the p-values cover.
+        reference: candidate that all others are compared with; None compares all pairs.
+        margin: margin of non-inferiority, None if none was given.
     """
 
     split: str
@@ -118,33 +62,15 @@ class Comparison:
     patients: int
     figures: Mapping[str, Mapping[str, Mapping[str, Figure]]]
     differences: tuple[Difference, ...]
+    settings: BootstrapSettings
+    notes: tuple[str, ...] = ()
+    reference: str | None = None
+    margin: float | None = None
 
     def sentence(self) -> str:
-        """Say in a sentence whether any difference in mean AUROC is larger than chance explains."""
-        means = [item for item in self.differences if item.finding == MEAN and item.figure == "auroc"]
-        clear = [item for item in means if item.beyond_chance]
-        where = f"on {self.split} ({self.studies} studies of {self.patients} patients)"
-        if self.patients == 1:
-            return f"There is one patient only {where}, so no difference can be told from chance."
-        if not clear:
-            tested = (item for item in means if item.value is not None and item.p_holm is not None)
-            largest = max(tested, key=_size, default=None)
-            if largest is None:
-                return f"The mean AUROC is undefined {where}, so the models cannot be compared."
-            return (
-                f"No difference in mean AUROC {where} is larger than chance explains; the largest, "
-                f"{largest.first} against {largest.second}, is {largest.value:+.4f} "
-                f"({range_text(largest.interval, signed=True)}, Holm p = {largest.p_holm:.2f})."
-            ) + self._caution()
-        pairs = [
-            f"{_better(item)} beats {_worse(item)} by {abs(item.value or 0):.4f} (Holm p = {item.p_holm:.3f})"
-            for item in clear
-        ]
-        return f"In mean AUROC {where}, beyond chance: {'; '.join(pairs)}." + self._caution()
-
-    def _caution(self) -> str:
-        few = self.patients < FEW_PATIENTS
-        return f" With fewer than {FEW_PATIENTS} patients, intervals mean little." if few else ""
+        """Say which differences in AUROC, of the mean and by finding, are larger than chance explains."""
+        subject = Subject(self.split, self.studies, self.patients, self.settings)
+        return sentence_on(subject, [item for item in self.differences if item.figure == "auroc"])
 
     def to_dict(self) -> dict[str, object]:
         """Return the document of ``cxr compare --json``."""
@@ -161,104 +87,143 @@ class Comparison:
             },
             "differences": [item.to_dict() for item in self.differences],
             "sentence": self.sentence(),
+            "notes": list(self.notes),
+            "reference": self.reference,
+            "margin": self.margin,
+            "draws": self.settings.draws,
+            "confidence": self.settings.confidence,
         }
 
 
-def _size(item: Difference) -> float:
-    return abs(item.value or 0.0)
+def compare(
+    candidates: Sequence[Candidate],
+    settings: BootstrapSettings,
+    reference: str | None = None,
+    margin: float | None = None,
+) -> Comparison:
+    """Compute the figures of each candidate and the paired differences between them.
 
+    The p-value and interval of a difference of AUROC are those of `paired_difference`. Those of AUPRC come from the
+    same draws of patients for all candidates: counted by `counted_p_value`, and where no draw lies beyond zero, so that
+    counting cannot tell how far it is, from the normal tail of the bootstrap's standard error. If all candidates have
+    two or more runs, both contain the spread between runs (`Estimate.with_seeds`).
 
-def _better(item: Difference) -> str:
-    return item.first if (item.value or 0) > 0 else item.second
-
-
-def _worse(item: Difference) -> str:
-    return item.second if (item.value or 0) > 0 else item.first
-
-
-def compare(candidates: Sequence[Candidate], settings: BootstrapSettings) -> Comparison:
-    """Compute the figures of each candidate and the paired differences between all pairs.
-
-    All candidates use the same draws of patients (paired bootstrap). The p-value of a difference is twice the smaller
-    share of draws at or beyond zero, with one added to both counts (Davison & Hinkley 1997, 4.2). It is corrected
-    after Holm 1979, separately for each figure: over pairs for means, over pairs and findings for findings.
+    P-values are corrected after Holm 1979, separately for each figure: over pairs for means, over pairs and findings
+    for findings. Candidates with the same scores count as one.
 
     Args:
-        candidates: two or more; their tables must have the same rows with the same labels.
+        candidates: two or more; their tables must have the same rows with the same labels and patients.
         settings: how patients are drawn.
+        reference: name of the candidate that each other is compared with; None compares all pairs.
+        margin: margin of non-inferiority, between 0 and 1.
 
     Raises:
-        RequestError: there are fewer than two, two have the same name, or rows or labels differ.
+        RequestError: see `pair_candidates`; `reference` is no candidate, or `margin` is out of range.
     """
-    names = [candidate.name for candidate in candidates]
-    if len(candidates) < 2 or len(set(names)) < len(names):
-        raise RequestError(f"cannot compare {', '.join(names) or 'nothing'}", "Name two or more different models.")
-    reference = candidates[0].tables[0]
-    aligned = [
-        Candidate(candidate.name, tuple(align(table, reference, candidate.name) for table in candidate.tables))
-        for candidate in candidates
-    ]
-    values = {candidate.name: _values(candidate) for candidate in aligned}
-    draws = {candidate.name: _draws(candidate, settings) for candidate in aligned}
-    figures = {
-        candidate.name: {
-            finding: {
-                figure: _figure(values[candidate.name], draws[candidate.name], finding, figure, settings)
-                for figure in FIGURES
-            }
-            for finding in (*reference.findings, MEAN)
-        }
-        for candidate in aligned
-    }
+    check_margin(margin)
+    paired, notes = pair_candidates(candidates)
+    pairs = _pairs([one.name for one in paired], reference)
+    models = {one.name: _measure(one, settings) for one in paired}
+    first = paired[0].tables[0]
+    columns: dict[str, int | None] = {name: column for column, name in enumerate(first.findings)} | {MEAN: None}
+    groups = {finding: _groups(paired, column) for finding, column in columns.items()}
     differences: list[Difference] = []
     for figure in FIGURES:
-        for findings in (reference.findings.names, (MEAN,)):
+        for findings in (first.findings.names, (MEAN,)):
             raw = [
-                _difference(first, second, finding, figure, values, draws, settings)
-                for first, second in combinations(names, 2)
+                _difference(models[one], models[other], finding, figure, groups[finding], settings)
+                for one, other in pairs
                 for finding in findings
             ]
-            differences += _correct(raw)
+            differences += [replace(item, margin=margin) for item in _correct(raw, groups)]
+    found = tuple(differences)
     return Comparison(
-        split=reference.split,
-        level=reference.level.value,
-        studies=len(set(reference.studies)),
-        patients=len(set(reference.patients)),
-        figures=figures,
-        differences=tuple(differences),
+        split=first.split,
+        level=first.level.value,
+        studies=len(set(first.studies)),
+        patients=len(set(first.patients)),
+        figures={name: model.figures(settings) for name, model in models.items()},
+        differences=found,
+        settings=settings,
+        notes=notes + notes_on(found, {one.name: len(one.tables) for one in paired}, settings),
+        reference=reference,
+        margin=margin,
     )
 
 
-def align(table: PredictionTable, reference: PredictionTable, name: str) -> PredictionTable:
-    """Return `table` with its rows in the order of `reference`, matched by study or path.
+def check_margin(margin: float | None) -> None:
+    """Check a margin of non-inferiority.
 
     Raises:
-        RequestError: a row is missing or extra, or labels, split or level differ.
+        RequestError: it is not between 0 and 1.
     """
-    if (table.split, table.level) != (reference.split, reference.level):
+    if margin is not None and not 0 < margin < 1:
         raise RequestError(
-            f"{name} holds the {table.split} split at {table.level} level, but the first table holds "
-            f"{reference.split} at {reference.level} level",
-            "Compare tables of the same split and level.",
+            f"a margin of {margin:g} is not between 0 and 1", "Use the largest loss that does not matter, such as 0.02."
         )
-    place = {row_id: row for row, row_id in enumerate(table.ids)}
-    unmatched = sorted(set(place) ^ set(reference.ids))
-    if unmatched:
-        where = f"only in {name}" if unmatched[0] in place else f"missing from {name}"
-        raise RequestError(
-            f"the rows differ: {unmatched[0]!r} is {where} ({len(unmatched)} unmatched rows)",
-            "Make both tables from the same sheet.",
-        )
-    rows = np.array([place[row_id] for row_id in reference.ids], dtype=np.int64)
-    ordered = table.select(rows)
-    same = (ordered.mask == reference.mask) & (~reference.mask | (ordered.targets == reference.targets))
-    if not same.all():
-        row, column = np.argwhere(~same)[0]
-        raise RequestError(
-            f"{name} has a different label for {reference.findings.names[column]} in {reference.ids[row]!r}",
-            "Make both tables from the same sheet, with the same --blank.",
-        )
-    return ordered
+
+
+def _pairs(names: Sequence[str], reference: str | None) -> list[tuple[str, str]]:
+    if reference is None:
+        return list(combinations(names, 2))
+    if reference not in names:
+        raise RequestError(f"the reference {reference!r} is not compared", f"Name one of {', '.join(names)}.")
+    return [(name, reference) for name in names if name != reference]
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A candidate's figures: of each run [k] and of each draw [B], by finding and figure; and patients' influence."""
+
+    name: str
+    values: Mapping[str, Mapping[str, Draws]]
+    draws: Mapping[str, Mapping[str, Draws]]
+    influences: Mapping[str, Influence]
+
+    def figures(self, settings: BootstrapSettings) -> dict[str, dict[str, Figure]]:
+        """Return the figures by finding and name."""
+        return {
+            finding: {
+                figure: Figure(
+                    value=or_none(float(runs.mean())),
+                    interval=percentile_interval(self.draws[finding][figure], settings.confidence),
+                    seed_deviation=or_none(float(runs.std(ddof=1))) if len(runs) > 1 else None,
+                )
+                for figure, runs in row.items()
+            }
+            for finding, row in self.values.items()
+        }
+
+    def influence_of(self, finding: str) -> list[Influence]:
+        """Return what each patient adds to the AUROC of a finding, or of all for ``mean``."""
+        return list(self.influences.values()) if finding == MEAN else [self.influences[finding]]
+
+
+def _measure(candidate: Candidate, settings: BootstrapSettings) -> _Model:
+    findings = candidate.tables[0].findings
+    names, group = np.unique(np.asarray(candidate.tables[0].patients), return_inverse=True)
+    runs = [bootstrap(table, settings) for table in candidate.tables]
+    return _Model(
+        name=candidate.name,
+        values=_values(candidate),
+        draws={
+            finding: {figure: np.mean([run[finding][figure] for run in runs], axis=0) for figure in FIGURES}
+            for finding in (*findings, MEAN)
+        },
+        influences={
+            finding: _influence(candidate, column, group, len(names)) for column, finding in enumerate(findings)
+        },
+    )
+
+
+def _influence(candidate: Candidate, column: int, group: NDArray[np.int64], count: int) -> Influence:
+    rows = np.flatnonzero(candidate.tables[0].mask[:, column])
+    return mean_influence(
+        [
+            influence(table.targets[rows, column], table.scores[rows, column], group[rows], count)
+            for table in candidate.tables
+        ]
+    )
 
 
 def _values(candidate: Candidate) -> dict[str, dict[str, Draws]]:
@@ -275,77 +240,82 @@ def _values(candidate: Candidate) -> dict[str, dict[str, Draws]]:
     }
 
 
-def _draws(candidate: Candidate, settings: BootstrapSettings) -> dict[str, dict[str, Draws]]:
-    """Return figures per draw by finding and name, averaged over runs, [B]."""
-    runs = [bootstrap(table, settings) for table in candidate.tables]
-    return {
-        finding: {figure: np.mean([run[finding][figure] for run in runs], axis=0) for figure in FIGURES}
-        for finding in (*candidate.tables[0].findings, MEAN)
-    }
-
-
-def _figure(
-    values: Mapping[str, Mapping[str, Draws]],
-    draws: Mapping[str, Mapping[str, Draws]],
-    finding: str,
-    figure: str,
-    settings: BootstrapSettings,
-) -> Figure:
-    runs = values[finding][figure]
-    return Figure(
-        value=or_none(float(runs.mean())),
-        interval=percentile_interval(draws[finding][figure], settings.confidence),
-        seed_deviation=or_none(float(runs.std(ddof=1))) if len(runs) > 1 else None,
-    )
+def _groups(candidates: Sequence[Candidate], column: int | None) -> dict[str, int]:
+    """Number the candidates, those with the same scores alike."""
+    numbers: dict[tuple[bytes, ...], int] = {}
+    return {one.name: numbers.setdefault(identity(one, column), len(numbers)) for one in candidates}
 
 
 def _difference(
-    first: str,
-    second: str,
-    finding: str,
-    figure: str,
-    values: Mapping[str, Mapping[str, Mapping[str, Draws]]],
-    draws: Mapping[str, Mapping[str, Mapping[str, Draws]]],
-    settings: BootstrapSettings,
+    first: _Model, second: _Model, finding: str, figure: str, groups: Mapping[str, int], settings: BootstrapSettings
 ) -> Difference:
-    drawn = draws[first][finding][figure] - draws[second][finding][figure]
-    value = float(values[first][finding][figure].mean() - values[second][finding][figure].mean())
+    runs = [model.values[finding][figure] for model in (first, second)]
+    value = float(runs[0].mean() - runs[1].mean())
+    drawn = first.draws[finding][figure] - second.draws[finding][figure]
+    percentiles, counted = percentile_interval(drawn, settings.confidence), counted_p_value(drawn)
+    ours = [model.influence_of(finding) for model in (first, second)]
+    published = None
+    if figure == "auroc":
+        estimate = paired_difference(*ours)
+        published = or_none(estimate.normal_p_value)
+        method = "obuchowski" if any(one.repeated for one in ours[0]) else "delong"
+        interval, p = estimate.interval(settings.confidence, method), estimate.p_value
+    else:
+        estimate, interval, p, method = bootstrap_estimate(value, drawn), percentiles, counted, "bootstrap"
+        if at_floor(drawn) and not math.isnan(estimate.standard_error):
+            p, method = min(p, estimate.p_value), "normal tail"
+    covers_seeds = all(len(run) > 1 for run in runs) and not math.isnan(estimate.standard_error)
+    without_seeds = p if covers_seeds else None
+    if groups[first.name] == groups[second.name] and not math.isnan(p):
+        estimate, interval, p, method = Estimate(0.0, 0.0), replace(interval, low=0.0, high=0.0), 1.0, "identical"
+    elif covers_seeds:
+        method = method if figure == "auroc" else "normal tail"
+        estimate = estimate.with_seeds(*runs)
+        interval, p = estimate.interval(settings.confidence, method), estimate.p_value
     return Difference(
-        first=first,
-        second=second,
+        first=first.name,
+        second=second.name,
         finding=finding,
         figure=figure,
         value=or_none(value),
-        interval=percentile_interval(drawn, settings.confidence),
-        p_value=or_none(p_value(drawn)),
+        interval=interval,
+        p_value=or_none(p),
         p_holm=None,
+        p_method=None if math.isnan(p) else method,
+        p_delong=published,
+        p_bootstrap=or_none(counted),
+        bootstrap_interval=percentiles,
+        p_without_seeds=without_seeds,
+        covers_seeds=covers_seeds,
+        standard_error=or_none(estimate.standard_error),
+        degrees_of_freedom=finite_or_none(estimate.degrees_of_freedom),
+        alpha=min(ALPHA, round(1 - settings.confidence, 9)),
     )
 
 
-def p_value(differences: Draws) -> float:
-    """Return the two-sided p-value of bootstrap draws [B] of a difference; NaN if no draw is defined.
+def _correct(raw: Sequence[Difference], groups: Mapping[str, Mapping[str, int]]) -> list[Difference]:
+    """Correct p-values after Holm; pairs whose scores are those of another pair count once, identical ones not."""
 
-    It is twice the smaller share of draws at or beyond zero, with one added to both counts, and at most 1.
-    """
-    defined = differences[~np.isnan(differences)]
-    if len(defined) == 0:
-        return float("nan")
-    tail = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
-    return min(1.0, 2 * (tail + 1) / (len(defined) + 1))
+    def key(item: Difference) -> tuple[str, frozenset[int]]:
+        group = groups[item.finding]
+        return item.finding, frozenset((group[item.first], group[item.second]))
 
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values by Holm's step-down method (1979, Scandinavian Journal of Statistics 6:65); order is kept."""
-    order = np.argsort(p_values, kind="stable")
-    corrected = np.empty(len(p_values))
-    largest = 0.0
-    for step, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - step) * p_values[index]))
-        corrected[index] = largest
-    return [float(value) for value in corrected]
+    tested = {key(item): item for item in raw if item.p_value is not None and not item.identical}
+    corrected = dict(zip(tested, holm([item.p_value or 0.0 for item in tested.values()]), strict=True))
+    return [
+        replace(
+            item,
+            p_holm=1.0 if item.identical else corrected.get(key(item)),
+            comparisons=len(tested),
+            detectable=_detectable(item, len(tested)),
+        )
+        for item in raw
+    ]
 
 
-def _correct(raw: Sequence[Difference]) -> list[Difference]:
-    defined = [place for place, item in enumerate(raw) if item.p_value is not None]
-    corrected = dict(zip(defined, holm([raw[place].p_value or 0.0 for place in defined]), strict=True))
-    return [replace(item, p_holm=corrected.get(place)) for place, item in enumerate(raw)]
+def _detectable(item: Difference, comparisons: int) -> float | None:
+    if item.identical or item.standard_error is None or item.value is None:
+        return None
+    return Estimate(item.value, item.standard_error, item.degrees_of_freedom or math.inf).detectable(
+        comparisons, item.alpha
+    )

@@ -49,6 +49,7 @@ class PredictionTable:
         findings: names of the columns of `scores`, `targets` and `mask`.
         are_probabilities: whether all scores lie in [0, 1] and mean probabilities. Otherwise there are figures of ranks
             only: no calibration and no thresholds.
+        patients_given: False if the source named no patients, so that `patients` repeats `studies`.
 
     Raises:
         CxrError: a score is NaN, infinite or, of probabilities, outside [0, 1].
@@ -68,6 +69,7 @@ class PredictionTable:
     attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     findings: Findings = CHEXPERT5
     are_probabilities: bool = True
+    patients_given: bool = True
 
     def __post_init__(self) -> None:
         bounded = (self.scores >= 0) & (self.scores <= 1)
@@ -147,6 +149,7 @@ def to_study_level(table: PredictionTable) -> PredictionTable:
         attributes={name: _by_group(values, group, len(first)) for name, values in table.attributes.items()},
         findings=table.findings,
         are_probabilities=table.are_probabilities,
+        patients_given=table.patients_given,
     )
 
 
@@ -230,6 +233,7 @@ def read_predictions(path: Path) -> PredictionTable:
         attributes={name: tuple(row[name] or "" for row in rows) for name in rows[0] if name not in known},
         findings=findings,
         are_probabilities=are_probabilities,
+        patients_given=any(row.get("patient") for row in rows),
     )
 
 

@@ -1,11 +1,13 @@
 """Comparison of several models, or of their saved tables, on the same split."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cxrtool.data.dataset import Dataset
 from cxrtool.errors import RequestError
-from cxrtool.evaluation.comparison import Candidate, Comparison, compare
+from cxrtool.evaluation.comparison import Comparison, check_margin, compare
+from cxrtool.evaluation.difference import Difference
+from cxrtool.evaluation.pairing import Candidate
 from cxrtool.evaluation.table import PredictionTable, read_predictions, to_study_level
 from cxrtool.files import write_csv, write_json
 from cxrtool.model.bundle import Bundle
@@ -15,12 +17,41 @@ from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.settings import Settings
 from cxrtool.tasks.evaluate import bootstrap_settings
 
+DIFFERENCE_COLUMNS: Mapping[str, Callable[[Difference], object]] = {
+    "first": lambda one: one.first,
+    "second": lambda one: one.second,
+    "finding": lambda one: one.finding,
+    "figure": lambda one: one.figure,
+    "difference": lambda one: one.value,
+    "low": lambda one: one.interval.low,
+    "high": lambda one: one.interval.high,
+    "p_value": lambda one: one.p_value,
+    "p_holm": lambda one: one.p_holm,
+    "p_method": lambda one: one.p_method,
+    "p_delong": lambda one: one.p_delong,
+    "p_bootstrap": lambda one: one.p_bootstrap,
+    "bootstrap_low": lambda one: one.bootstrap_interval.low,
+    "bootstrap_high": lambda one: one.bootstrap_interval.high,
+    "covers_seeds": lambda one: one.covers_seeds,
+    "p_without_seeds": lambda one: one.p_without_seeds,
+    "standard_error": lambda one: one.standard_error,
+    "comparisons": lambda one: one.comparisons,
+    "detectable": lambda one: one.detectable,
+    "beyond_chance": lambda one: one.beyond_chance,
+    "margin": lambda one: one.margin,
+    "first_not_inferior": lambda one: one.first_not_inferior,
+    "second_not_inferior": lambda one: one.second_not_inferior,
+}
+"""Columns of differences_<split>.csv, and how each is read from a difference."""
+
 
 def compare_models(
     models: Sequence[Model],
     settings: Settings,
     names: Sequence[str] | None = None,
     progress: ProgressCallback = ignore_progress,
+    reference: str | None = None,
+    margin: float | None = None,
 ) -> Comparison:
     """Compare models on `settings.eval.split`, at study level.
 
@@ -29,18 +60,40 @@ def compare_models(
         settings: data, split and device.
         names: names of the models in the comparison; None uses the shortest ends of their paths that differ.
         progress: called as images are read.
+        reference: path or name of the model that each other is compared with; None compares all pairs.
+        margin: margin of non-inferiority, such as 0.02.
 
     Raises:
-        RequestError: there are fewer than two models, rows or labels differ, or a table is from another split.
+        RequestError: there are fewer than two models, rows, labels or patients differ, a table is from another split,
+            `reference` is none of the models, or `margin` is not between 0 and 1.
     """
     check_models(models)
-    names = names or short_names([model.path if isinstance(model, Bundle) else Path(model) for model in models])
+    check_margin(margin)
+    paths = [model.path if isinstance(model, Bundle) else Path(model) for model in models]
+    names = names or short_names(paths)
+    reference = None if reference is None else reference_name(reference, paths, names)
     dataset = dataset_of(settings.data, settings.eval.split)
     candidates = [
         Candidate(name, (_table(model, settings, dataset, progress),))
         for name, model in zip(names, models, strict=True)
     ]
-    return compare(candidates, bootstrap_settings(settings.eval))
+    return compare(candidates, bootstrap_settings(settings.eval), reference, margin)
+
+
+def reference_name(reference: str, paths: Sequence[Path], names: Sequence[str]) -> str:
+    """Return the name of the model that `reference` names: its name in the comparison, or its path.
+
+    Raises:
+        RequestError: there is no such model.
+    """
+    if reference in names:
+        return reference
+    same = [name for path, name in zip(paths, names, strict=True) if path == Path(reference)]
+    if not same:
+        raise RequestError(
+            f"the reference {reference!r} is none of the models", f"Name one of them: {', '.join(names)}."
+        )
+    return same[0]
 
 
 def check_models(models: Sequence[Model]) -> None:
@@ -93,19 +146,6 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
     )
     write_csv(
         folder / f"differences_{comparison.split}.csv",
-        ["first", "second", "finding", "figure", "difference", "low", "high", "p_value", "p_holm"],
-        [
-            [
-                one.first,
-                one.second,
-                one.finding,
-                one.figure,
-                one.value,
-                one.interval.low,
-                one.interval.high,
-                one.p_value,
-                one.p_holm,
-            ]
-            for one in comparison.differences
-        ],
+        list(DIFFERENCE_COLUMNS),
+        [[read(one) for read in DIFFERENCE_COLUMNS.values()] for one in comparison.differences],
     )

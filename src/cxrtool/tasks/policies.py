@@ -8,7 +8,9 @@ from pathlib import Path
 from cxrtool.data.dataset import Dataset
 from cxrtool.engines.export import with_export
 from cxrtool.errors import RequestError
-from cxrtool.evaluation.comparison import MEAN, Candidate, Comparison, compare
+from cxrtool.evaluation.comparison import Comparison, check_margin, compare
+from cxrtool.evaluation.difference import MEAN
+from cxrtool.evaluation.pairing import Candidate
 from cxrtool.evaluation.table import PredictionTable, to_study_level
 from cxrtool.files import write_json
 from cxrtool.findings import UncertaintyPolicy
@@ -17,7 +19,7 @@ from cxrtool.predict.split import predict_split
 from cxrtool.progress import ProgressCallback, StopSignal, ignore_progress, never_stop
 from cxrtool.resolved_settings import ResolvedSettings
 from cxrtool.settings import Settings
-from cxrtool.tasks.compare import write_comparison
+from cxrtool.tasks.compare import reference_name, write_comparison
 from cxrtool.tasks.evaluate import bootstrap_settings
 from cxrtool.training.folder import can_restart
 from cxrtool.training.loop import train
@@ -84,6 +86,8 @@ def compare_policies(
     out: Path,
     progress: ProgressCallback = ignore_progress,
     stop: StopSignal = never_stop,
+    reference: str | None = None,
+    margin: float | None = None,
 ) -> PolicyComparison:
     """Train every policy with every seed, then compare the policies on valid and on test.
 
@@ -96,11 +100,19 @@ def compare_policies(
         out: folder for the runs and policies.json.
         progress: called as images are read.
         stop: see `train`.
+        reference: policy that each other is compared with; None compares all pairs.
+        margin: margin of non-inferiority, such as 0.02.
 
     Raises:
-        RequestError: the data cannot be used, or a run in `out` was made with other settings.
+        RequestError: the data cannot be used, a run in `out` was made with other settings, `reference` is none of the
+            policies, or `margin` is not between 0 and 1.
         InterruptedWorkError: `stop` returned a signal.
     """
+    check_margin(margin)
+    if reference is not None:
+        reference = reference_name(
+            str(UncertaintyPolicy.parse(reference)), [Path(policy) for policy in policies], policies
+        )
     settings = resolved.settings
     dataset = Dataset(settings.data)
     splits = [split for split in ("valid", "test") if split in dataset.available]
@@ -119,7 +131,7 @@ def compare_policies(
             Candidate(policy, tuple(_table(folder, settings, dataset, split, progress) for folder in folders))
             for policy, folders in runs.items()
         ]
-        comparisons[split] = compare(candidates, bootstrap_settings(settings.eval))
+        comparisons[split] = compare(candidates, bootstrap_settings(settings.eval), reference, margin)
         write_comparison(out, comparisons[split])
     result = PolicyComparison(runs, comparisons, _best_on_valid(comparisons))
     write_json(out / COMPARISON_NAME, result.to_dict())
