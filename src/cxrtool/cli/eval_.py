@@ -109,21 +109,33 @@ def _show_thresholds(evaluation: "Evaluation") -> None:
 def _show_honest(assessment: "Assessment") -> None:
     if assessment.honest is None:
         return
+    names = ["f1", "balanced_accuracy", "recall", "specificity"]
     rows = [
-        [name, row.f1, row.balanced_accuracy, row.recall, row.specificity] for name, row in assessment.honest.items()
+        [finding, *(interval_text(getattr(one, name), one.intervals.get(name), 3) for name in names)]
+        for finding, one in assessment.honest.items()
     ]
     console.print_table(
         "corrected for optimism: each row judged by thresholds chosen without it (nested resampling)",
-        ["finding", "f1", "balanced accuracy", "recall", "specificity"],
+        ["finding", *(name.replace("_", " ") for name in names)],
         rows,
     )
 
 
 def _show_calibration(assessment: "Assessment") -> None:
-    header = ["finding", "prevalence", "mean probability", "Brier", "ECE"]
     shown = [("raw", assessment.raw)]
     if assessment.calibrated is not None:
-        shown.append(("calibrated", assessment.calibrated))
+        where = ", fitted on these rows, so too good" if assessment.calibrated_in_sample else ""
+        shown.append((f"calibrated{where}", assessment.calibrated))
+    names = {"brier": "Brier", "ece": "ECE", "in_the_large": "in the large", "slope": "slope"}
     for kind, figures in shown:
-        rows = [[name, one.prevalence, one.mean_probability, one.brier, one.ece] for name, one in figures.items()]
-        console.print_table(f"{kind} probabilities (ECE over ten bins of equal width)", header, rows)
+        rows = [
+            [
+                finding,
+                cell(one.prevalence, 3),
+                cell(one.mean_probability, 3),
+                *(interval_text(getattr(one, name), one.intervals.get(name), 3) for name in names),
+            ]
+            for finding, one in figures.items()
+        ]
+        header = ["finding", "prevalence", "mean probability", *names.values()]
+        console.print_table(f"{kind} probabilities (calibrated: in the large 0, slope 1)", header, rows)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     "tune.minimum",
     "tune.maximum",
     "tune.step",
+    "tune.grid_only",
     *BOOTSTRAP,
     *DATA,
     *CACHE,

@@ -157,7 +157,10 @@ def _fit_if_supported(targets: ArrayLike, probabilities: ArrayLike, method: Cali
             f"{counted} do not show that its probabilities are wrong; they are not changed (with fewer than "
             f"{FEW_OF_A_CLASS} of a class, only a clear error is corrected)"
         )
-    return fitted, f"fitted to {counted} only, fewer than {FEW_OF_A_CLASS} of a class: slope and intercept are uncertain"
+    return (
+        fitted,
+        (f"fitted to {counted} only, fewer than {FEW_OF_A_CLASS} of a class: slope and intercept are uncertain"),
+    )
 
 
 def _log_likelihood(positive: NDArray[np.bool_], probabilities: ArrayLike, scaling: Scaling) -> float:
@@ -169,9 +172,9 @@ def fit_scaling(targets: ArrayLike, probabilities: ArrayLike, method: Calibratio
     """Fit the scaling of one finding, shrunk towards a slope of 1.
 
     Temperature scaling (Guo et al. 2017, arXiv:1706.04599) has a slope, Platt scaling (1999) an intercept too. Both are
-    logistic regressions on the logit, with Platt's targets (N+ + 1) / (N+ + 2) and 1 / (N- + 2), and with a normal prior
-    of the slope, of mean 1 and standard deviation `SLOPE_SD`. Without it 12 studies can give a slope of 25 where they
-    are separated without error; on hundreds of positives it changes nothing that can be seen.
+    logistic regressions on the logit, with Platt's targets (N+ + 1) / (N+ + 2) and 1 / (N- + 2), and with a normal
+    prior of the slope, of mean 1 and standard deviation `SLOPE_SD`. Without it 12 studies can give a slope of 25 where
+    they are separated without error; on hundreds of positives it makes no difference that matters.
 
     Args:
         targets: [N] of 0 and 1, of both classes.

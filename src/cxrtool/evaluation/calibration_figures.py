@@ -1,7 +1,7 @@
 """Figures that measure calibration, with intervals: in the large, slope, Brier score with its parts, ECE."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import NormalDist
 
 import numpy as np
@@ -16,6 +16,7 @@ from cxrtool.evaluation.intervals import (
     percentile_interval,
 )
 from cxrtool.evaluation.metrics import or_none
+from cxrtool.evaluation.reliability import ReliabilityBin, reliability_curve
 from cxrtool.evaluation.table import PredictionTable
 
 BINS = 10
@@ -45,9 +46,10 @@ class CalibrationFigures:
         prevalence: share of positives.
         in_the_large: log-odds to add to all probabilities so that their mean is the prevalence; 0 is calibrated
             (Cox 1958, Biometrika 45:562; Steyerberg 2010, Epidemiology 21:128). Below 0: probabilities are too high.
-        slope: of the logistic regression of the outcome on the logit; 1 is calibrated, below 1 the probabilities are too
-            extreme (Miller 1991, Statistics in Medicine 10:1213; Van Calster 2019, BMC Medicine 17:230).
+        slope: of the logistic regression of the outcome on the logit; 1 is calibrated, below 1 the probabilities are
+            too extreme (Miller 1991, Statistics in Medicine 10:1213; Van Calster 2019, BMC Medicine 17:230).
         intercept: of the same regression.
+        curve: see `reliability_curve`.
         intervals: by name of figure.
     """
 
@@ -63,12 +65,15 @@ class CalibrationFigures:
     in_the_large: float | None = None
     slope: float | None = None
     intercept: float | None = None
+    curve: tuple[ReliabilityBin, ...] = ()
     intervals: Mapping[str, Interval] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON."""
-        plain = {name: value for name, value in vars(self).items() if name != "intervals"}
-        return plain | {"intervals": {name: interval.to_dict() for name, interval in self.intervals.items()}}
+        return vars(self) | {
+            "curve": [asdict(part) for part in self.curve],
+            "intervals": {name: interval.to_dict() for name, interval in self.intervals.items()},
+        }
 
 
 def brier(targets: ArrayLike, probabilities: ArrayLike) -> float:
@@ -163,8 +168,9 @@ def calibration_figures(
         confidence = None if settings is None else settings.confidence
         fitted, ends = _regressions(positive[column], values[column], patients, confidence)
         chance = or_none(_ece_by_chance(values[column]))
+        curve = reliability_curve(positive[column], values[column], list(patients), confidence or 0.95)
         found[finding] = CalibrationFigures(
-            **binned, **fitted, ece_by_chance=chance, intervals={**intervals[column], **ends}
+            **binned, **fitted, ece_by_chance=chance, curve=curve, intervals={**intervals[column], **ends}
         )
     return found
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -101,7 +102,7 @@ def _rising(outcome: Array, edges: list[int]) -> list[tuple[int, int]]:
         return float((total[end] - total[start]) / (end - start))
 
     pooled: list[tuple[int, int]] = []
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in pairwise(edges):
         first = start
         while pooled and mean(*pooled[-1]) >= mean(first, end):
             first = pooled.pop()[0]
