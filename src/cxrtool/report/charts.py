@@ -75,9 +75,9 @@ def calibration_section(content: ReportContent) -> Section:
     columns = ["finding", "probabilities", "from", "to", "rows", "positives", "mean", "share", f"share ({percent})"]
     text = [
         "A point on the dotted line is calibrated. Each holds the rows between two probabilities, at least twenty, and "
-        f"neighbours whose shares fall are pooled; the band is the {percent} interval of the share at each point. In the "
-        "large is the log-odds to add to all probabilities, 0 if calibrated; a slope below 1 means too extreme. ECE is "
-        "the expected calibration error over ten bins of equal width, which is above 0 by chance."
+        f"neighbours whose shares fall are pooled; the band is the {percent} interval of the share at each point. "
+        "'In the large' is the log-odds to add to all probabilities, 0 if calibrated; a slope below 1 means too "
+        "extreme. ECE is the expected calibration error over ten bins of equal width, which is above 0 by chance."
     ]
     if assessment.calibrated_in_sample:
         text.append("The calibration was fitted on these rows, so figures of calibrated probabilities are too good.")
