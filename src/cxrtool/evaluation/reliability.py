@@ -90,8 +90,11 @@ def _edges(values: Array) -> list[int]:
     """Return the first row of each bin and the number of rows; no edge divides equal values."""
     bins = max(1, min(MOST_BINS, len(values) // ROWS_PER_BIN))
     wanted = [round(len(values) * place / bins) for place in range(1, bins)]
-    starts = {int(np.searchsorted(values, values[row])) for row in wanted}
-    return sorted({0, *starts, len(values)})
+    edges = [0]
+    for start in (int(np.searchsorted(values, values[row])) for row in wanted):
+        if start - edges[-1] >= ROWS_PER_BIN and len(values) - start >= ROWS_PER_BIN:
+            edges.append(start)
+    return [*edges, len(values)] if len(values) else []
 
 
 def _rising(outcome: Array, edges: list[int]) -> list[tuple[int, int]]:
