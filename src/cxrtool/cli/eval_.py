@@ -97,7 +97,7 @@ def show_assessment(assessment: "Assessment") -> None:
 def _show_thresholds(evaluation: "Evaluation") -> None:
     columns = ["f1", "precision", "recall", "specificity", "balanced_accuracy"]
     rows = [
-        [name, cell(row.at_threshold.threshold, 2), *(getattr(row.at_threshold, column) for column in columns)]
+        [name, cell(row.at_threshold.threshold, 3), *(getattr(row.at_threshold, column) for column in columns)]
         for name, row in evaluation.labels.items()
         if row.at_threshold is not None
     ]
@@ -122,20 +122,22 @@ def _show_honest(assessment: "Assessment") -> None:
 
 
 def _show_calibration(assessment: "Assessment") -> None:
-    shown = [("raw", assessment.raw)]
-    if assessment.calibrated is not None:
-        where = ", fitted on these rows, so too good" if assessment.calibrated_in_sample else ""
-        shown.append((f"calibrated{where}", assessment.calibrated))
-    names = {"brier": "Brier", "ece": "ECE", "in_the_large": "in the large", "slope": "slope"}
-    for kind, figures in shown:
+    shown = {"raw probabilities": assessment.raw}
+    if assessment.calibrated == assessment.raw:
+        shown = {"raw probabilities, which the bundle's calibration does not change": assessment.raw}
+    elif assessment.calibrated is not None:
+        where = ", fitted on these rows" if assessment.calibrated_in_sample else ""
+        shown[f"calibrated probabilities{where}"] = assessment.calibrated
+    digits = {"brier": 3, "ece": 3, "in_the_large": 2, "slope": 2}
+    for title, figures in shown.items():
         rows = [
             [
                 finding,
                 cell(one.prevalence, 3),
                 cell(one.mean_probability, 3),
-                *(interval_text(getattr(one, name), one.intervals.get(name), 3) for name in names),
+                *(interval_text(getattr(one, name), one.intervals.get(name), digits[name]) for name in digits),
             ]
             for finding, one in figures.items()
         ]
-        header = ["finding", "prevalence", "mean probability", *names.values()]
-        console.print_table(f"{kind} probabilities (calibrated: in the large 0, slope 1)", header, rows)
+        header = ["finding", "prevalence", "mean", "Brier", "ECE", "in the large (0)", "slope (1)"]
+        console.print_table(f"{title}: in the large 0 and slope 1 are calibrated", header, rows)

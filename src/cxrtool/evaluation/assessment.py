@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
-from cxrtool.evaluation.calibration import CalibrationOrigin, Scaling
+from cxrtool.evaluation.calibration import UNSCALED, CalibrationOrigin, Scaling
 from cxrtool.evaluation.calibration_figures import CalibrationFigures, calibration_figures
 from cxrtool.evaluation.delong import delong
 from cxrtool.evaluation.honest import HonestRates, honest_rates
@@ -48,8 +48,7 @@ class Assessment:
         intervals: by finding (or ``mean``) and figure; DeLong's interval is ``auroc_delong``.
         raw: calibration figures of the raw probabilities, by finding.
         calibrated: those of the calibrated probabilities; None if the bundle has no calibration.
-        calibrated_in_sample: whether the calibration was fitted on these rows, so that its figures are too good; None
-            if the bundle has no calibration.
+        calibrated_in_sample: findings whose calibration was fitted on these rows, so that its figures are too good.
         operating: operating points by finding.
         decision_curves: net benefit by finding, of the calibrated probabilities if there are any.
         honest: rates at thresholds chosen without the rows they count; None unless the bundle's thresholds were chosen
@@ -64,7 +63,7 @@ class Assessment:
     intervals: Mapping[str, Mapping[str, Interval]]
     raw: Mapping[str, CalibrationFigures]
     calibrated: Mapping[str, CalibrationFigures] | None
-    calibrated_in_sample: bool | None
+    calibrated_in_sample: frozenset[str]
     operating: Mapping[str, OperatingPoint]
     decision_curves: Mapping[str, DecisionCurve]
     honest: Mapping[str, HonestRates] | None
@@ -81,7 +80,7 @@ class Assessment:
                 "calibration": {
                     "raw": self.raw[finding].to_dict(),
                     "calibrated": None if self.calibrated is None else self.calibrated[finding].to_dict(),
-                    "in_sample": self.calibrated_in_sample,
+                    "in_sample": None if self.calibrated is None else finding in self.calibrated_in_sample,
                 },
                 "operating_points": asdict(self.operating[finding]),
                 "decision_curve": self.decision_curves[finding].to_dict(),
@@ -144,7 +143,9 @@ def assess(
         )
     elif origin is not None and origin.split == "test":
         warnings.append("the thresholds were chosen on a test split, so figures on that split are too good")
-    in_sample = None if scalings is None else calibration_origin is not None and calibration_origin.fitted_on(table)
+    fitted_here = calibration_origin is not None and calibration_origin.fitted_on(table)
+    changed = frozenset(finding for finding, one in (scalings or {}).items() if one != UNSCALED)
+    in_sample = changed if fitted_here else frozenset()
     if in_sample:
         warnings.append(
             f"the calibration was fitted on this same split ({table.split}), so figures of calibrated probabilities "

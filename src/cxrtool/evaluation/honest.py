@@ -124,7 +124,7 @@ def _intervals(
         return [dict.fromkeys(_RATES, Interval(None, None, reason=ONE_PATIENT)) for _ in range(findings)]
     by_patient = np.zeros((len(first), *parts.shape[1:]))
     np.add.at(by_patient, group, parts)
-    flat = by_patient.reshape(len(first), -1)
+    flat = by_patient.reshape(len(first), findings * parts.shape[2])
     draws = PatientDraws(table.patients, settings)
     sums = np.concatenate([weights[:, first].astype(np.float64) @ flat for weights in draws.chunks()])
     drawn = _rates_of(sums.reshape(len(sums), findings, 4))
