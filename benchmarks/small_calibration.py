@@ -2,10 +2,10 @@
 
 python benchmarks/small_calibration.py [SAMPLES]
 
-Scores are normal in each class, 1.5 standard deviations apart (AUROC 0.86). The network's logit is the true one, divided
-by `slope` and moved by `shift`, as pos_weight moves it. Labels are drawn at the prevalence EXPECTED / 200, so that the
-number of positives varies. Four ways are compared: Platt's maximum likelihood (with his targets), an intercept alone,
-the shrunken fit of `fit_scaling` without the test before it, and `fit_calibration`.
+Scores are normal in each class, 1.5 standard deviations apart (AUROC 0.86). The network's logit is the true one,
+divided by `slope` and moved by `shift`, as pos_weight moves it. Labels are drawn at the prevalence EXPECTED / 200, so
+that the number of positives varies. Four ways are compared: Platt's maximum likelihood (with his targets), an intercept
+alone, the shrunken fit of `fit_scaling` without the test before it, and `fit_calibration`.
 """
 
 import sys

@@ -2,13 +2,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import norm
 
 from cxrtool.choices import Criterion
 from cxrtool.evaluation.honest import honest_rates
 from cxrtool.evaluation.intervals import ONE_PATIENT, BootstrapSettings
 from cxrtool.evaluation.metrics import confusion
+from cxrtool.evaluation.proportions import wilson
 from cxrtool.evaluation.thresholds import ThresholdSearch, threshold_grid, tune_thresholds
+from cxrtool.findings import Findings
 from tests_support import random_table, table_of
 
 YOUDEN = ThresholdSearch(Criterion.YOUDEN, threshold_grid())
@@ -47,22 +49,40 @@ def test_each_fold_is_decided_by_the_thresholds_of_the_others() -> None:
     assert found.f1 == pytest.approx(2 * tp / (2 * tp + fp + fn))
 
 
-def test_intervals_of_recall_and_specificity_are_wilsons() -> None:
+def test_intervals_are_at_least_as_wide_as_wilsons() -> None:
     table = random_table(80, seed=2)
     found = honest_rates(table, YOUDEN, BootstrapSettings(200))["Edema"]
     counts = table.mask[:, 3]
     for name, label in (("recall", 1), ("specificity", 0)):
         rows = int((table.targets[counts, 3] == label).sum())
-        share = getattr(found, name)
-        interval = found.intervals[name]
-        nearest = binomtest(round(share * rows), rows).proportion_ci(0.95, method="wilson")
-        assert interval.low == pytest.approx(nearest.low, abs=0.02)
-        assert interval.high == pytest.approx(nearest.high, abs=0.02)
+        low, high = wilson(getattr(found, name), rows, 0.95)
+        assert (found.intervals[name].low or 0) <= low
+        assert (found.intervals[name].high or 0) >= high
     for name in ("f1", "balanced_accuracy"):
         low, high = found.intervals[name].low, found.intervals[name].high
         assert low is not None
         assert high is not None
         assert low < getattr(found, name) < high
+
+
+def test_intervals_hold_the_rates_of_the_stored_threshold() -> None:
+    """Of 160 rows, 8 positive. The threshold varies, so that Wilson's interval of specificity holds it in 70 % only."""
+    rng = np.random.default_rng(5)
+    held = {"recall": 0, "specificity": 0}
+    targets = np.arange(160) < 8
+    for _ in range(40):
+        table = table_of(targets, 1 / (1 + np.exp(-(rng.normal(size=160) + 1.5 * targets))))
+        table = table.with_findings(Findings(("Edema",)))
+        threshold = tune_thresholds(table, YOUDEN).thresholds["Edema"]
+        found = honest_rates(table, YOUDEN, BootstrapSettings(100), repeats=5)["Edema"].intervals
+        cut = np.log(threshold / (1 - threshold))
+        for name, real in (("recall", norm.sf(cut - 1.5)), ("specificity", norm.cdf(cut))):
+            low, high = found[name].low, found[name].high
+            assert low is not None
+            assert high is not None
+            held[name] += low <= real <= high
+    assert held["specificity"] >= 35, held
+    assert held["recall"] >= 31, held
 
 
 def test_undefined_rates_are_none() -> None:

@@ -5,8 +5,9 @@ import pytest
 from scipy.stats import binom, norm
 
 from cxrtool.choices import Criterion
+from cxrtool.evaluation.drawn_curve import ONE_CLASS
 from cxrtool.evaluation.intervals import ONE_PATIENT, BootstrapSettings
-from cxrtool.evaluation.stability import ONE_CLASS, threshold_stability
+from cxrtool.evaluation.stability import threshold_stability
 from cxrtool.evaluation.thresholds import ThresholdSearch, threshold_grid
 from cxrtool.findings import Findings
 from tests_support import table_of

@@ -23,7 +23,8 @@ BINS = 10
 """Number of bins of equal width over which the Brier score is divided and ECE is computed."""
 ONE_CLASS = "there is one class only"
 SEPARATED = "a threshold separates the classes without error, or all scores are equal, so the fit has no limit"
-_BIASED = ("ece", "reliability", "resolution")
+_POWER = {"ece": 1, "reliability": 2, "resolution": 2}  # means of gaps in bins, or of their squares
+_FACTORS = np.linspace(0, 4, 161)
 
 
 @dataclass(frozen=True)
@@ -105,18 +106,30 @@ def _summands(positive: NDArray[np.bool_], probabilities: Array) -> Array:
     return np.column_stack((squared, inside, inside * positive[:, None], inside * probabilities[:, None]))
 
 
+def _bins_of_sums(sums: Array) -> tuple[Array, Array, Array, Array]:
+    """Return the share of rows and the gap in each bin, the deviation of its share of positives, and the prevalence.
+
+    The gap is mean probability - share of positives, the deviation share of positives - prevalence; [B, BINS] each, and
+    [B] the prevalence, of sums [B, 1 + 3 x BINS]. All are NaN for a draw without rows, and 0 in a bin without rows.
+    """
+    rows, positives, total = (sums[:, 1 + BINS * part : 1 + BINS * (part + 1)] for part in range(3))
+    count = rows.sum(axis=1)
+    count = np.where(count > 0, count, np.nan)
+    prevalence = positives.sum(axis=1) / count
+    filled = np.where(rows > 0, rows, 1)
+    gap = np.where(rows > 0, (total - positives) / filled, 0)
+    deviation = np.where(rows > 0, positives / filled - prevalence[:, None], 0)
+    return rows / count[:, None], gap, deviation, prevalence
+
+
 def _figures_of_sums(sums: Array) -> dict[str, Array]:
     """Return each figure of sums [B, 1 + 3 x BINS]; NaN for a draw without rows."""
-    rows, positives, total = (sums[:, 1 + BINS * part : 1 + BINS * (part + 1)] for part in range(3))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        count = rows.sum(axis=1)
-        count = np.where(count > 0, count, np.nan)
-        prevalence = positives.sum(axis=1) / count
-        share = np.where(rows > 0, positives / rows, 0)
-        gap = np.where(rows > 0, total / rows, 0) - share
+    share_of_rows, gap, deviation, prevalence = _bins_of_sums(sums)
+    count = sums[:, 1 : 1 + BINS].sum(axis=1)
+    count = np.where(count > 0, count, np.nan)
     score = sums[:, 0] / count
-    reliability = (rows * gap**2).sum(axis=1) / count
-    resolution = (rows * (share - prevalence[:, None]) ** 2).sum(axis=1) / count
+    reliability = (share_of_rows * gap**2).sum(axis=1)
+    resolution = (share_of_rows * deviation**2).sum(axis=1)
     uncertainty = prevalence * (1 - prevalence)
     return {
         "brier": score,
@@ -124,8 +137,8 @@ def _figures_of_sums(sums: Array) -> dict[str, Array]:
         "resolution": resolution,
         "uncertainty": uncertainty,
         "within_bins": score - (reliability - resolution + uncertainty),
-        "ece": (rows * np.abs(gap)).sum(axis=1) / count,
-        "mean_probability": total.sum(axis=1) / count,
+        "ece": (share_of_rows * np.abs(gap)).sum(axis=1),
+        "mean_probability": sums[:, 1 + 2 * BINS :].sum(axis=1) / count,
         "prevalence": prevalence,
     }
 
@@ -152,8 +165,8 @@ def calibration_figures(
     Returns:
         Figures by finding. Intervals of slope, intercept and calibration in the large are those of the regression, with
         the larger of its own variance and the one robust to rows of one patient (Liang & Zeger 1986, Biometrika 73:13).
-        The others are percentile intervals over draws of patients; those of ECE, reliability and resolution, which are
-        biased on few rows, are moved by twice the bias that the draws show.
+        The others are percentile intervals over draws of patients; those of ECE, reliability and resolution, which
+        chance makes larger, hold the values under which the one observed is not rare.
     """
     positive = [table.targets[table.mask[:, column], column] > 0.5 for column in range(len(table.findings))]
     values = []
@@ -190,21 +203,42 @@ def _drawn_intervals(
     sums = np.concatenate([weights[:, first].astype(np.float64) @ by_patient for weights in draws.chunks()])
     found = []
     for column, part in enumerate(parts):
-        drawn = _figures_of_sums(sums[:, width * column : width * (column + 1)])
-        point = _figures_of_sums(part.sum(axis=0)[None])
-        found.append({name: _interval(name, drawn[name], float(point[name][0]), settings) for name in drawn})
+        of_finding = sums[:, width * column : width * (column + 1)]
+        drawn, point = _figures_of_sums(of_finding), part.sum(axis=0)[None]
+        ends = {name: percentile_interval(values, settings.confidence) for name, values in drawn.items()}
+        defined = of_finding[of_finding[:, 1 : 1 + BINS].any(axis=1)]
+        if len(defined):
+            ends |= {
+                name: _inverted(name, point, defined, ends[name].undefined_draws, settings.confidence)
+                for name in _POWER
+            }
+        found.append(ends)
     if len(first) == 1:
         return [{name: Interval(None, None, reason=ONE_PATIENT) for name in one} for one in found]
     return found
 
 
-def _interval(name: str, drawn: Array, value: float, settings: BootstrapSettings) -> Interval:
-    if name not in _BIASED or np.isnan(drawn).all():
-        return percentile_interval(drawn, settings.confidence)
-    # The draws lie above the figure by about as much as the figure lies above the truth.
-    moved = drawn - 2 * (np.nanmean(drawn) - value)
-    found = percentile_interval(np.maximum(moved, 0), settings.confidence)
-    return Interval(found.low, found.high, found.undefined_draws, found.reason, "percentile, bias corrected")
+def _inverted(name: str, point: Array, drawn: Array, undefined: int, confidence: float) -> Interval:
+    """Return the interval of a mean of |gap| or gap² over bins, which chance makes larger.
+
+    For true gaps that are those observed times a factor, the figure that would be observed is one of gaps plus the
+    deviations of the draws. The interval holds the figures of all factors under which the one observed is no rarer than
+    `confidence` allows; 0 is among them if chance alone explains it.
+    """
+    shares, *kinds, _ = _bins_of_sums(point)
+    drawn_shares, *drawn_kinds, _ = _bins_of_sums(drawn)
+    kind, power = int(name == "resolution"), _POWER[name]
+    gap, noise = kinds[kind][0], drawn_kinds[kind] - kinds[kind]
+    observed = float((shares[0] * np.abs(gap) ** power).sum())
+    below = np.array(
+        [np.mean((drawn_shares * np.abs(factor * gap + noise) ** power).sum(axis=1) <= observed) for factor in _FACTORS]
+    )
+    tail = (1 - confidence) / 2
+    allowed = _FACTORS[(below >= tail) & (below <= 1 - tail)]
+    first = 0.0 if below[0] <= 1 - tail else float(allowed.min(initial=1.0))
+    last = float(allowed.max(initial=0.0))
+    method = "inverted bootstrap"
+    return Interval(observed * first**power, observed * last**power, undefined, method=method)
 
 
 def _regressions(

@@ -1,11 +1,12 @@
 """Rates at thresholds chosen on other rows than those they count, on the split that chose the thresholds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrtool.evaluation.drawn_curve import ONE_CLASS, DrawnCurve
 from cxrtool.evaluation.intervals import ONE_PATIENT, BootstrapSettings, Interval, PatientDraws, percentile_interval
 from cxrtool.evaluation.metrics import or_none
 from cxrtool.evaluation.proportions import effective_rows, wilson
@@ -65,9 +66,10 @@ def honest_rates(
         seed: of the divisions.
 
     Returns:
-        Rates by finding. Intervals of recall and specificity are Wilson's for the effective number of rows, those of F1
-        and balanced accuracy percentile intervals over draws of patients. Neither contains the chance of the divisions,
-        which is averaged away, nor that of choosing on other rows of the population, which is small beside it.
+        Rates by finding. Their intervals contain the chance of the choice too: thresholds are chosen again on each draw
+        of patients, and the percentile interval of the rates there is moved to the honest rate (location-shifted
+        bootstrap, Noma et al. 2021, Statistics in Medicine 40:5691). That of recall and specificity is at least as wide
+        as Wilson's for the effective number of rows, because few rows of a class give draws that vary too little.
     """
     patients, group = np.unique(np.asarray(table.patients, dtype=object).astype(str), return_inverse=True)
     divisions = []
@@ -83,13 +85,14 @@ def honest_rates(
         called[order, column] = np.mean([_decided(targets, scores, fold[order], search) for fold in divisions], axis=0)
     positive = (table.targets > 0.5) & table.mask
     negative = table.mask & ~positive
-    # True positives, false positives, positives and negatives that each row adds, for each finding.
-    parts = np.stack((positive * called, negative * called, positive, negative), axis=2).astype(np.float64)
-    rates = _rates_of(parts.sum(axis=0)[None])
-    intervals = [{}] * len(table.findings) if settings is None else _intervals(table, parts, rates, settings)
+    sums = [(kept * part).sum(axis=0) for part in (called, 1) for kept in (positive, negative)]
+    rates = _rates_of(np.column_stack(sums).astype(np.float64))
+    intervals: list[dict[str, Interval]] = [{} for _ in table.findings]
+    if settings is not None:
+        intervals = _intervals(table, search, called, rates, settings)
     return {
         finding: HonestRates(
-            **{name: or_none(float(rates[name][0, column])) for name in _RATES}, intervals=intervals[column]
+            **{name: or_none(float(rates[name][column])) for name in _RATES}, intervals=intervals[column]
         )
         for column, finding in enumerate(table.findings)
     }
@@ -106,8 +109,8 @@ def _decided(targets: NDArray[np.float32], scores: Array, fold: NDArray[np.int64
 
 
 def _rates_of(sums: Array) -> dict[str, Array]:
-    """Return each rate [B, F] of sums [B, F, 4]; NaN where undefined."""
-    tp, fp, positives, negatives = np.moveaxis(sums, 2, 0)
+    """Return each rate [F] of sums [F, 4]; NaN where undefined."""
+    tp, fp, positives, negatives = sums.T
     with np.errstate(divide="ignore", invalid="ignore"):
         recall, specificity = tp / positives, 1 - fp / negatives
         f1 = 2 * tp / (tp + fp + positives)
@@ -115,30 +118,54 @@ def _rates_of(sums: Array) -> dict[str, Array]:
 
 
 def _intervals(
-    table: PredictionTable, parts: Array, rates: Mapping[str, Array], settings: BootstrapSettings
+    table: PredictionTable,
+    search: ThresholdSearch,
+    called: Array,
+    rates: Mapping[str, Array],
+    settings: BootstrapSettings,
 ) -> list[dict[str, Interval]]:
-    _, group = np.unique(np.asarray(table.patients, dtype=object).astype(str), return_inverse=True)
-    first = np.unique(group, return_index=True)[1]
-    findings = len(table.findings)
-    if len(first) == 1:
-        return [dict.fromkeys(_RATES, Interval(None, None, reason=ONE_PATIENT)) for _ in range(findings)]
-    by_patient = np.zeros((len(first), *parts.shape[1:]))
-    np.add.at(by_patient, group, parts)
-    flat = by_patient.reshape(len(first), findings * parts.shape[2])
-    draws = PatientDraws(table.patients, settings)
-    sums = np.concatenate([weights[:, first].astype(np.float64) @ flat for weights in draws.chunks()])
-    drawn = _rates_of(sums.reshape(len(sums), findings, 4))
-    found = []
-    for column in range(findings):
-        ends = {name: percentile_interval(drawn[name][:, column], settings.confidence) for name in _RATES[:2]}
-        for name, of_class in (("recall", 2), ("specificity", 3)):
-            kept = parts[:, column, of_class] > 0
-            share = float(rates[name][0, column])
-            if not kept.any():
-                ends[name] = Interval(None, None, reason="no row of this class")
-                continue
-            calls = parts[kept, column, of_class - 2] > 0.5
-            low, high = wilson(share, effective_rows(calls, group[kept]), settings.confidence)
-            ends[name] = Interval(float(low), float(high), method="Wilson")
+    """Return the interval of each rate, by finding in the order of the table."""
+    one_patient = len(set(table.patients)) == 1
+    curves: dict[int, DrawnCurve] = {}
+    for column in range(len(table.findings)):
+        rows = np.flatnonzero(table.mask[:, column])
+        if not one_patient and len(np.unique(table.targets[rows, column])) == 2:
+            targets, scores = table.targets[rows, column], table.scores[rows, column]
+            curves[column] = DrawnCurve(targets, scores, rows, len(table), search)
+    drawn: dict[tuple[int, str], list[Array]] = {(column, name): [] for column in curves for name in _RATES}
+    for weights in PatientDraws(table.patients, settings).chunks() if curves else ():
+        for column, curve in curves.items():
+            figures = curve.figures(weights)
+            chosen = curve.choose(figures)[:, None]
+            for name in _RATES:
+                drawn[column, name].append(np.take_along_axis(getattr(figures, name), chosen, axis=1)[:, 0])
+    reason = ONE_PATIENT if one_patient else ONE_CLASS
+    found: list[dict[str, Interval]] = []
+    for column in range(len(table.findings)):
+        if column not in curves:
+            found.append(dict.fromkeys(_RATES, Interval(None, None, reason=reason)))
+            continue
+        ends = {}
+        for name in _RATES:
+            values = np.concatenate(drawn[column, name])
+            ends[name] = _shifted(values, float(rates[name][column]), settings)
+        for name, label in (("recall", 1), ("specificity", 0)):
+            kept = table.mask[:, column] & ((table.targets[:, column] > 0.5) == label)
+            effective = effective_rows(called[kept, column] > 0.5, np.asarray(table.patients, dtype=object)[kept])
+            ends[name] = _at_least_wilson(ends[name], float(rates[name][column]), effective, settings.confidence)
         found.append(ends)
     return found
+
+
+def _shifted(values: Array, rate: float, settings: BootstrapSettings) -> Interval:
+    """Return the percentile interval of draws, moved so that their mean is the honest rate."""
+    moved = np.clip(values - values.mean() + rate, 0, 1) if len(values) else values
+    found = percentile_interval(moved, settings.confidence)
+    return replace(found, undefined_draws=settings.draws - len(values), method=found.method and "shifted percentile")
+
+
+def _at_least_wilson(found: Interval, rate: float, rows: float, confidence: float) -> Interval:
+    low, high = (float(end) for end in wilson(rate, rows, confidence))
+    if found.low is None or found.high is None:
+        return found
+    return replace(found, low=min(found.low, low), high=max(found.high, high), method="shifted percentile, Wilson")

@@ -6,14 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.choices import Criterion
+from cxrtool.evaluation.drawn_curve import ONE_CLASS, DrawnCurve
 from cxrtool.evaluation.intervals import ONE_PATIENT, BootstrapSettings, Interval, PatientDraws
 from cxrtool.evaluation.proportions import effective_rows
 from cxrtool.evaluation.ranking import Array
 from cxrtool.evaluation.table import PredictionTable
-from cxrtool.evaluation.thresholds import ThresholdSearch, curve_of_counts, values_of
-
-ONE_CLASS = "there is one class only, so no threshold is chosen"
-_MOST_TRIED = 500  # thresholds between scores; more would not change the ends that are shown
+from cxrtool.evaluation.thresholds import ThresholdSearch, values_of
 
 
 def threshold_stability(
@@ -38,7 +36,8 @@ def threshold_stability(
     """
     one_patient = len(set(table.patients)) == 1
     found: dict[str, Interval] = {}
-    curves: dict[str, _DrawnCurve] = {}
+    curves: dict[str, DrawnCurve] = {}
+    drawn: dict[str, list[Array]] = {}
     for column, finding in enumerate(table.findings):
         rows = np.flatnonzero(table.mask[:, column])
         positive, scores = table.targets[rows, column] > 0.5, table.scores[rows, column]
@@ -49,11 +48,15 @@ def threshold_stability(
             patients = np.asarray(table.patients, dtype=object)[rows][kept]
             found[finding] = _quantile_interval(scores[kept], patients, search, settings.confidence)
         else:
-            curves[finding] = _DrawnCurve(scores, positive, rows, len(table), search)
+            curves[finding] = DrawnCurve(table.targets[rows, column], scores, rows, len(table), search)
+            drawn[finding] = []
     for weights in PatientDraws(table.patients, settings).chunks() if curves else ():
-        for curve in curves.values():
-            curve.draw(weights)
-    found |= {finding: curve.near_best(settings.confidence) for finding, curve in curves.items()}
+        for finding, curve in curves.items():
+            drawn[finding].append(values_of(curve.figures(weights), search.criterion))
+    every_row = np.ones((1, len(table)), np.float32)
+    for finding, curve in curves.items():
+        point = values_of(curve.figures(every_row), search.criterion)[0]
+        found[finding] = _near_best(curve, point, np.concatenate(drawn[finding]), settings)
     return {finding: found[finding] for finding in table.findings}
 
 
@@ -78,61 +81,15 @@ def _quantile_interval(
     return Interval(float(ends[0]), float(ends[1]), method="order statistics")
 
 
-class _DrawnCurve:
-    """One finding's criterion at each threshold that is tried, in the split and in draws of patients."""
-
-    def __init__(
-        self, scores: Array, positive: NDArray[np.bool_], rows: NDArray[np.int64], count: int, search: ThresholdSearch
-    ) -> None:
-        from scipy.sparse import csr_array
-
-        choice = search.choose(positive.astype(np.float32), scores)
-        assert choice is not None
-        self.criterion = search.criterion
-        self.tried = np.union1d(_thinned(search.candidates(scores), search.grid), [choice.threshold])
-        # A row of these counts the rows of the table between two thresholds: sums over many draws are one product.
-        place, size = np.searchsorted(self.tried, scores, "right"), (len(self.tried) + 1, count)
-        self._hits, self._alarms = (
-            csr_array((np.ones(kept.sum(), np.float32), (place[kept], rows[kept])), shape=size)
-            for kept in (positive, ~positive)
-        )
-        self.point = self._figures(np.ones((1, count), np.float32))[0]
-        self.best = int(np.searchsorted(self.tried, choice.threshold))
-        self.drawn: list[Array] = []
-
-    def draw(self, weights: NDArray[np.float32]) -> None:
-        """Add draws of patients, given as weights [b, N]."""
-        self.drawn.append(self._figures(weights))
-
-    def _figures(self, weights: NDArray[np.float32]) -> Array:
-        """Return the criterion at each threshold, [b, T]; NaN for a draw without both classes."""
-        # From the highest threshold down; the last column counts every row.
-        tp, fp = (
-            np.cumsum((part @ weights.T).T[:, ::-1], axis=1, dtype=np.float64) for part in (self._hits, self._alarms)
-        )
-        positives, negatives = tp[:, -1:], fp[:, -1:]
-        curve = curve_of_counts(tp[:, -2::-1], fp[:, -2::-1], positives, negatives, self.tried)
-        return np.where((positives > 0) & (negatives > 0), values_of(curve, self.criterion), np.nan)
-
-    def near_best(self, confidence: float) -> Interval:
-        """Return the ends of the thresholds that could be the best; see `threshold_stability`."""
-        drawn = np.concatenate(self.drawn)
-        defined = drawn[~np.isnan(drawn[:, 0])]
-        undefined = len(drawn) - len(defined)
-        if len(defined) < 2:
-            return Interval(None, None, undefined, "too few draws of patients have both classes")
-        below = self.point[self.best] - self.point
-        spread = np.std(defined[:, [self.best]] - defined, axis=0)
-        rivals = below <= NormalDist().inv_cdf(1 - (1 - confidence) / 4) * spread + 1e-12
-        deviation = defined - self.point
-        excess = deviation[:, rivals].max(axis=1, keepdims=True) - deviation
-        near = self.tried[below <= np.quantile(excess, confidence, axis=0) + 1e-12]
-        return Interval(float(near[0]), float(near[-1]), undefined, method="could be the best")
-
-
-def _thinned(candidates: Array, grid: Array) -> Array:
-    """Return at most about `_MOST_TRIED` of the candidates, with the grid, evenly spread over their ranks."""
-    if len(candidates) <= _MOST_TRIED:
-        return candidates
-    places = np.linspace(0, len(candidates) - 1, _MOST_TRIED).round().astype(int)
-    return np.union1d(candidates[places], grid)
+def _near_best(curve: DrawnCurve, point: Array, drawn: Array, settings: BootstrapSettings) -> Interval:
+    """Return the ends of the thresholds that could be the best, of the criterion [T] and its draws [b, T]."""
+    undefined = settings.draws - len(drawn)
+    if len(drawn) < 2:
+        return Interval(None, None, undefined, "too few draws of patients have both classes")
+    below = point[curve.chosen] - point
+    spread = np.std(drawn[:, [curve.chosen]] - drawn, axis=0)
+    rivals = below <= NormalDist().inv_cdf(1 - (1 - settings.confidence) / 4) * spread + 1e-12
+    deviation = drawn - point
+    excess = deviation[:, rivals].max(axis=1, keepdims=True) - deviation
+    near = curve.tried[below <= np.quantile(excess, settings.confidence, axis=0) + 1e-12]
+    return Interval(float(near[0]), float(near[-1]), undefined, method="could be the best")
