@@ -15,6 +15,7 @@ from conftest import Call
 from cxrtool.evaluation.calibration import UNSCALED, Scaling
 from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import change_header, open_bundle, read_header, save_bundle
+from cxrtool.model.header import Tuning
 from cxrtool.predict.classifier import Classifier
 
 
@@ -73,6 +74,8 @@ def test_tune_on_the_grid_alone_is_recorded(call: Call, phantoms: Path, run: Pat
         assert tuning is not None
         assert tuning.grid_only is tuning.origin.search.grid_only is grid_only
     assert all(round(value, 2) == value for value in document["thresholds"].values())
+    older = {name: value for name, value in tuning.model_dump().items() if name != "grid_only"}
+    assert Tuning.model_validate(older).origin.search.grid_only, "bundles of older versions tried the grid alone"
 
 
 def test_subgroups_by_any_column(call: Call, phantoms: Path, run: Path) -> None:
