@@ -46,9 +46,14 @@ def exact(value: int | float) -> str:
 
 
 def interval_text(value: float | None, interval: Bounds | None, digits: int = 4) -> str:
-    """Return ``0.8123 (0.7401-0.8766)``, the value alone if the interval is undefined, or a dash if both are."""
+    """Return ``0.8123 (0.7401-0.8766)``, the value alone if the interval is undefined, or a dash if both are.
+
+    An interval with a negative end is written ``-0.12 (-0.31 to 0.07)``.
+    """
     if value is None or interval is None or interval.low is None or interval.high is None:
         return cell(value, digits)
+    if interval.low < 0:
+        return f"{cell(value, digits)} ({range_text(interval, digits)})"
     return f"{cell(value, digits)} ({cell(interval.low, digits)}-{cell(interval.high, digits)})"
 
 

@@ -278,6 +278,10 @@ class TuneSettings(_Section):
     minimum: Fraction = Field(default=0.05, description="Lowest threshold of the grid.")
     maximum: Fraction = Field(default=0.95, description="Highest threshold of the grid.")
     step: float = Field(default=0.01, ge=FINEST_STEP, le=0.5, description="Step of the grid.")
+    grid_only: bool = Field(
+        default=False,
+        description="Try the grid alone, and not the thresholds between observed scores too, which may lie outside.",
+    )
 
     @model_validator(mode="after")
     def _target_fits(self) -> "TuneSettings":

@@ -12,8 +12,10 @@ import yaml
 from PIL import Image
 
 from conftest import Call
+from cxrtool.evaluation.calibration import UNSCALED, Scaling
 from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import change_header, open_bundle, read_header, save_bundle
+from cxrtool.model.header import Tuning
 from cxrtool.predict.classifier import Classifier
 
 
@@ -44,6 +46,36 @@ def test_eval_on_the_split_that_chose_the_thresholds_warns(call: Call, phantoms:
     elsewhere = call("eval", "--data", phantoms, "--model", run, "--json")
     assert elsewhere.json["labels"]["Atelectasis"]["honest"] is None
     assert "this same split" not in elsewhere.stderr
+
+
+def test_eval_on_the_split_that_fitted_the_calibration_warns(call: Call, phantoms: Path, run: Path) -> None:
+    scaling = {finding: Scaling(0.8, -0.4) for finding in FINDINGS} | {"Edema": UNSCALED}
+    assert call("calibrate", "--data", phantoms, "--model", run).code == 0
+    stored = read_header(run / "model.safetensors").calibration
+    assert stored is not None
+    change_header(open_bundle(run / "model.safetensors"), calibration=stored.model_copy(update={"scalings": scaling}))
+    done = call("eval", "--data", phantoms, "--model", run, "--split", "valid", "--json")
+    assert any("calibration was fitted on this same split (valid)" in text for text in done.json["warnings"])
+    in_sample = {finding: row["calibration"]["in_sample"] for finding, row in done.json["labels"].items()}
+    assert in_sample == {finding: finding != "Edema" for finding in FINDINGS}
+    elsewhere = call("eval", "--data", phantoms, "--model", run, "--json")
+    assert not any("calibration" in text for text in elsewhere.json["warnings"])
+    assert elsewhere.json["labels"]["Atelectasis"]["calibration"]["in_sample"] is False
+    curve = elsewhere.json["labels"]["Atelectasis"]["decision_curve"]
+    assert set(curve) == {"thresholds", "model", "everyone"}
+    assert len(curve["thresholds"]) == len(curve["model"]) == len(curve["everyone"]) == 80
+
+
+def test_tune_on_the_grid_alone_is_recorded(call: Call, phantoms: Path, run: Path) -> None:
+    for options, grid_only in (([], False), (["--grid-only"], True)):
+        document = call("tune", "--data", phantoms, "--model", run, *options, "--json").json
+        assert document["grid_only"] is grid_only
+        tuning = read_header(run / "model.safetensors").tuning
+        assert tuning is not None
+        assert tuning.grid_only is tuning.origin.search.grid_only is grid_only
+    assert all(round(value, 2) == value for value in document["thresholds"].values())
+    older = {name: value for name, value in tuning.model_dump().items() if name != "grid_only"}
+    assert Tuning.model_validate(older).origin.search.grid_only, "bundles of older versions tried the grid alone"
 
 
 def test_subgroups_by_any_column(call: Call, phantoms: Path, run: Path) -> None:

@@ -3,20 +3,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
-from sklearn.metrics import brier_score_loss
+from sklearn.linear_model import LogisticRegression
 
 from cxrtool.choices import CalibrationMethod
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.calibration import (
+    FEW_OF_A_CLASS,
+    FEWEST_OF_A_CLASS,
+    SLOPE_SD,
     UNSCALED,
+    CalibrationOrigin,
     Scaling,
-    brier,
-    calibration_figures,
-    expected_calibration_error,
     fit_calibration,
     fit_scaling,
     logit,
-    reliability,
+    newton_logistic,
 )
 from cxrtool.evaluation.metrics import auroc, average_precision
 from tests_support import random_table, table_of
@@ -48,7 +49,7 @@ def test_platt_undoes_the_shift_of_pos_weight() -> None:
 
 
 @pytest.mark.parametrize("method", list(CalibrationMethod))
-def test_no_other_scaling_has_a_larger_likelihood(method: CalibrationMethod) -> None:
+def test_no_other_scaling_is_more_probable(method: CalibrationMethod) -> None:
     targets, true = sample(300, seed=5)
     distorted = sigmoid(2 * logit(true) + 0.7)
     positives, negatives = targets.sum(), (1 - targets).sum()
@@ -56,7 +57,7 @@ def test_no_other_scaling_has_a_larger_likelihood(method: CalibrationMethod) -> 
 
     def loss(parameters: np.ndarray) -> float:
         z = parameters[0] * logit(distorted) + (parameters[1] if len(parameters) > 1 else 0)
-        return float(np.sum(np.logaddexp(0, z) - soft * z))
+        return float(np.sum(np.logaddexp(0, z) - soft * z) + (parameters[0] - 1) ** 2 / (2 * SLOPE_SD**2))
 
     start = np.ones(1) if method is CalibrationMethod.TEMPERATURE else np.array([1.0, 0.0])
     best = minimize(loss, start, method="BFGS", options={"gtol": 1e-8}).x
@@ -78,10 +79,22 @@ def test_calibration_keeps_the_order(slope: float, intercept: float, thousandths
     assert average_precision(targets, calibrated) == average_precision(targets, raw)
 
 
-def test_a_perfectly_separated_split_gives_a_finite_slope() -> None:
-    scaling = fit_scaling([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], CalibrationMethod.PLATT)
-    assert np.isfinite(scaling.slope)
-    assert scaling.slope > 0
+def test_a_split_separated_without_error_gives_a_slope_near_one() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        targets = np.arange(12) < rng.integers(2, 10)
+        probabilities = np.where(targets, rng.uniform(0.51, 0.6, 12), rng.uniform(0.4, 0.49, 12))
+        for method in CalibrationMethod:
+            # The prior pays for at most what the likelihood can gain, 12 ln 2: (slope - 1)^2 / (2 SD^2) < 12 ln 2.
+            assert 0 < fit_scaling(targets, probabilities, method).slope < 1 + SLOPE_SD * np.sqrt(24 * np.log(2))
+
+
+def test_maximum_likelihood_equals_scikit_learn() -> None:
+    targets, true = sample(400, seed=2)
+    design = np.column_stack((logit(true), np.ones(400)))
+    model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(design[:, :1], targets)
+    found = newton_logistic(design, targets, np.zeros(2))
+    np.testing.assert_allclose(found, [model.coef_[0, 0], model.intercept_[0]], atol=1e-4)
 
 
 def test_reversed_scores_and_a_single_class_are_not_calibrated() -> None:
@@ -93,6 +106,48 @@ def test_reversed_scores_and_a_single_class_are_not_calibrated() -> None:
     assert "one class" in fitted.warnings[0]
 
 
+def test_fewer_than_three_of_a_class_are_not_fitted() -> None:
+    probabilities = np.concatenate((np.full(FEWEST_OF_A_CLASS - 1, 0.99), np.full(60, 0.9)))
+    for targets in (np.arange(62) < FEWEST_OF_A_CLASS - 1, np.arange(62) >= FEWEST_OF_A_CLASS - 1):
+        fitted = fit_calibration(table_of(targets, probabilities), CalibrationMethod.PLATT)
+        assert fitted.scalings["Edema"] == UNSCALED
+        assert "too few" in fitted.warnings[0]
+
+
+@pytest.mark.parametrize(("shift", "most", "least"), [(0.0, 0.1, 0.0), (2.0, 1.0, 0.95)])
+def test_four_positives_change_probabilities_only_if_these_are_clearly_wrong(
+    shift: float, most: float, least: float
+) -> None:
+    """Of calibrated probabilities few are changed; of those that pos_weight shifted, nearly all."""
+    rng = np.random.default_rng(4)
+    changed = []
+    for _ in range(60):
+        targets = np.arange(100) < 4
+        logits = 1.5 * (rng.normal(size=100) + 1.5 * targets) - 1.125 + np.log(0.04 / 0.96)
+        fitted = fit_calibration(table_of(targets, sigmoid(logits + shift)), CalibrationMethod.PLATT)
+        changed.append(fitted.scalings["Edema"] != UNSCALED)
+        assert ("do not show" in fitted.warnings[0]) != changed[-1]
+    assert least <= np.mean(changed) <= most
+
+
+def test_with_twenty_of_each_class_every_finding_is_fitted_without_a_warning() -> None:
+    targets = np.arange(3 * FEW_OF_A_CLASS) < FEW_OF_A_CLASS
+    scores = np.random.default_rng(0).normal(size=len(targets)) + targets
+    fitted = fit_calibration(table_of(targets, sigmoid(scores)), CalibrationMethod.PLATT)
+    assert UNSCALED not in fitted.scalings.values()
+    assert fitted.warnings == ()
+
+
+def test_the_origin_is_known_by_digest_and_without_one_by_split() -> None:
+    from dataclasses import replace
+
+    table = replace(random_table(5), sheet_sha256="a")
+    assert CalibrationOrigin("valid", "a").fitted_on(table)
+    assert not CalibrationOrigin("valid", "b").fitted_on(table)
+    assert CalibrationOrigin("valid", "").fitted_on(table)
+    assert not CalibrationOrigin("test", "").fitted_on(table)
+
+
 def test_test_is_refused() -> None:
     from dataclasses import replace
 
@@ -100,28 +155,6 @@ def test_test_is_refused() -> None:
     with pytest.raises(RequestError, match="test split"):
         fit_calibration(table, CalibrationMethod.PLATT)
     assert fit_calibration(table, CalibrationMethod.PLATT, test_allowed=True).split == "test"
-
-
-def test_brier_equals_scikit_learn() -> None:
-    targets, true = sample(500)
-    assert brier(targets, true) == pytest.approx(brier_score_loss(targets, true), abs=1e-12)
-
-
-def test_reliability_and_ece_by_hand() -> None:
-    # Bin 0: 0.05, 0.05 with one positive; bin 9: 0.95 and 1.0, both positive.
-    targets, values = [0, 1, 1, 1], [0.05, 0.05, 0.95, 1.0]
-    bins = reliability(targets, values)
-    assert [part.rows for part in bins] == [2, 0, 0, 0, 0, 0, 0, 0, 0, 2]
-    assert bins[0].positive_share == 0.5
-    assert bins[9].mean_probability == pytest.approx(0.975)
-    assert expected_calibration_error(targets, values) == pytest.approx(0.5 * 0.45 + 0.5 * 0.025)
-
-
-def test_a_calibrated_sample_has_a_small_error_and_no_rows_give_nan() -> None:
-    targets, true = sample()
-    assert expected_calibration_error(targets, true) < 0.02
-    empty = table_of(np.zeros(0), np.zeros(0))
-    assert calibration_figures(empty)["Edema"].brier is None
 
 
 def test_logit_of_the_ends_is_finite() -> None:

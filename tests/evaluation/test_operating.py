@@ -1,23 +1,18 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from cxrtool.choices import Criterion
 from cxrtool.errors import RequestError
-from cxrtool.evaluation.intervals import BootstrapSettings
+from cxrtool.evaluation.calibration import Scaling
 from cxrtool.evaluation.operating import (
     decision_curve,
-    honest_rates,
+    decision_curves,
     operating_points,
     predictive_values,
     sensitivity_at_specificity,
     specificity_at_sensitivity,
-    threshold_stability,
 )
-from cxrtool.evaluation.thresholds import threshold_grid, tune_thresholds
 from cxrtool.findings import FINDINGS
-from tests_support import random_table, table_of
+from tests_support import random_table
 
 TARGETS, SCORES = [0, 0, 0, 0, 1, 1, 0, 1], [0.1, 0.2, 0.3, 0.4, 0.35, 0.8, 0.6, 0.9]
 
@@ -58,43 +53,18 @@ def test_a_decision_curve_by_hand() -> None:
     np.testing.assert_allclose(curve.everyone, [0.5 - 0.5 * 0.25, 0.0])
 
 
-def test_a_threshold_is_stable_with_much_data_and_not_with_little() -> None:
-    rng = np.random.default_rng(0)
-
-    def spread(count: int) -> float:
-        targets = rng.integers(0, 2, count)
-        table = table_of(targets, 1 / (1 + np.exp(-(1.5 * targets - 0.7 + rng.normal(size=count)))))
-        found = threshold_stability(table, Criterion.YOUDEN, threshold_grid(), None, BootstrapSettings(200))["Edema"]
-        return (found.high or 0) - (found.low or 0)
-
-    assert spread(4000) < 0.6 * spread(60)
-
-
-def test_the_threshold_of_each_draw_is_the_one_tuned_on_its_rows() -> None:
-    from cxrtool.evaluation.intervals import PatientDraws, percentile_interval
-
-    table = random_table(40)
-    settings, grid = BootstrapSettings(24, seed=3), threshold_grid()
-    chosen = []
-    for weight in np.concatenate(list(PatientDraws(table.patients, settings).chunks())).astype(int):
-        rows = np.repeat(np.arange(40), weight)
-        drawn = table.select(rows)
-        drawn = replace(drawn, ids=tuple(map(str, range(len(rows)))))
-        chosen.append(tune_thresholds(drawn, Criterion.F1, grid).thresholds["Edema"])
-    expected = percentile_interval(np.array(chosen))
-    found = threshold_stability(table, Criterion.F1, grid, None, settings)["Edema"]
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-
-
-def test_resampling_removes_the_optimism_of_thresholds_chosen_on_noise() -> None:
-    """For scores without information, Youden's J is above zero at its best threshold, but not on other rows."""
-    rng = np.random.default_rng(1)
-    best, resampled = [], []
-    for _ in range(12):
-        table = table_of(rng.integers(0, 2, 80), rng.random(80))
-        tuned = tune_thresholds(table, Criterion.YOUDEN, threshold_grid())
-        best.append(tuned.values["Edema"])
-        rates = honest_rates(table, Criterion.YOUDEN, threshold_grid(), None, repeats=4)["Edema"]
-        resampled.append((rates.recall or 0) + (rates.specificity or 0) - 1)
-    assert np.mean(np.array(best, dtype=float)) > 0.08
-    assert abs(np.mean(resampled)) < 0.06
+def test_decision_curves_are_of_the_calibrated_probabilities_and_without_rows_none() -> None:
+    table = random_table(60)
+    halved = dict.fromkeys(FINDINGS, Scaling(1.0, -np.log(2)))
+    curves = decision_curves(table, halved)
+    counts = table.mask[:, 1]
+    odds = table.scores[counts, 1] / (1 - table.scores[counts, 1] + 1e-300)
+    called = odds / 2 >= 0.25 / 0.75
+    positive = table.targets[counts, 1] > 0.5
+    at = curves["Cardiomegaly"].thresholds.tolist().index(0.25)
+    expected = (positive & called).mean() - (~positive & called).mean() / 3
+    assert curves["Cardiomegaly"].model[at] == pytest.approx(expected)
+    plain = curves["Cardiomegaly"].to_dict()
+    assert plain["model"][at] == pytest.approx(expected)
+    none = decision_curve([], []).to_dict()
+    assert none["everyone"][0] is None

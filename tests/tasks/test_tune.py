@@ -9,7 +9,7 @@ import pytest
 from cxrtool.choices import Criterion
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.table import write_predictions
-from cxrtool.evaluation.thresholds import threshold_grid, tune_thresholds
+from cxrtool.evaluation.thresholds import ThresholdSearch, threshold_grid, tune_thresholds
 from cxrtool.model.bundle import read_header
 from cxrtool.resolved_settings import load_settings
 from cxrtool.tasks.tune import tune_model
@@ -22,7 +22,7 @@ def test_thresholds_from_a_saved_table_are_tuned_on_its_rows(tmp_path: Path) -> 
     table = random_table(50)
     write_predictions(tmp_path / "t.csv", table)
     result = tune_model(None, SETTINGS, predictions=tmp_path / "t.csv")
-    expected = dict(tune_thresholds(table, Criterion.YOUDEN, threshold_grid()).thresholds)
+    expected = dict(tune_thresholds(table, ThresholdSearch(Criterion.YOUDEN, threshold_grid())).thresholds)
     assert dict(result.tuned.thresholds) == expected
     assert json.loads((tmp_path / "tune_valid" / "thresholds.json").read_text())["thresholds"] == expected
     rows = csv.DictReader((tmp_path / "tune_valid" / "thresholds.csv").open())

@@ -97,7 +97,7 @@ def show_assessment(assessment: "Assessment") -> None:
 def _show_thresholds(evaluation: "Evaluation") -> None:
     columns = ["f1", "precision", "recall", "specificity", "balanced_accuracy"]
     rows = [
-        [name, cell(row.at_threshold.threshold, 2), *(getattr(row.at_threshold, column) for column in columns)]
+        [name, cell(row.at_threshold.threshold, 3), *(getattr(row.at_threshold, column) for column in columns)]
         for name, row in evaluation.labels.items()
         if row.at_threshold is not None
     ]
@@ -109,21 +109,35 @@ def _show_thresholds(evaluation: "Evaluation") -> None:
 def _show_honest(assessment: "Assessment") -> None:
     if assessment.honest is None:
         return
+    names = ["f1", "balanced_accuracy", "recall", "specificity"]
     rows = [
-        [name, row.f1, row.balanced_accuracy, row.recall, row.specificity] for name, row in assessment.honest.items()
+        [finding, *(interval_text(getattr(one, name), one.intervals.get(name), 3) for name in names)]
+        for finding, one in assessment.honest.items()
     ]
     console.print_table(
         "corrected for optimism: each row judged by thresholds chosen without it (nested resampling)",
-        ["finding", "f1", "balanced accuracy", "recall", "specificity"],
+        ["finding", *(name.replace("_", " ") for name in names)],
         rows,
     )
 
 
 def _show_calibration(assessment: "Assessment") -> None:
-    header = ["finding", "prevalence", "mean probability", "Brier", "ECE"]
-    shown = [("raw", assessment.raw)]
-    if assessment.calibrated is not None:
-        shown.append(("calibrated", assessment.calibrated))
-    for kind, figures in shown:
-        rows = [[name, one.prevalence, one.mean_probability, one.brier, one.ece] for name, one in figures.items()]
-        console.print_table(f"{kind} probabilities (ECE over ten bins of equal width)", header, rows)
+    shown = {"raw probabilities": assessment.raw}
+    if assessment.calibrated == assessment.raw:
+        shown = {"raw probabilities, which the bundle's calibration does not change": assessment.raw}
+    elif assessment.calibrated is not None:
+        where = ", fitted on these rows" if assessment.calibrated_in_sample else ""
+        shown[f"calibrated probabilities{where}"] = assessment.calibrated
+    digits = {"brier": 3, "ece": 3, "in_the_large": 2, "slope": 2}
+    for title, figures in shown.items():
+        rows = [
+            [
+                finding,
+                cell(one.prevalence, 3),
+                cell(one.mean_probability, 3),
+                *(interval_text(getattr(one, name), one.intervals.get(name), digits[name]) for name in digits),
+            ]
+            for finding, one in figures.items()
+        ]
+        header = ["finding", "prevalence", "mean", "Brier", "ECE", "in the large (0)", "slope (1)"]
+        console.print_table(f"{title}: in the large 0 and slope 1 are calibrated", header, rows)

@@ -66,7 +66,7 @@ def load_classifier(
         for_maps: use torch whatever the backend, because heatmaps need gradients.
     """
     from cxrtool.engines.export import with_export
-    from cxrtool.evaluation.thresholds import parse_thresholds
+    from cxrtool.evaluation.threshold_files import parse_thresholds
     from cxrtool.predict.classifier import Classifier
 
     given = None if thresholds is None else parse_thresholds(thresholds)

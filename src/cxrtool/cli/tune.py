@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     "tune.minimum",
     "tune.maximum",
     "tune.step",
+    "tune.grid_only",
     *BOOTSTRAP,
     *DATA,
     *CACHE,
@@ -47,7 +48,8 @@ def tune(
 ) -> None:
     """Choose a threshold per finding on valid and store the thresholds in the bundle.
 
-    A finding that has one class there keeps its threshold. Exits with 1 if no finding could be tuned.
+    Tries the grid and the thresholds between observed scores; --grid-only tries the grid alone. A finding that has one
+    class there keeps its threshold. Exits with 1 if no finding could be tuned.
 
     \b
     cxr tune --data CheXpert-v1.0-small --model runs/my-run
@@ -78,10 +80,10 @@ def register(app: typer.Typer) -> None:
 
 
 def show_tuned(result: "TuneResult") -> None:
-    """Print the chosen thresholds and their spread over bootstrap resamples of patients."""
+    """Print the chosen thresholds, and the interval in which the best one of the population lies."""
     tuned = result.tuned
     rows = []
     for name, threshold in tuned.thresholds.items():
-        rows.append([name, cell(threshold, 2), tuned.values[name], range_text(result.stability[name], 2)])
-    header = ["finding", "threshold", str(tuned.criterion), "range over resamples"]
+        rows.append([name, cell(threshold, 3), tuned.values[name], range_text(result.stability[name], 3)])
+    header = ["finding", "threshold", str(tuned.criterion), "best threshold lies in"]
     console.print_table(f"thresholds by {tuned.criterion} on {tuned.split}", header, rows)

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
-from cxrtool.evaluation.calibration import CalibrationFigures, Scaling, calibration_figures
+from cxrtool.evaluation.calibration import UNSCALED, CalibrationOrigin, Scaling
+from cxrtool.evaluation.calibration_figures import CalibrationFigures, calibration_figures
 from cxrtool.evaluation.delong import delong
+from cxrtool.evaluation.honest import HonestRates, honest_rates
 from cxrtool.evaluation.intervals import (
     ONE_PATIENT,
     BootstrapSettings,
@@ -14,7 +16,7 @@ from cxrtool.evaluation.intervals import (
     percentile_interval,
 )
 from cxrtool.evaluation.metrics import Evaluation, evaluate
-from cxrtool.evaluation.operating import HonestRates, OperatingPoint, honest_rates, operating_points
+from cxrtool.evaluation.operating import DecisionCurve, OperatingPoint, decision_curves, operating_points
 from cxrtool.evaluation.subgroups import SubgroupFigures, capped_group_warnings, small_group_warnings, subgroup_figures
 from cxrtool.evaluation.table import PredictionTable
 from cxrtool.evaluation.thresholds import ThresholdOrigin
@@ -46,7 +48,9 @@ class Assessment:
         intervals: by finding (or ``mean``) and figure; DeLong's interval is ``auroc_delong``.
         raw: calibration figures of the raw probabilities, by finding.
         calibrated: those of the calibrated probabilities; None if the bundle has no calibration.
+        calibrated_in_sample: findings whose calibration was fitted on these rows, so that its figures are too good.
         operating: operating points by finding.
+        decision_curves: net benefit by finding, of the calibrated probabilities if there are any.
         honest: rates at thresholds chosen without the rows they count; None unless the bundle's thresholds were chosen
             on these rows.
         subgroups: figures by attribute, group and finding.
@@ -59,7 +63,9 @@ class Assessment:
     intervals: Mapping[str, Mapping[str, Interval]]
     raw: Mapping[str, CalibrationFigures]
     calibrated: Mapping[str, CalibrationFigures] | None
+    calibrated_in_sample: frozenset[str]
     operating: Mapping[str, OperatingPoint]
+    decision_curves: Mapping[str, DecisionCurve]
     honest: Mapping[str, HonestRates] | None
     subgroups: tuple[SubgroupFigures, ...]
     warnings: tuple[str, ...]
@@ -72,11 +78,13 @@ class Assessment:
             | {
                 "intervals": _plain(self.intervals[finding]),
                 "calibration": {
-                    "raw": asdict(self.raw[finding]),
-                    "calibrated": None if self.calibrated is None else asdict(self.calibrated[finding]),
+                    "raw": self.raw[finding].to_dict(),
+                    "calibrated": None if self.calibrated is None else self.calibrated[finding].to_dict(),
+                    "in_sample": None if self.calibrated is None else finding in self.calibrated_in_sample,
                 },
                 "operating_points": asdict(self.operating[finding]),
-                "honest": None if self.honest is None else asdict(self.honest[finding]),
+                "decision_curve": self.decision_curves[finding].to_dict(),
+                "honest": None if self.honest is None else self.honest[finding].to_dict(),
             }
             for finding, metrics in self.evaluation.labels.items()
         }
@@ -111,6 +119,7 @@ def assess(
     thresholds: Mapping[str, float] | None = None,
     origin: ThresholdOrigin | None = None,
     scalings: Mapping[str, Scaling] | None = None,
+    calibration_origin: CalibrationOrigin | None = None,
 ) -> Assessment:
     """Compute figures, intervals, calibration, operating points and subgroups of a table.
 
@@ -120,19 +129,30 @@ def assess(
         thresholds: by finding, for raw probabilities.
         origin: how the thresholds were chosen.
         scalings: the bundle's calibration, by finding.
+        calibration_origin: where the calibration was fitted.
     """
     evaluation = evaluate(table, thresholds)
     honest = None
     patients = len(set(table.patients))
     warnings = [*evaluation.warnings, *few_patients_warnings(table.split, patients)]
     if thresholds is not None and origin is not None and origin.chosen_on(table):
-        honest = honest_rates(table, origin.criterion, origin.grid, origin.target, seed=settings.bootstrap.seed)
+        honest = honest_rates(table, origin.search, settings.bootstrap, seed=settings.bootstrap.seed)
         warnings.append(
             f"the thresholds were chosen on this same split ({table.split}), so figures at thresholds are too good; "
             "'honest' holds rates at thresholds chosen without the rows they count (nested resampling)"
         )
     elif origin is not None and origin.split == "test":
         warnings.append("the thresholds were chosen on a test split, so figures on that split are too good")
+    fitted_here = calibration_origin is not None and calibration_origin.fitted_on(table)
+    changed = frozenset(finding for finding, one in (scalings or {}).items() if one != UNSCALED)
+    in_sample = changed if fitted_here else frozenset()
+    if in_sample:
+        warnings.append(
+            f"the calibration was fitted on this same split ({table.split}), so figures of calibrated probabilities "
+            "are too good; those of raw probabilities are not affected"
+        )
+    elif calibration_origin is not None and calibration_origin.split == "test":
+        warnings.append("the calibration was fitted on a test split, so calibrated figures on that split are too good")
     subgroups = subgroup_figures(table, settings.by, settings.bootstrap, thresholds)
     grouped = (*capped_group_warnings(table, settings.by), *small_group_warnings(subgroups))
     warnings += [f"subgroups by {text}" for text in grouped]
@@ -141,9 +161,11 @@ def assess(
         settings=settings,
         patients=patients,
         intervals=_intervals(table, settings.bootstrap, thresholds),
-        raw=calibration_figures(table),
-        calibrated=None if scalings is None else calibration_figures(table, scalings),
+        raw=calibration_figures(table, None, settings.bootstrap),
+        calibrated=None if scalings is None else calibration_figures(table, scalings, settings.bootstrap),
+        calibrated_in_sample=in_sample,
         operating=operating_points(table, thresholds, settings.prevalence),
+        decision_curves=decision_curves(table, scalings),
         honest=honest,
         subgroups=subgroups,
         warnings=tuple(warnings),

@@ -1,19 +1,17 @@
-"""Thresholds in use: stability, predictive values, net benefit, and rates on rows that did not choose them."""
+"""Decisions: rates at fixed sensitivity or specificity, predictive values and net benefit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from cxrtool.choices import Criterion
 from cxrtool.errors import RequestError
+from cxrtool.evaluation.calibration import Scaling
 from cxrtool.evaluation.curves import roc_rates
-from cxrtool.evaluation.intervals import BootstrapSettings, Interval, PatientDraws, percentile_interval
-from cxrtool.evaluation.metrics import Counts, confusion, or_none, ratio
-from cxrtool.evaluation.ranking import Array
+from cxrtool.evaluation.metrics import confusion, or_none, ratio
+from cxrtool.evaluation.ranking import Array, rank_by_score
 from cxrtool.evaluation.table import PredictionTable
-from cxrtool.evaluation.thresholds import choose_threshold, curve_of_counts, threshold_curve
 
 
 def sensitivity_at_specificity(targets: ArrayLike, scores: ArrayLike, specificity: float) -> float:
@@ -70,6 +68,11 @@ class DecisionCurve:
     model: Array
     everyone: Array
 
+    def to_dict(self) -> dict[str, list[float | None]]:
+        """Return plain values for JSON; None without rows."""
+        columns = {"thresholds": self.thresholds, "model": self.model, "everyone": self.everyone}
+        return {name: [or_none(float(value)) for value in values] for name, values in columns.items()}
+
 
 def decision_curve(targets: ArrayLike, probabilities: ArrayLike, thresholds: Array | None = None) -> DecisionCurve:
     """Compute net benefit TP / n - FP / n * t / (1 - t) (Vickers & Elkin 2006, Medical Decision Making 26:565).
@@ -83,8 +86,7 @@ def decision_curve(targets: ArrayLike, probabilities: ArrayLike, thresholds: Arr
     positive = np.asarray(targets) > 0.5
     count = len(positive)
     odds = grid / (1 - grid)
-    cases = [confusion(positive, probabilities, threshold) for threshold in grid]
-    tp, fp = np.array([c.tp for c in cases]), np.array([c.fp for c in cases])
+    tp, fp = rank_by_score(positive, probabilities).counts_at(grid)
     prevalence = positive.mean() if count else np.nan
     return DecisionCurve(
         thresholds=grid,
@@ -93,106 +95,15 @@ def decision_curve(targets: ArrayLike, probabilities: ArrayLike, thresholds: Arr
     )
 
 
-def threshold_stability(
-    table: PredictionTable,
-    criterion: Criterion,
-    grid: Array,
-    target: float | None,
-    settings: BootstrapSettings,
-) -> dict[str, Interval]:
-    """Return an interval of each finding's threshold over draws of patients.
-
-    A wide interval means that the split is too small to determine a threshold.
-    """
-    draws = PatientDraws(table.patients, settings)
-    chosen: dict[str, list[float]] = {finding: [] for finding in table.findings}
-    called = table.scores[:, :, None] >= grid  # [N, 5, T]
-    positive = (table.targets > 0.5) & table.mask
-    for weights in draws.chunks():
-        for column, finding in enumerate(table.findings):
-            hits = weights * positive[:, column]
-            alarms = weights * (table.mask[:, column] & ~positive[:, column])
-            decided = called[:, column].astype(np.float32)
-            tp, fp = (hits @ decided).astype(np.float64), (alarms @ decided).astype(np.float64)
-            positives, negatives = hits.sum(axis=1), alarms.sum(axis=1)
-            for row in range(len(weights)):
-                if not (positives[row] and negatives[row]):
-                    chosen[finding].append(np.nan)
-                    continue
-                curve = curve_of_counts(tp[row], fp[row], positives[row], negatives[row], grid)
-                chosen[finding].append(float(grid[choose_threshold(curve, criterion, target)[0]]))
-    return {finding: percentile_interval(np.array(values), settings.confidence) for finding, values in chosen.items()}
-
-
-@dataclass(frozen=True)
-class HonestRates:
-    """Rates of a finding at thresholds chosen on other rows than those counted; None where undefined.
-
-    Attributes:
-        f1: mean over repeats, as are the others.
-        balanced_accuracy: mean of recall and specificity.
-        recall: sensitivity.
-        specificity: specificity.
-    """
-
-    f1: float | None
-    balanced_accuracy: float | None
-    recall: float | None
-    specificity: float | None
-
-
-def honest_rates(
-    table: PredictionTable,
-    criterion: Criterion,
-    grid: Array,
-    target: float | None,
-    folds: int = 5,
-    repeats: int = 20,
-    seed: int = 0,
-) -> dict[str, HonestRates]:
-    """Estimate by nested resampling the rates that thresholds chosen on this split have on new patients.
-
-    Patients are divided into folds, each fold is decided with thresholds chosen on the other folds, and counts are
-    pooled over folds. Rates are averaged over `repeats` random divisions.
-    """
-    patients, group = np.unique(np.asarray(table.patients, dtype=object).astype(str), return_inverse=True)
-    counts: dict[str, list[Counts]] = {finding: [] for finding in table.findings}
-    for repeat in range(repeats):
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(repeat,)))
-        fold = (rng.permutation(len(patients)) % folds)[group]
-        for column, finding in enumerate(table.findings):
-            counts[finding].append(_held_out_counts(table, column, fold, criterion, grid, target))
-    return {finding: _mean_rates(repeated) for finding, repeated in counts.items()}
-
-
-def _held_out_counts(
-    table: PredictionTable,
-    column: int,
-    fold: NDArray[np.int64],
-    criterion: Criterion,
-    grid: Array,
-    target: float | None,
-) -> Counts:
-    counts = table.mask[:, column]
-    targets, probabilities = table.targets[:, column], table.scores[:, column]
-    total = np.zeros(4, dtype=int)
-    for index in np.unique(fold):
-        inner, outer = counts & (fold != index), counts & (fold == index)
-        threshold = 0.5
-        if len(np.unique(targets[inner])) == 2:
-            curve = threshold_curve(targets[inner], probabilities[inner], grid)
-            threshold = float(grid[choose_threshold(curve, criterion, target)[0]])
-        part = confusion(targets[outer], probabilities[outer], threshold)
-        total += [part.tp, part.fp, part.fn, part.tn]
-    return Counts(*(int(number) for number in total))
-
-
-def _mean_rates(repeats: Sequence[Counts]) -> HonestRates:
-    def mean(name: str) -> float | None:
-        values = np.array([getattr(counts, name) for counts in repeats], dtype=np.float64)
-        return None if np.isnan(values).all() else float(np.nanmean(values))
-
-    return HonestRates(mean("f1"), mean("balanced_accuracy"), mean("recall"), mean("specificity"))
+def decision_curves(table: PredictionTable, scalings: Mapping[str, Scaling] | None = None) -> dict[str, DecisionCurve]:
+    """Compute each finding's `decision_curve`, of probabilities that `scalings` calibrate, or of raw ones."""
+    curves = {}
+    for column, finding in enumerate(table.findings):
+        counts = table.mask[:, column]
+        raw = table.scores[counts, column]
+        used = raw if scalings is None else scalings[finding].apply(raw)
+        curves[finding] = decision_curve(table.targets[counts, column], used)
+    return curves
 
 
 @dataclass(frozen=True)

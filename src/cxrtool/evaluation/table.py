@@ -113,6 +113,13 @@ class PredictionTable:
         )
 
 
+def same_sheet(split: str, sheet_sha256: str, table: PredictionTable) -> bool:
+    """Return whether a table comes from the sheet with this digest; where one is unknown, whether the split is it."""
+    if sheet_sha256 and table.sheet_sha256:
+        return sheet_sha256 == table.sheet_sha256
+    return split == table.split
+
+
 def to_study_level(table: PredictionTable) -> PredictionTable:
     """Return a table with one row per study: for each finding the largest probability over its images.
 

@@ -1,11 +1,7 @@
-"""Thresholds: choosing them on a grid, curves over thresholds, and reading them from text or a file."""
+"""Thresholds: choosing them on a grid and among observed scores, and curves over thresholds."""
 
-import csv
-import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +9,17 @@ from numpy.typing import NDArray
 from cxrtool.choices import Criterion
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.ranking import rank_by_score
-from cxrtool.evaluation.table import UNKNOWN_SPLIT, PredictionTable
-from cxrtool.files import write_csv
-from cxrtool.findings import FINDINGS, find_finding
+from cxrtool.evaluation.table import UNKNOWN_SPLIT, PredictionTable, same_sheet
 
 Curve = NDArray[np.float64]
+Counted = float | NDArray[np.float64]
 _UNTUNED = 0.5
+_EQUAL = 1e-12  # figures that differ by less are equal
 
 
 @dataclass(frozen=True, eq=False)
 class ThresholdCurve:
-    """Figures of one finding at each threshold of a grid, [T] float64 each; NaN where undefined."""
+    """Figures of one finding at each of T thresholds, [T] float64 each; NaN where undefined."""
 
     thresholds: Curve
     precision: Curve
@@ -44,9 +40,10 @@ class TunedThresholds:
         curves: by finding.
         criterion: figure that was maximised or had to be reached.
         target: required recall or specificity; None for other criteria.
+        grid_only: whether only the grid was tried, and not the observed scores.
         split: name of the split.
         rows: number of rows.
-        warnings: findings that could not be tuned, targets not reached, thresholds at an end of the grid.
+        warnings: findings that could not be tuned, targets not reached, thresholds at an end of those tried.
     """
 
     thresholds: Mapping[str, float]
@@ -54,6 +51,7 @@ class TunedThresholds:
     curves: Mapping[str, ThresholdCurve]
     criterion: Criterion
     target: float | None
+    grid_only: bool
     split: str
     rows: int
     warnings: tuple[str, ...]
@@ -65,6 +63,7 @@ class TunedThresholds:
             "values": dict(self.values),
             "criterion": self.criterion.value,
             "target": self.target,
+            "grid_only": self.grid_only,
             "split": self.split,
             "rows": self.rows,
             "warnings": list(self.warnings),
@@ -100,10 +99,18 @@ def threshold_curve(targets: NDArray[np.float32], probabilities: NDArray[np.floa
     return curve_of_counts(tp, fp, positives, len(ranking.positive) - positives, grid)
 
 
-def curve_of_counts(tp: Curve, fp: Curve, positives: float, negatives: float, grid: Curve) -> ThresholdCurve:
-    """Compute the figures of `threshold_curve` from true and false positives at each threshold, [T] each."""
-    recall = _divide(tp, np.full(len(grid), positives))
-    specificity = _divide(negatives - fp, np.full(len(grid), negatives))
+def curve_of_counts(tp: Curve, fp: Curve, positives: Counted, negatives: Counted, grid: Curve) -> ThresholdCurve:
+    """Compute the figures of `threshold_curve` from counts at each threshold.
+
+    Args:
+        tp: true positives, [T], or [B, T] of several draws.
+        fp: false positives, likewise.
+        positives: number of positives, or [B, 1].
+        negatives: number of negatives, likewise.
+        grid: [T], thresholds.
+    """
+    recall = _divide(tp, positives)
+    specificity = _divide(negatives - fp, negatives)
     return ThresholdCurve(
         thresholds=grid,
         precision=_divide(tp, tp + fp),
@@ -115,66 +122,155 @@ def curve_of_counts(tp: Curve, fp: Curve, positives: float, negatives: float, gr
     )
 
 
-def _divide(numerator: Curve, denominator: NDArray[np.generic]) -> Curve:
-    divisor = denominator.astype(np.float64)
-    quotient: Curve = np.divide(numerator, divisor, out=np.full(len(numerator), np.nan), where=divisor > 0)
+def _divide(numerator: Curve, denominator: Counted) -> Curve:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quotient: Curve = np.where(np.asarray(denominator) > 0, numerator / denominator, np.nan)
     return quotient
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A threshold chosen by a criterion.
+
+    Attributes:
+        threshold: in [0, 1].
+        value: value of the criterion there.
+        reached: whether it reaches the target; True without one.
+        at_end: whether no lower, or no higher, threshold was tried.
+    """
+
+    threshold: float
+    value: float
+    reached: bool
+    at_end: bool
+
+
+@dataclass(frozen=True, eq=False)
+class ThresholdSearch:
+    """How a threshold is chosen.
+
+    F1, balanced accuracy and Youden's J are maximised. With a target recall, of the thresholds that reach it the one
+    with the largest specificity is chosen, and the reverse. Of equally good thresholds, values of the grid come before
+    values between scores; of several of these the lowest is chosen, or with a target recall the highest.
+
+    Attributes:
+        criterion: figure to maximise or to reach.
+        grid: [T], rising, thresholds tried in any case.
+        target: required recall or specificity; None for other criteria.
+        grid_only: try nothing else. Otherwise also the middle between each two neighbouring scores, and the lowest
+            score, so that every division of the rows is tried: for a rare finding with small probabilities, the best
+            may lie below the whole grid. The middle is used because the score itself would be a decision by the last
+            digit.
+
+    Raises:
+        RequestError: a target is missing.
+    """
+
+    criterion: Criterion
+    grid: Curve
+    target: float | None = None
+    grid_only: bool = False
+
+    def __post_init__(self) -> None:
+        if self.criterion in (Criterion.RECALL, Criterion.SPECIFICITY) and self.target is None:
+            raise RequestError(f"criterion {self.criterion} needs a target", "Give one, such as --target 0.9.")
+
+    def candidates(self, scores: NDArray[np.float64]) -> Curve:
+        """Return the thresholds to try on rows with these scores [N], rising and distinct."""
+        if self.grid_only or not len(scores):
+            return self.grid
+        distinct = np.unique(scores)
+        middle = (distinct[:-1] + distinct[1:]) / 2
+        middle = np.where(middle > distinct[:-1], middle, distinct[1:])  # rounded down, it would be the lower score
+        return np.unique(np.concatenate((self.grid, distinct[:1], middle)))
+
+    def choose(self, targets: NDArray[np.float32], scores: NDArray[np.float64]) -> Choice | None:
+        """Return the threshold chosen on these rows [N]; None if they are of one class."""
+        if len(np.unique(targets)) < 2:
+            return None
+        return self.choose_on(threshold_curve(targets, scores, self.candidates(scores)))
+
+    def choose_on(self, curve: ThresholdCurve) -> Choice | None:
+        """Return the threshold chosen on a curve over candidates; None if the criterion is undefined everywhere."""
+        values = values_of(curve, self.criterion)
+        if np.isnan(values).all():
+            return None
+        position, reached = self._position(curve, values)
+        at_end = position in (0, len(values) - 1)
+        return Choice(float(curve.thresholds[position]), float(values[position]), reached, at_end)
+
+    def _position(self, curve: ThresholdCurve, values: Curve) -> tuple[int, bool]:
+        rising, best = values, np.ones(len(values), dtype=np.bool_)
+        if self.target is not None:
+            best = values >= self.target - _EQUAL
+            if not best.any():  # recall is largest at the lowest threshold, specificity at the highest
+                return (0 if self.criterion is Criterion.RECALL else len(values) - 1), False
+            rising = curve.specificity if self.criterion is Criterion.RECALL else curve.recall
+        largest = np.nanmax(rising[best])
+        equal = np.flatnonzero(best & (rising >= largest - _EQUAL))
+        on_grid = equal[np.isin(curve.thresholds[equal], self.grid)]
+        preferred = on_grid if len(on_grid) else equal
+        return int(preferred[-1 if self.criterion is Criterion.RECALL else 0]), True
 
 
 def tune_thresholds(
     table: PredictionTable,
-    criterion: Criterion,
-    grid: Curve,
-    target: float | None = None,
+    search: ThresholdSearch,
     test_allowed: bool = False,
     before: Mapping[str, float] | None = None,
 ) -> TunedThresholds:
     """Choose a threshold per finding; one that has a single class keeps its threshold of `before`, else 0.5.
 
-    F1, balanced accuracy and Youden's J are maximised; of equally good thresholds the lowest is chosen. With a target
-    recall the highest threshold that reaches it is chosen, with a target specificity the lowest. `test_allowed` accepts
-    the test split.
+    Args:
+        table: predictions and labels.
+        search: how thresholds are chosen.
+        test_allowed: accept the test split.
+        before: thresholds that the bundle has, by finding.
 
     Raises:
-        RequestError: the rows come from the test split or an unknown one, or a target is missing.
+        RequestError: the rows come from the test split or an unknown one.
     """
     if not (test_allowed and table.split == "test"):
         _check_split(table.split)
-    if criterion in (Criterion.RECALL, Criterion.SPECIFICITY) and target is None:
-        raise RequestError(f"criterion {criterion} needs a target", "Give one, such as --target 0.9.")
     thresholds: dict[str, float] = {}
     values: dict[str, float | None] = {}
     curves: dict[str, ThresholdCurve] = {}
     warnings: list[str] = []
     for column, finding in enumerate(table.findings):
         counts = table.mask[:, column]
-        targets = table.targets[counts, column]
-        curve = threshold_curve(targets, table.scores[counts, column], grid)
-        curves[finding] = curve
-        if len(np.unique(targets)) < 2:
+        targets, scores = table.targets[counts, column], table.scores[counts, column]
+        curves[finding] = threshold_curve(targets, scores, search.grid)
+        choice = search.choose(targets, scores)
+        if choice is None:
             thresholds[finding], values[finding] = (before or {}).get(finding, _UNTUNED), None
             origin = "as it was" if finding in (before or {}) else "which was not tuned"
             warnings.append(
                 f"{finding} has only one class on {table.split}: its threshold stays {thresholds[finding]:g}, {origin}"
             )
             continue
-        chosen, reached = choose_threshold(curve, criterion, target)
-        thresholds[finding] = float(grid[chosen])
-        values[finding] = float(_values(curve, criterion)[chosen])
-        if not reached:
-            warnings.append(f"{finding}: no threshold of the grid reaches {criterion} {target}; the nearest is used")
-        elif target is None and chosen in (0, len(grid) - 1):
-            warnings.append(f"{finding}: the best threshold is at an end of the grid ({grid[chosen]:g})")
+        thresholds[finding], values[finding] = choice.threshold, choice.value
+        if not choice.reached:
+            warnings.append(
+                f"{finding}: no threshold tried reaches {search.criterion} {search.target}; the nearest is used"
+            )
+        elif search.target is None and choice.at_end:
+            warnings.append(f"{finding}: the best threshold is the {_end(choice, search.grid)}")
     return TunedThresholds(
         thresholds=thresholds,
         values=values,
         curves=curves,
-        criterion=criterion,
-        target=target,
+        criterion=search.criterion,
+        target=search.target,
+        grid_only=search.grid_only,
         split=table.split,
         rows=len(table.ids),
         warnings=tuple(warnings),
     )
+
+
+def _end(choice: Choice, grid: Curve) -> str:
+    end = "lowest" if choice.threshold <= grid[0] else "highest"
+    return f"{end} that was tried ({choice.threshold:.3g})"
 
 
 def _check_split(split: str) -> None:
@@ -189,90 +285,10 @@ def _check_split(split: str) -> None:
         )
 
 
-def _values(curve: ThresholdCurve, criterion: Criterion) -> Curve:
+def values_of(curve: ThresholdCurve, criterion: Criterion) -> Curve:
+    """Return the figure that a criterion maximises or has to reach, at each threshold."""
     found: Curve = getattr(curve, criterion.value.replace("-", "_"))
     return found
-
-
-def choose_threshold(curve: ThresholdCurve, criterion: Criterion, target: float | None) -> tuple[int, bool]:
-    """Return the position in the grid that a criterion chooses, and whether it reaches the target."""
-    values = _values(curve, criterion)
-    if target is None:
-        return int(np.nanargmax(values)), True
-    enough = np.flatnonzero(values >= target - 1e-12)
-    if criterion is Criterion.RECALL:  # falls with the threshold
-        return (int(enough[-1]), True) if len(enough) else (0, False)
-    return (int(enough[0]), True) if len(enough) else (len(values) - 1, False)
-
-
-def write_curves_csv(path: Path, tuned: TunedThresholds) -> None:
-    """Write all curves as CSV: one row per finding and threshold, with the figures there."""
-    names = ["precision", "recall", "specificity", "f1", "balanced_accuracy", "youden"]
-    rows = [
-        [finding, float(threshold), *(float(getattr(curve, name)[index]) for name in names)]
-        for finding, curve in tuned.curves.items()
-        for index, threshold in enumerate(curve.thresholds)
-    ]
-    write_csv(path, ["finding", "threshold", *names], rows)
-
-
-def parse_thresholds(text: str) -> dict[str, float]:
-    """Read thresholds from text or from a file.
-
-    Args:
-        text: five numbers in the order of `FINDINGS` (``0.46,0.11,0.47,0.34,0.37``); some by name
-            (``Edema=0.3,Cardiomegaly=0.2``); or a file: thresholds.json or thresholds.csv of ``cxr tune``, or JSON of
-            ``{finding: number}``.
-
-    Returns:
-        Thresholds by finding, of the findings that `text` names.
-
-    Raises:
-        RequestError: the text is none of these, or a threshold is outside [0, 1].
-    """
-    path = Path(text)
-    is_file = path.suffix.lower() in (".json", ".csv")
-    pairs = _pairs_in_file(path) if is_file else _pairs_in_text(text)
-    found: dict[str, float] = {}
-    for name, number in pairs:
-        try:
-            value = float(number)
-        except (TypeError, ValueError, OverflowError):
-            shown = f"{number!r:.40}"
-            raise RequestError(f"threshold {shown} of {name} is not a number", "Write it as 0.46.") from None
-        if not 0 <= value <= 1:
-            raise RequestError(f"threshold {value:g} of {name} is outside [0, 1]", "Write it as 0.46.")
-        found[find_finding(name)] = value
-    return found
-
-
-def _pairs_in_text(text: str) -> list[tuple[str, str]]:
-    parts = [part.strip() for part in text.split(",")]
-    if all("=" in part for part in parts):
-        return [(name, number) for name, _, number in (part.partition("=") for part in parts)]
-    if len(parts) != len(FINDINGS):
-        raise RequestError(
-            f"--thresholds has {len(parts)} numbers, but there are {len(FINDINGS)} findings",
-            f"Give one number for each of {', '.join(FINDINGS)}, or some by name (Edema=0.3), or a .json or .csv file.",
-        )
-    return list(zip(FINDINGS, parts, strict=True))
-
-
-def _pairs_in_file(path: Path) -> list[tuple[str, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".csv":
-            return [(row["finding"], row["threshold"]) for row in csv.DictReader(io.StringIO(text, newline=""))]
-        content = json.loads(text)
-        content = content.get("thresholds", content)
-        return [(str(name), number) for name, number in content.items()]
-    except OSError as error:
-        raise RequestError(f"cannot read thresholds file {path}: {error.strerror}", "Check the path.") from None
-    except (ValueError, KeyError, AttributeError, RecursionError) as error:
-        raise RequestError(
-            f"thresholds file {path} is not in the format of cxr tune ({error})",
-            "Give a thresholds.json or thresholds.csv of cxr tune.",
-        ) from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,6 +301,7 @@ class ThresholdOrigin:
         criterion: see `Criterion`.
         target: required recall or specificity; None for other criteria.
         grid: [T], thresholds tried.
+        grid_only: whether nothing else was tried, as in bundles of older versions.
     """
 
     split: str
@@ -292,9 +309,13 @@ class ThresholdOrigin:
     criterion: Criterion
     target: float | None
     grid: NDArray[np.float64]
+    grid_only: bool = True
+
+    @property
+    def search(self) -> ThresholdSearch:
+        """How the thresholds were chosen."""
+        return ThresholdSearch(self.criterion, self.grid, self.target, self.grid_only)
 
     def chosen_on(self, table: PredictionTable) -> bool:
         """Return whether the thresholds were chosen on the sheet that `table` comes from."""
-        if self.sheet_sha256 and table.sheet_sha256:
-            return self.sheet_sha256 == table.sheet_sha256
-        return self.split == table.split
+        return same_sheet(self.split, self.sheet_sha256, table)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cxrtool.choices import Blank, CalibrationMethod, Criterion
 from cxrtool.data.preprocessing import Preprocessing
-from cxrtool.evaluation.calibration import Scaling
+from cxrtool.evaluation.calibration import CalibrationOrigin, Scaling
 from cxrtool.evaluation.thresholds import ThresholdOrigin, threshold_grid
 from cxrtool.findings import FINDINGS
 from cxrtool.settings import FINEST_STEP
@@ -24,13 +24,18 @@ class _Part(BaseModel):
 
 
 class Tuning(_Part):
-    """How thresholds were chosen; `minimum`, `maximum` and `step` define the grid."""
+    """How thresholds were chosen; `minimum`, `maximum` and `step` define the grid.
+
+    Attributes:
+        grid_only: whether only the grid was tried; True for bundles of versions that tried nothing else.
+    """
 
     criterion: Criterion
     target: float | None = None
     minimum: float = Field(default=0.05, ge=0, le=1)
     maximum: float = Field(default=0.95, ge=0, le=1)
     step: float = Field(default=0.01, ge=FINEST_STEP, le=0.5)
+    grid_only: bool = True
     split: str
     level: str
     rows: int
@@ -40,7 +45,7 @@ class Tuning(_Part):
     def origin(self) -> ThresholdOrigin:
         """The same as a `ThresholdOrigin`."""
         grid = threshold_grid(self.minimum, self.maximum, self.step)
-        return ThresholdOrigin(self.split, self.sheet_sha256, self.criterion, self.target, grid)
+        return ThresholdOrigin(self.split, self.sheet_sha256, self.criterion, self.target, grid, self.grid_only)
 
 
 class StoredCalibration(_Part):
@@ -59,6 +64,11 @@ class StoredCalibration(_Part):
         if set(scalings) != set(FINDINGS):
             raise ValueError(f"scalings are for {', '.join(scalings)}, not for the five findings")
         return scalings
+
+    @property
+    def origin(self) -> CalibrationOrigin:
+        """The same as a `CalibrationOrigin`."""
+        return CalibrationOrigin(self.split, self.sheet_sha256)
 
 
 class StoredLocalization(_Part):

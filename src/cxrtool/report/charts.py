@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 
 from cxrtool.cells import cell, interval_text
-from cxrtool.evaluation.calibration import reliability
 from cxrtool.evaluation.curves import curve_bands, precision_recall_curve, roc_curve
-from cxrtool.evaluation.operating import FIXED_RATES, decision_curve
+from cxrtool.evaluation.operating import FIXED_RATES
 from cxrtool.evaluation.thresholds import threshold_curve, threshold_grid
 from cxrtool.report import plots
 from cxrtool.report.content import ReportContent
 from cxrtool.report.parts import Section, Table
+
+_CALIBRATION = {"brier": "Brier", "ece": "ECE", "in_the_large": "in the large", "slope": "slope"}
+"""Figures shown with their intervals."""
 
 
 def _findings_with_both_classes(content: ReportContent) -> Iterable[tuple[int, str, Any, Any]]:
@@ -46,33 +48,50 @@ def curve_sections(content: ReportContent) -> Iterable[Section]:
 
 def calibration_section(content: ReportContent) -> Section:
     """Return the section with reliability, Brier score and calibration error, raw and calibrated."""
-    scalings = content.header.scalings
-    charts = []
-    for _, finding, targets, scores in _findings_with_both_classes(content):
-        calibrated = None if scalings is None else reliability(targets, scalings[finding].apply(scores))
-        charts.append(plots.reliability_chart(finding, reliability(targets, scores), calibrated))
-    rows = []
-    for finding in content.table.findings:
-        raw = content.assessment.raw[finding]
-        row = [finding, *(cell(value) for value in (raw.prevalence, raw.mean_probability, raw.brier, raw.ece))]
-        if content.assessment.calibrated is not None:
-            one = content.assessment.calibrated[finding]
-            row += [cell(value) for value in (one.mean_probability, one.brier, one.ece)]
-        rows.append(row)
-    header = ["finding", "share of positives", "mean probability", "Brier", "ECE"]
-    if content.assessment.calibrated is not None:
-        header += ["calibrated mean", "calibrated Brier", "calibrated ECE"]
-    text = [
-        "ECE is the expected calibration error over ten bins of equal width. Dots on the dotted line are calibrated; "
-        "the area of a dot shows its number of rows."
+    assessment = content.assessment
+    kinds = {"raw": assessment.raw} | ({} if assessment.calibrated is None else {"calibrated": assessment.calibrated})
+    charts = [
+        plots.reliability_chart(
+            finding,
+            assessment.raw[finding].curve,
+            None if assessment.calibrated is None else assessment.calibrated[finding].curve,
+        )
+        for _, finding, _, _ in _findings_with_both_classes(content)
     ]
+    percent = f"{100 * assessment.settings.bootstrap.confidence:g} %"
+    rows, bins = [], []
+    for kind, figures in kinds.items():
+        for finding, one in figures.items():
+            cells = [interval_text(getattr(one, name), one.intervals.get(name), 3) for name in _CALIBRATION]
+            rows.append([finding, kind, cell(one.prevalence), cell(one.mean_probability), *cells])
+            bins += [
+                [finding, kind, cell(part.low), cell(part.high), cell(part.rows), cell(part.positives)]
+                + [cell(value) for value in (part.mean_probability, part.positive_share)]
+                + [f"{cell(part.share_low)}-{cell(part.share_high)}"]
+                for part in one.curve
+            ]
+    header = ["finding", "probabilities", "share of positives", "mean probability"]
+    header += [f"{name} ({percent})" for name in _CALIBRATION.values()]
+    columns = ["finding", "probabilities", "from", "to", "rows", "positives", "mean", "share", f"share ({percent})"]
+    text = [
+        "A point on the dotted line is calibrated. Each holds the rows between two probabilities, at least twenty, and "
+        f"neighbours whose shares fall are pooled; the band is the {percent} interval of the share at each point. "
+        "'In the large' is the log-odds to add to all probabilities, 0 if calibrated; a slope below 1 means too "
+        "extreme. ECE is the expected calibration error over ten bins of equal width, which is above 0 by chance."
+    ]
+    if assessment.calibrated_in_sample:
+        text.append("The calibration was fitted on these rows, so figures of calibrated probabilities are too good.")
     stored = content.header.calibration
     text.append(
         "The bundle has no calibration: probabilities are those of the network, which pos_weight in training raises."
         if stored is None
         else f"Calibrated by {stored.method.capitalize()} scaling, fitted on {stored.split} ({stored.rows} studies)."
     )
-    return Section("calibration", "Calibration", text, [Table("Calibration", header, rows, "calibration")], charts)
+    tables = [
+        Table("Calibration", header, rows, "calibration"),
+        Table("Points of the reliability curves", columns, bins, "reliability"),
+    ]
+    return Section("calibration", "Calibration", text, tables, charts)
 
 
 def thresholds_section(content: ReportContent) -> Section:
@@ -126,14 +145,13 @@ def decisions_section(content: ReportContent) -> Section:
         "NPV",
     ]
     tables.append(Table("Operating points", header, rows, "operating_points"))
-    scalings = content.header.scalings
-    charts = []
-    for _, finding, targets, scores in _findings_with_both_classes(content):
-        used = scores if scalings is None else scalings[finding].apply(scores)
-        charts.append(plots.decision_chart(finding, decision_curve(targets, used)))
+    charts = [
+        plots.decision_chart(finding, assessment.decision_curves[finding])
+        for _, finding, _, _ in _findings_with_both_classes(content)
+    ]
     text = (
         "PPV and NPV hold at the bundle's thresholds and the prevalence shown. Net benefit (Vickers and Elkin 2006) "
         "weighs a false positive by the odds of the threshold probability; it assumes calibrated probabilities"
-        + ("." if scalings is not None else ", but these are not calibrated.")
+        + ("." if content.header.scalings is not None else ", but these are not calibrated.")
     )
     return Section("decisions", "Decisions", (text,), tables, charts)

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from cxrtool.evaluation.calibration import ReliabilityBin
 from cxrtool.evaluation.curves import Band
 from cxrtool.evaluation.operating import DecisionCurve
+from cxrtool.evaluation.reliability import ReliabilityBin
 from cxrtool.evaluation.thresholds import ThresholdCurve
 from cxrtool.training.state import EpochRecord
 
@@ -107,30 +107,39 @@ def pr_chart(
 def reliability_chart(
     finding: str, raw: Sequence[ReliabilityBin], calibrated: Sequence[ReliabilityBin] | None
 ) -> Chart:
-    """Draw the share of positives over the mean probability; a dot's area grows with its rows."""
+    """Draw the share of positives over the mean probability, with its interval and the number of rows of each bin.
 
-    def dots(axes: Axes, bins: Sequence[ReliabilityBin], colour: str, name: str) -> None:
-        filled = [part for part in bins if part.rows]
-        most = max((part.rows for part in filled), default=1)
-        x = [part.mean_probability or 0 for part in filled]
-        y = [part.positive_share or 0 for part in filled]
-        axes.plot(x, y, color=colour, linewidth=1, label=name)
-        axes.scatter(x, y, s=[8 + 50 * part.rows / most for part in filled], color=colour, alpha=0.8)
+    The interval and the numbers are those of the calibrated probabilities, or of the raw ones if there are no others.
+    """
+    main = raw if calibrated is None else calibrated
+
+    def line(axes: Axes, bins: Sequence[ReliabilityBin], colour: str, name: str) -> None:
+        x, y = [part.mean_probability for part in bins], [part.positive_share for part in bins]
+        axes.plot(x, y, color=colour, linewidth=1, marker="o", markersize=3.5, label=name)
 
     def paint(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":")
-        dots(axes, raw, ORANGE, "raw")
+        x = [part.mean_probability for part in main]
+        low, high = [part.share_low for part in main], [part.share_high for part in main]
+        colour = ORANGE if calibrated is None else GREEN
+        if len(main) > 1:
+            axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.vlines(x, low, high, color=colour, linewidth=0.8)
+        line(axes, raw, ORANGE, "raw")
         if calibrated is not None:
-            dots(axes, calibrated, GREEN, "calibrated")
-            axes.legend(loc="upper left")
+            line(axes, calibrated, GREEN, "calibrated")
+            axes.legend(loc="lower center", ncols=2, bbox_to_anchor=(0.5, 1.0), handlelength=1.2)
         _unit_axes(axes, "mean probability", "share of positives")
 
-    bins = "; ".join(
-        f"{part.low:.1f} to {part.high:.1f}: {part.rows} rows, {100 * (part.positive_share or 0):.0f} % positive"
-        for part in raw
-        if part.rows
-    )
-    return _draw(finding, f"Reliability of raw probabilities: {bins or 'no rows'}", paint)
+    def described(bins: Sequence[ReliabilityBin]) -> str:
+        return "; ".join(
+            f"{part.low:.2f} to {part.high:.2f}: {part.positives} of {part.rows} rows positive" for part in bins
+        )
+
+    text = f"Reliability of raw probabilities: {described(raw) or 'no rows'}"
+    if calibrated is not None:
+        text += f". Of calibrated probabilities: {described(calibrated) or 'no rows'}"
+    return _draw(finding, text, paint)
 
 
 def threshold_chart(finding: str, curve: ThresholdCurve, threshold: float | None) -> Chart:

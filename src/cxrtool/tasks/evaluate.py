@@ -72,6 +72,7 @@ def assess_table(table: PredictionTable, header: BundleHeader, options: EvalSett
         header.thresholds,
         header.tuning.origin if header.tuning else None,
         header.scalings,
+        header.calibration.origin if header.calibration else None,
     )
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from cxrtool.engines.engine import HowRun
 from cxrtool.errors import CxrError, RequestError
-from cxrtool.evaluation.calibration import Calibration, CalibrationFigures, calibration_figures, fit_calibration
+from cxrtool.evaluation.calibration import FEWEST_OF_A_CLASS, UNSCALED, Calibration, fit_calibration
+from cxrtool.evaluation.calibration_figures import CalibrationFigures, calibration_figures
 from cxrtool.evaluation.intervals import Interval, few_patients_warnings
-from cxrtool.evaluation.operating import threshold_stability
+from cxrtool.evaluation.stability import threshold_stability
 from cxrtool.evaluation.table import PredictionTable, read_predictions, to_study_level, write_predictions
-from cxrtool.evaluation.thresholds import TunedThresholds, threshold_grid, tune_thresholds, write_curves_csv
+from cxrtool.evaluation.threshold_files import write_curves_csv
+from cxrtool.evaluation.thresholds import ThresholdSearch, TunedThresholds, threshold_grid, tune_thresholds
 from cxrtool.files import write_csv, write_json
 from cxrtool.model.bundle import Bundle, change_header
 from cxrtool.model.header import StoredCalibration, Tuning
@@ -27,7 +29,7 @@ class TuneResult:
 
     Attributes:
         tuned: thresholds and curves.
-        stability: interval of each threshold over draws of patients.
+        stability: interval of each threshold; see `threshold_stability`.
         folder: folder with thresholds.json, thresholds.csv and curves.csv.
         bundle: bundle that the thresholds were stored in; None if no model was given.
         how: backend and precision of the network; None if a saved table was used.
@@ -74,15 +76,16 @@ def tune_model(
     bundle = None if model is None else open_model(model)
     table, how = _choosing_table(bundle, settings, options.split, predictions, progress)
     grid = threshold_grid(options.minimum, options.maximum, options.step)
+    search = ThresholdSearch(options.criterion, grid, options.target, options.grid_only)
     before = None if bundle is None else bundle.header.thresholds
-    tuned = tune_thresholds(table, options.criterion, grid, options.target, settings.data.i_know, before)
+    tuned = tune_thresholds(table, search, settings.data.i_know, before)
     if all(value is None for value in tuned.values.values()):
         raise CxrError(
             f"nothing could be tuned: no finding has both classes on {table.split}, over {len(table)} studies",
             "Use a larger split; the thresholds in the bundle are unchanged.",
         )
     tuned = replace(tuned, warnings=(*tuned.warnings, *few_patients_warnings(table.split, len(set(table.patients)))))
-    stability = threshold_stability(table, options.criterion, grid, options.target, bootstrap_settings(settings.eval))
+    stability = threshold_stability(table, search, bootstrap_settings(settings.eval))
     path = None if bundle is None else bundle.path
     beside = path or predictions
     folder = out or (beside.parent if beside else Path()) / f"tune_{table.split}"
@@ -138,6 +141,7 @@ def _provenance(tune: TuneSettings, table: PredictionTable) -> Tuning:
         minimum=tune.minimum,
         maximum=tune.maximum,
         step=tune.step,
+        grid_only=tune.grid_only,
         split=table.split,
         level=table.level.value,
         rows=len(table),
@@ -173,7 +177,11 @@ class CalibrateResult:
             "rows": self.calibration.rows,
             "labels": {
                 finding: asdict(self.calibration.scalings[finding])
-                | {"raw": asdict(self.before[finding]), "calibrated": asdict(self.after[finding])}
+                | {
+                    "raw": self.before[finding].to_dict(),
+                    "calibrated": self.after[finding].to_dict(),
+                    "in_sample": self.calibration.scalings[finding] != UNSCALED,
+                }
                 for finding in self.calibration.scalings
             },
             "warnings": list(self.calibration.warnings),
@@ -202,15 +210,23 @@ def calibrate_model(
 
     Raises:
         RequestError: as `tune_model`.
+        CxrError: no finding has enough positives and negatives; nothing was written.
     """
     options = settings.calibrate
     bundle = open_model(model)
     table, how = _choosing_table(bundle, settings, options.split, predictions, progress)
     calibration = fit_calibration(table, options.method, settings.data.i_know)
+    if not calibration.tried:
+        raise CxrError(
+            f"nothing could be calibrated: no finding has {FEWEST_OF_A_CLASS} positives and {FEWEST_OF_A_CLASS} "
+            f"negatives on {table.split}, over {len(table)} studies",
+            "Use a larger split; the bundle is unchanged.",
+        )
+    bootstrap = bootstrap_settings(settings.eval)
     result = CalibrateResult(
         calibration,
-        calibration_figures(table),
-        calibration_figures(table, calibration.scalings),
+        calibration_figures(table, None, bootstrap),
+        calibration_figures(table, calibration.scalings, bootstrap),
         out or bundle.path.parent / f"calibrate_{table.split}",
         bundle.path,
         how,
