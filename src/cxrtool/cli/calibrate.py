@@ -28,7 +28,7 @@ def calibrate(
     """Calibrate probabilities: fit a monotone map on valid and store it in the bundle.
 
     A finding with fewer than 3 positives or negatives is not changed, and one with fewer than 20 only if it is clearly
-    wrong. Exits with 1 if no finding has 3 of each. Ranks and decisions do not change. cxr predict then shows
+    wrong. Ranks and decisions do not change. cxr predict then shows
     calibrated probabilities, or raw ones with --raw.
 
     \b

@@ -70,7 +70,6 @@ class Calibration:
         split: name of the split.
         rows: number of rows.
         warnings: findings whose probabilities are not changed, or whose fit rests on few positives or negatives.
-        tried: findings with enough positives and negatives to be fitted, whether or not the fit was kept.
     """
 
     method: CalibrationMethod
@@ -78,7 +77,6 @@ class Calibration:
     split: str
     rows: int
     warnings: tuple[str, ...] = ()
-    tried: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,17 +124,13 @@ def fit_calibration(table: PredictionTable, method: CalibrationMethod, test_allo
         )
     scalings: dict[str, Scaling] = {}
     warnings: list[str] = []
-    tried: list[str] = []
     for column, finding in enumerate(table.findings):
         counts = table.mask[:, column]
         targets, probabilities = table.targets[counts, column], table.scores[counts, column]
-        positives = int((targets > 0.5).sum())
-        if min(positives, len(targets) - positives) >= FEWEST_OF_A_CLASS:
-            tried.append(finding)
         scalings[finding], reason = _fit_if_supported(targets, probabilities, method)
         if reason:
             warnings.append(f"{finding} on {table.split}: {reason}")
-    return Calibration(method, scalings, table.split, len(table), tuple(warnings), tuple(tried))
+    return Calibration(method, scalings, table.split, len(table), tuple(warnings))
 
 
 def _fit_if_supported(targets: ArrayLike, probabilities: ArrayLike, method: CalibrationMethod) -> tuple[Scaling, str]:

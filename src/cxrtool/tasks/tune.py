@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cxrtool.engines.engine import HowRun
 from cxrtool.errors import CxrError, RequestError
-from cxrtool.evaluation.calibration import FEWEST_OF_A_CLASS, UNSCALED, Calibration, fit_calibration
+from cxrtool.evaluation.calibration import UNSCALED, Calibration, fit_calibration
 from cxrtool.evaluation.calibration_figures import CalibrationFigures, calibration_figures
 from cxrtool.evaluation.intervals import Interval, few_patients_warnings
 from cxrtool.evaluation.stability import threshold_stability
@@ -210,18 +210,14 @@ def calibrate_model(
 
     Raises:
         RequestError: as `tune_model`.
-        CxrError: no finding has enough positives and negatives; nothing was written.
     """
     options = settings.calibrate
     bundle = open_model(model)
     table, how = _choosing_table(bundle, settings, options.split, predictions, progress)
     calibration = fit_calibration(table, options.method, settings.data.i_know)
-    if not calibration.tried:
-        raise CxrError(
-            f"nothing could be calibrated: no finding has {FEWEST_OF_A_CLASS} positives and {FEWEST_OF_A_CLASS} "
-            f"negatives on {table.split}, over {len(table)} studies",
-            "Use a larger split; the bundle is unchanged.",
-        )
+    if all(scaling == UNSCALED for scaling in calibration.scalings.values()):
+        text = f"no finding's probabilities are changed: {table.split} ({len(table)} studies) supports no calibration"
+        calibration = replace(calibration, warnings=(*calibration.warnings, text))
     bootstrap = bootstrap_settings(settings.eval)
     result = CalibrateResult(
         calibration,
