@@ -13,7 +13,6 @@ from cxrtool.resolved_settings import ResolvedSettings
 
 if TYPE_CHECKING:
     from cxrtool.evaluation.assessment import Assessment
-    from cxrtool.evaluation.metrics import Evaluation
 
 
 @settings_options(
@@ -65,6 +64,8 @@ def register(app: typer.Typer) -> None:
 
 def show_assessment(assessment: "Assessment") -> None:
     """Print figures with intervals, figures at the thresholds if there are any, and calibration."""
+    from cxrtool.evaluation.metrics import FEW_CASES
+
     evaluation, intervals = assessment.evaluation, assessment.intervals
     title = (
         f"{evaluation.split} split, {evaluation.level} level: {evaluation.studies} studies of {assessment.patients} "
@@ -72,7 +73,7 @@ def show_assessment(assessment: "Assessment") -> None:
     )
     rows: list[list[object]] = [
         [
-            name,
+            f"{name} *" if row.few_cases else name,
             interval_text(row.auroc, intervals[name]["auroc"]),
             interval_text(row.auprc, intervals[name]["auprc"]),
             row.positives,
@@ -89,16 +90,22 @@ def show_assessment(assessment: "Assessment") -> None:
     percent = f"{100 * assessment.settings.bootstrap.confidence:g} %"
     header = ["finding", f"AUROC ({percent})", f"AUPRC ({percent})", "positives", "negatives", "ignored"]
     console.print_table(title, header, rows)
-    _show_thresholds(evaluation)
+    if any(row.few_cases for row in evaluation.labels.values()):
+        console.say(f"* fewer than {FEW_CASES} positives or negatives: too few for reliable figures")
+    _show_thresholds(assessment)
     _show_honest(assessment)
     _show_calibration(assessment)
 
 
-def _show_thresholds(evaluation: "Evaluation") -> None:
+def _show_thresholds(assessment: "Assessment") -> None:
     columns = ["f1", "precision", "recall", "specificity", "balanced_accuracy"]
     rows = [
-        [name, cell(row.at_threshold.threshold, 3), *(getattr(row.at_threshold, column) for column in columns)]
-        for name, row in evaluation.labels.items()
+        [
+            name,
+            cell(row.at_threshold.threshold, 3),
+            *(interval_text(getattr(row.at_threshold, c), assessment.intervals[name].get(c), 3) for c in columns),
+        ]
+        for name, row in assessment.evaluation.labels.items()
         if row.at_threshold is not None
     ]
     if rows:

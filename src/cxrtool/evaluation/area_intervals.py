@@ -14,12 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from cxrtool.evaluation.delong import delong, influence
 from cxrtool.evaluation.intervals import ONE_PATIENT, Draws, Interval, percentile_interval
-from cxrtool.evaluation.metrics import auroc, average_precision
+from cxrtool.evaluation.metrics import FEW_CASES, auroc, average_precision
 
-FEW_CASES = 30
-"""Positives or negatives below which a figure is marked, and its percentile interval is not used."""
 _FEW_ERRORS = 10
 """Cases of the smaller class times the distance to 1 (or 0) below which a percentile interval is not used."""
+_FEWEST_ERRORS = 3
+"""The same below which the standard deviation of draws of an average precision is too small."""
 ONE_CASE = "one positive or negative case only"
 
 
@@ -123,7 +123,7 @@ def auprc_interval(
 
     It is the percentile interval of `draws` by the same rule as `auroc_interval`, where positives are multiplied by the
     distance from 1 and from 0. Otherwise it is symmetric in log-odds: with the draws' standard deviation if there are
-    `FEW_CASES` of each class, else with 1 / sqrt(P t (1 - t)) of P positives (Boyd, Eng & Page 2013, ECML PKDD, section
+    `FEW_CASES` of each class and positives times the distance from 1 is at least 3, else with 1 / sqrt(P t (1 - t)) of P positives (Boyd, Eng & Page 2013, ECML PKDD, section
     4.1), where P is divided by the mean number of cases per patient among the positives.
     """
     positive = np.asarray(targets) > 0.5
@@ -138,7 +138,8 @@ def auprc_interval(
         return percentile_interval(draws, confidence)
     # An average precision of 1 has no log-odds; half a case is taken as wrong.
     inner = min(value, 1 - 0.5 / (positives + 1))
-    deviation = 0.0 if draws is None or fewest < FEW_CASES else float(np.nanstd(draws))
+    drawn = draws is not None and fewest >= FEW_CASES and positives * (1 - value) >= _FEWEST_ERRORS
+    deviation = float(np.nanstd(draws)) if drawn else 0.0
     method = "logit of the draws"
     error = deviation / (inner * (1 - inner))
     if error == 0:

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
+import numpy as np
+
+from cxrtool.evaluation.area_intervals import auprc_interval, auroc_interval
 from cxrtool.evaluation.calibration import UNSCALED, CalibrationOrigin, Scaling
 from cxrtool.evaluation.calibration_figures import CalibrationFigures, calibration_figures
 from cxrtool.evaluation.delong import delong
@@ -10,6 +13,7 @@ from cxrtool.evaluation.honest import HonestRates, honest_rates
 from cxrtool.evaluation.intervals import (
     ONE_PATIENT,
     BootstrapSettings,
+    Draws,
     Interval,
     bootstrap,
     few_patients_warnings,
@@ -17,6 +21,7 @@ from cxrtool.evaluation.intervals import (
 )
 from cxrtool.evaluation.metrics import Evaluation, evaluate
 from cxrtool.evaluation.operating import DecisionCurve, OperatingPoint, decision_curves, operating_points
+from cxrtool.evaluation.rates import threshold_intervals
 from cxrtool.evaluation.subgroups import SubgroupFigures, capped_group_warnings, small_group_warnings, subgroup_figures
 from cxrtool.evaluation.table import PredictionTable
 from cxrtool.evaluation.thresholds import ThresholdOrigin
@@ -102,7 +107,7 @@ class Assessment:
                 "draws": drawn.draws,
                 "seed": drawn.seed,
                 "confidence": drawn.confidence,
-                "method": "percentile",
+                "method": "percentile, where an interval names no other",
             },
             "subgroups": [item.to_dict() for item in self.subgroups],
             "warnings": list(self.warnings),
@@ -153,7 +158,7 @@ def assess(
         )
     elif calibration_origin is not None and calibration_origin.split == "test":
         warnings.append("the calibration was fitted on a test split, so calibrated figures on that split are too good")
-    subgroups = subgroup_figures(table, settings.by, settings.bootstrap, thresholds)
+    subgroups = subgroup_figures(table, settings.by, settings.bootstrap.confidence, thresholds)
     grouped = (*capped_group_warnings(table, settings.by), *small_group_warnings(subgroups))
     warnings += [f"subgroups by {text}" for text in grouped]
     return Assessment(
@@ -164,7 +169,7 @@ def assess(
         raw=calibration_figures(table, None, settings.bootstrap),
         calibrated=None if scalings is None else calibration_figures(table, scalings, settings.bootstrap),
         calibrated_in_sample=in_sample,
-        operating=operating_points(table, thresholds, settings.prevalence),
+        operating=operating_points(table, thresholds, settings.prevalence, settings.bootstrap.confidence),
         decision_curves=decision_curves(table, scalings),
         honest=honest,
         subgroups=subgroups,
@@ -175,22 +180,29 @@ def assess(
 def _intervals(
     table: PredictionTable, settings: BootstrapSettings, thresholds: Mapping[str, float] | None
 ) -> dict[str, dict[str, Interval]]:
-    draws = bootstrap(table, settings, thresholds)
-    intervals = {
-        finding: {name: percentile_interval(values, settings.confidence) for name, values in figures.items()}
-        for finding, figures in draws.items()
-    }
+    draws = bootstrap(table, settings)
+    level = settings.confidence
+    names, patients = np.unique(np.asarray(table.patients, dtype=object).astype(str), return_inverse=True)
+    found: dict[str, dict[str, Interval]] = {}
     for column, finding in enumerate(table.findings):
         counts = table.mask[:, column]
-        one = delong(table.targets[counts, column], table.scores[counts, column], settings.confidence)
-        intervals[finding]["auroc_delong"] = one.interval
-    if len(set(table.patients)) == 1:
-        nothing = Interval(None, None, reason=ONE_PATIENT)
-        return {
-            finding: {name: replace(nothing, undefined_draws=one.undefined_draws) for name, one in rows.items()}
-            for finding, rows in intervals.items()
+        targets, scores, group = table.targets[counts, column], table.scores[counts, column], patients[counts]
+        found[finding] = {
+            "auroc": auroc_interval(targets, scores, group, draws[finding]["auroc"], level),
+            "auprc": auprc_interval(targets, scores, group, draws[finding]["auprc"], level),
+            "auroc_delong": delong(targets, scores, level).interval
+            if len(names) > 1
+            else Interval(None, None, reason=ONE_PATIENT),
         }
-    return intervals
+        if thresholds is not None:
+            called = scores >= thresholds[finding]
+            found[finding] |= threshold_intervals(targets > 0.5, called, group, level)
+    return found | {"mean": {name: _mean_interval(values, len(names), level) for name, values in draws["mean"].items()}}
+
+
+def _mean_interval(draws: Draws, patients: int, confidence: float) -> Interval:
+    found = percentile_interval(draws, confidence)
+    return replace(found, reason=ONE_PATIENT) if patients == 1 else found
 
 
 def attribute_names(text: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from cxrtool.evaluation.ranking import rank_by_score
 from cxrtool.evaluation.table import PredictionTable
 
 Draws = NDArray[np.float64]
-RATES = ("f1", "precision", "recall", "specificity", "balanced_accuracy")
+FIGURES = ("auroc", "auprc")
 _CHUNK = 32  # draws per random generator
 _BLOCK = 2**15  # weights at a time: with more, intermediate results no longer fit the processor's cache
 _THREADS = 2
@@ -139,43 +139,31 @@ def percentile_interval(values: Draws, confidence: float = 0.95) -> Interval:
 
 
 class _Ranked:
-    """One finding's rows by falling score, which gives areas and rates for many weights at once."""
+    """One finding's rows by falling score, which gives areas for many weights at once."""
 
     def __init__(
         self,
         targets: NDArray[np.float32],
         scores: NDArray[np.float64],
         rows: NDArray[np.int64],
-        threshold: float | None,
     ) -> None:
         ranking = rank_by_score(targets, scores)
         self._rows = rows[ranking.order]
         self._positive = ranking.positive.astype(np.float32)
         self._ends = ranking.ends
-        self._called = None if threshold is None else int(ranking.called_at(threshold))
 
     def figures(self, weights: NDArray[np.float32]) -> dict[str, Draws]:
-        """Return AUROC, average precision and the rates at the threshold, [b] each, for weights [b, N]."""
+        """Return AUROC and average precision, [b] each, for weights [b, N]."""
         drawn = weights[:, self._rows]
         if not drawn.shape[1]:
-            return {name: np.full(len(weights), np.nan) for name in self._names()}
+            return {name: np.full(len(weights), np.nan) for name in FIGURES}
         # Whole numbers below 2**24 are exact in float32.
         positives_to = np.cumsum(drawn * self._positive, axis=1)
         all_to = np.cumsum(drawn, axis=1)
         positives = positives_to[:, -1].astype(np.float64)
         negatives = all_to[:, -1] - positives
         tp, called = positives_to[:, self._ends], all_to[:, self._ends]
-        areas = _areas(tp, called, positives, negatives)
-        if self._called is None:
-            return areas
-        last = self._called - 1
-        zeros = np.zeros(len(weights))
-        hits = positives_to[:, last].astype(np.float64) if self._called else zeros
-        alarms = all_to[:, last] - hits if self._called else zeros
-        return areas | _rates(hits, alarms, positives, negatives)
-
-    def _names(self) -> tuple[str, ...]:
-        return ("auroc", "auprc") if self._called is None else ("auroc", "auprc", *RATES)
+        return _areas(tp, called, positives, negatives)
 
 
 def _areas(
@@ -198,35 +186,19 @@ def _areas(
     return {"auroc": auroc, "auprc": auprc}
 
 
-def _rates(tp: Draws, fp: Draws, positives: Draws, negatives: Draws) -> dict[str, Draws]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        recall = np.where(positives > 0, tp / positives, np.nan)
-        specificity = np.where(negatives > 0, 1 - fp / negatives, np.nan)
-        return {
-            "f1": np.where(tp + fp + positives > 0, 2 * tp / (tp + fp + positives), np.nan),
-            "precision": np.where(tp + fp > 0, tp / (tp + fp), np.nan),
-            "recall": recall,
-            "specificity": specificity,
-            "balanced_accuracy": (recall + specificity) / 2,
-        }
-
-
-def bootstrap(
-    table: PredictionTable, settings: BootstrapSettings, thresholds: Mapping[str, float] | None = None
-) -> dict[str, dict[str, Draws]]:
-    """Compute every figure for every draw of patients.
+def bootstrap(table: PredictionTable, settings: BootstrapSettings) -> dict[str, dict[str, Draws]]:
+    """Compute the areas for every draw of patients.
 
     Args:
         table: predictions and labels; masked cells do not count.
         settings: number of draws and seed.
-        thresholds: by finding; None leaves out the figures at thresholds.
 
     Returns:
-        Draws [B] float64, NaN where undefined, by finding and figure (``auroc``, ``auprc`` and those in `RATES`), and
-        under ``mean`` those of `mean_over_findings`.
+        Draws [B] float64, NaN where undefined, by finding and figure, ``auroc`` and ``auprc``, and under ``mean`` those
+        of `mean_over_findings`.
     """
     draws = PatientDraws(table.patients, settings)
-    ranked = {finding: _rank(table, column, thresholds) for column, finding in enumerate(table.findings)}
+    ranked = {finding: _rank(table, column) for column, finding in enumerate(table.findings)}
 
     count = max(1, _BLOCK // max(1, draws.rows))
 
@@ -241,13 +213,12 @@ def bootstrap(
         finding: {name: np.concatenate([part[finding][name] for part in parts]) for name in parts[0][finding]}
         for finding in table.findings
     }
-    return found | {"mean": {name: mean_over_findings(found, name) for name in ("auroc", "auprc")}}
+    return found | {"mean": {name: mean_over_findings(found, name) for name in FIGURES}}
 
 
-def _rank(table: PredictionTable, column: int, thresholds: Mapping[str, float] | None) -> _Ranked:
+def _rank(table: PredictionTable, column: int) -> _Ranked:
     rows = np.flatnonzero(table.mask[:, column])
-    threshold = None if thresholds is None else thresholds[table.findings.names[column]]
-    return _Ranked(table.targets[rows, column], table.scores[rows, column], rows, threshold)
+    return _Ranked(table.targets[rows, column], table.scores[rows, column], rows)
 
 
 def mean_over_findings(draws: Mapping[str, Mapping[str, Draws]], name: str) -> Draws:

@@ -68,6 +68,10 @@ def _ranked(targets: ArrayLike, scores: ArrayLike) -> Ranking:
     return rank_by_score(targets, values)
 
 
+FEW_CASES = 30
+"""Positives or negatives below which a finding's figures are marked as resting on few cases."""
+
+
 @dataclass(frozen=True)
 class Counts:
     """Number of cases by label and decision. A rate is NaN if its denominator is 0."""
@@ -91,6 +95,11 @@ class Counts:
     def specificity(self) -> float:
         """TN / (TN + FP)."""
         return ratio(self.tn, self.tn + self.fp)
+
+    @property
+    def npv(self) -> float:
+        """TN / (TN + FN), the negative predictive value."""
+        return ratio(self.tn, self.tn + self.fn)
 
     @property
     def f1(self) -> float:
@@ -129,6 +138,7 @@ class ThresholdMetrics:
     precision: float | None
     recall: float | None
     specificity: float | None
+    npv: float | None
     balanced_accuracy: float | None
     tp: int
     fp: int
@@ -156,11 +166,16 @@ class FindingMetrics:
     ignored: int
     at_threshold: ThresholdMetrics | None
 
+    @property
+    def few_cases(self) -> bool:
+        """Whether there are fewer than `FEW_CASES` positives or negatives."""
+        return min(self.positives, self.negatives) < FEW_CASES
+
     def to_dict(self) -> dict[str, object]:
         """Return all values by name, with those at the threshold beside the others."""
         content = asdict(self)
         at_threshold = content.pop("at_threshold")
-        return content | (at_threshold or {})
+        return content | {"few_cases": self.few_cases} | (at_threshold or {})
 
 
 @dataclass(frozen=True)
@@ -261,6 +276,7 @@ def _at_threshold(
         precision=or_none(counts.precision),
         recall=or_none(counts.recall),
         specificity=or_none(counts.specificity),
+        npv=or_none(counts.npv),
         balanced_accuracy=or_none(counts.balanced_accuracy),
         tp=counts.tp,
         fp=counts.fp,

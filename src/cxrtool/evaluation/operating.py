@@ -1,7 +1,7 @@
 """Decisions: rates at fixed sensitivity or specificity, predictive values and net benefit."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -9,8 +9,10 @@ from numpy.typing import ArrayLike
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.calibration import Scaling
 from cxrtool.evaluation.curves import roc_rates
+from cxrtool.evaluation.intervals import Interval
 from cxrtool.evaluation.metrics import confusion, or_none, ratio
 from cxrtool.evaluation.ranking import Array, rank_by_score
+from cxrtool.evaluation.rates import quotient_interval, threshold_intervals
 from cxrtool.evaluation.table import PredictionTable
 
 
@@ -26,6 +28,9 @@ def specificity_at_sensitivity(targets: ArrayLike, scores: ArrayLike, sensitivit
     return float(1 - fpr[tpr >= sensitivity - 1e-12].min()) if len(tpr) else float("nan")
 
 
+NO_INTERVAL = Interval(None, None, reason="the figure is undefined")
+
+
 @dataclass(frozen=True)
 class PredictiveValues:
     """Predictive values of a decision at a given prevalence.
@@ -34,15 +39,30 @@ class PredictiveValues:
         prevalence: in (0, 1).
         ppv: positive predictive value, None where undefined.
         npv: negative predictive value, None where undefined.
+        ppv_interval: interval of `ppv`.
+        npv_interval: interval of `npv`.
     """
 
     prevalence: float
     ppv: float | None
     npv: float | None
+    ppv_interval: Interval = NO_INTERVAL
+    npv_interval: Interval = NO_INTERVAL
 
 
-def predictive_values(sensitivity: float, specificity: float, prevalence: float) -> PredictiveValues:
+def predictive_values(
+    sensitivity: float, specificity: float, prevalence: float, intervals: Mapping[str, Interval] | None = None
+) -> PredictiveValues:
     """Compute PPV and NPV by Bayes' rule (Altman & Bland 1994, BMJ 309:102).
+
+    Their intervals are those of the false share of one rate over the other, (1 - specificity) / sensitivity and
+    (1 - sensitivity) / specificity, by `quotient_interval`; the prevalence is taken as known.
+
+    Args:
+        sensitivity: in [0, 1].
+        specificity: in [0, 1].
+        prevalence: between 0 and 1.
+        intervals: those of ``recall`` and ``specificity``; None gives no intervals.
 
     Raises:
         RequestError: the prevalence is not between 0 and 1.
@@ -51,7 +71,27 @@ def predictive_values(sensitivity: float, specificity: float, prevalence: float)
         raise RequestError(f"prevalence {prevalence:g} is not between 0 and 1", "Give a share, such as 0.1.")
     tp, fp = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
     tn, fn = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
-    return PredictiveValues(prevalence, or_none(ratio(tp, tp + fp)), or_none(ratio(tn, tn + fn)))
+    odds = prevalence / (1 - prevalence)
+    recalls, specificities = (intervals or {}).get("recall"), (intervals or {}).get("specificity")
+    return PredictiveValues(
+        prevalence,
+        or_none(ratio(tp, tp + fp)),
+        or_none(ratio(tn, tn + fn)),
+        _interval_at((specificity, specificities), (sensitivity, recalls), 1 / odds),
+        _interval_at((sensitivity, recalls), (specificity, specificities), odds),
+    )
+
+
+def _interval_at(wrong: tuple[float, Interval | None], right: tuple[float, Interval | None], odds: float) -> Interval:
+    """Return the interval of 1 / (1 + odds x (1 - wrong) / right)."""
+    if wrong[1] is None or right[1] is None or right[0] == 0:
+        return NO_INTERVAL
+    low, high = wrong[1].low, wrong[1].high
+    complement = Interval(None if high is None else 1 - high, None if low is None else 1 - low)
+    ends = quotient_interval((1 - wrong[0], right[0]), (complement, right[1]))
+    if ends is None:
+        return NO_INTERVAL
+    return Interval(1 / (1 + odds * ends[1]), 1 / (1 + odds * ends[0]), method="quotient of two wilson intervals")
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +165,10 @@ FIXED_RATES = (0.90, 0.95)
 
 
 def operating_points(
-    table: PredictionTable, thresholds: Mapping[str, float] | None, prevalence: float | None = None
+    table: PredictionTable,
+    thresholds: Mapping[str, float] | None,
+    prevalence: float | None = None,
+    confidence: float = 0.95,
 ) -> dict[str, OperatingPoint]:
     """Compute operating points by finding.
 
@@ -133,8 +176,10 @@ def operating_points(
         table: predictions and labels.
         thresholds: by finding, for the predictive values; None leaves these out.
         prevalence: for the predictive values; None uses each finding's own in the table.
+        confidence: level of their intervals.
     """
     found = {}
+    _, patients = np.unique(np.asarray(table.patients, dtype=object).astype(str), return_inverse=True)
     for column, finding in enumerate(table.findings):
         counts = table.mask[:, column]
         targets, scores = table.targets[counts, column], table.scores[counts, column]
@@ -143,7 +188,12 @@ def operating_points(
         if thresholds is not None and 0 < share < 1:
             rates = confusion(targets, scores, thresholds[finding])
             if not np.isnan(rates.recall + rates.specificity):
-                values = predictive_values(rates.recall, rates.specificity, share)
+                intervals = threshold_intervals(
+                    targets > 0.5, scores >= thresholds[finding], patients[counts], confidence
+                )
+                values = predictive_values(rates.recall, rates.specificity, share, intervals)
+                if prevalence is None:  # then they are shares of the rows themselves
+                    values = replace(values, ppv_interval=intervals["precision"], npv_interval=intervals["npv"])
         found[finding] = OperatingPoint(
             {f"{rate:.2f}": or_none(sensitivity_at_specificity(targets, scores, rate)) for rate in FIXED_RATES},
             {f"{rate:.2f}": or_none(specificity_at_sensitivity(targets, scores, rate)) for rate in FIXED_RATES},

@@ -45,4 +45,5 @@ def wilson(share: ArrayLike, rows: ArrayLike, confidence: float) -> tuple[NDArra
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     reach = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    return np.clip(middle - reach, 0, 1), np.clip(middle + reach, 0, 1)
+    # Rounding must not exclude the share itself, least of all one of 0 or 1.
+    return np.clip(np.minimum(middle - reach, p), 0, 1), np.clip(np.maximum(middle + reach, p), 0, 1)

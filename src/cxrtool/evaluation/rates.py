@@ -4,58 +4,18 @@ A rate of 100 % in a few cases is no certainty, and a bootstrap of it has width 
 number of cases reduced where patients have several.
 """
 
-from statistics import NormalDist
-
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.evaluation.intervals import ONE_PATIENT, Interval
+from cxrtool.evaluation.proportions import effective_rows, wilson
 
 Flags = NDArray[np.bool_]
 NO_CASE = "no case counts for this figure"
 
 
-def design_effect(outcomes: Flags, patients: NDArray[np.int64]) -> float:
-    """Return how many times larger the variance of a rate is than that of as many independent cases.
-
-    It is the ratio of the variance between patients to the binomial one (Rao & Scott 1992, Biometrics 48:577). It is
-    kept between 1 and the value for patients whose cases all agree, sum(n_i^2) / n (Kish 1965), which is also used where
-    the rate is 0 or 1 and agreement cannot be estimated.
-
-    Args:
-        outcomes: [N], whether each case is a success.
-        patients: [N], patient of each case as a number from 0.
-    """
-    _, group = np.unique(patients, return_inverse=True)
-    sizes = np.bincount(group).astype(np.float64)
-    count = len(outcomes)
-    most = float((sizes**2).sum()) / max(1, count)
-    rate = float(outcomes.mean()) if count else 0.0
-    if most <= 1 or not 0 < rate < 1:
-        return max(1.0, most)
-    residuals = np.bincount(group, outcomes - rate)
-    found = len(sizes) / max(1, len(sizes) - 1) * float((residuals**2).sum()) / (count * rate * (1 - rate))
-    return float(np.clip(found, 1.0, most))
-
-
-def wilson(rate: float, count: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval (1927, JASA 22:209) of a rate.
-
-    Args:
-        rate: successes / cases, in [0, 1].
-        count: number of cases above 0; a fraction if it was divided by a design effect.
-        confidence: level of the interval.
-    """
-    z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
-    middle = (rate + z2 / (2 * count)) / (1 + z2 / count)
-    reach = np.sqrt(z2 * (rate * (1 - rate) / count + z2 / (4 * count**2))) / (1 + z2 / count)
-    # Rounding must not exclude the rate itself.
-    low, high = min(float(middle - reach), rate), max(float(middle + reach), rate)
-    return (0.0 if rate == 0 else max(0.0, low)), (1.0 if rate == 1 else min(1.0, high))
-
-
 def rate_interval(outcomes: Flags, patients: NDArray[np.int64], confidence: float = 0.95) -> Interval:
-    """Return the interval of a rate: Wilson's, with the number of cases divided by `design_effect`.
+    """Return the interval of a rate: Wilson's, of as many cases as `effective_rows`.
 
     Args:
         outcomes: [N], whether each case is a success.
@@ -64,9 +24,8 @@ def rate_interval(outcomes: Flags, patients: NDArray[np.int64], confidence: floa
     """
     if not len(outcomes):
         return Interval(None, None, reason=NO_CASE)
-    effective = len(outcomes) / design_effect(outcomes, patients)
-    low, high = wilson(float(outcomes.mean()), effective, confidence)
-    return Interval(low, high, method="wilson")
+    low, high = wilson(outcomes.mean(), effective_rows(outcomes, patients), confidence)
+    return Interval(float(low), float(high), method="wilson")
 
 
 def threshold_intervals(
@@ -120,3 +79,22 @@ def _mean_of(rates: tuple[float, float], intervals: tuple[Interval, Interval]) -
     middle = sum(rates) / 2
     low, high = middle - np.hypot(*lows) / 2, middle + np.hypot(*highs) / 2
     return Interval(float(max(0.0, low)), float(min(1.0, high)), method="two wilson intervals, squares added")
+
+
+def quotient_interval(rates: tuple[float, float], intervals: tuple[Interval, Interval]) -> tuple[float, float] | None:
+    """Return the interval of the quotient of two independent rates, from theirs; None if one has no interval.
+
+    Donner & Zou 2012, Statistical Methods in Medical Research 21:347, equation 9 (MOVER-R). The upper end is infinite
+    if the lower end of the denominator is 0.
+    """
+    (top, bottom), (over, under) = rates, intervals
+    if over.low is None or over.high is None or under.low is None or under.high is None:
+        return None
+    product = top * bottom
+
+    def root(own: float, other: float) -> float:
+        return float(np.sqrt(max(0.0, product**2 - own * other * (2 * top - own) * (2 * bottom - other))))
+
+    low = (product - root(over.low, under.high)) / (under.high * (2 * bottom - under.high))
+    below = under.low * (2 * bottom - under.low)
+    return max(0.0, low), (product + root(over.high, under.low)) / below if below > 0 else np.inf

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cxrtool.evaluation.intervals import BootstrapSettings, Interval, bootstrap, percentile_interval
-from cxrtool.evaluation.metrics import FindingMetrics, evaluate
+from cxrtool.evaluation.area_intervals import auprc_interval, auroc_interval
+from cxrtool.evaluation.intervals import Interval
+from cxrtool.evaluation.metrics import FEW_CASES, FindingMetrics, evaluate
 from cxrtool.evaluation.table import PredictionTable
 
-SMALL = 10
-"""A group with fewer positives or fewer negatives of a finding is marked as small."""
 MOST_GROUPS = 20
 """Groups of one attribute that get figures: the largest. A column of many values, such as an id, is no subgroup."""
 AGE_BANDS = ((0, 40), (40, 60), (60, 80), (80, 200))
@@ -26,9 +26,8 @@ class SubgroupFigures:
         finding: name of the finding.
         studies: number of rows in the group, whatever their label.
         metrics: see `FindingMetrics`.
-        auroc_interval: interval over draws of the group's patients.
+        auroc_interval: see `auroc_interval`, without draws.
         auprc_interval: likewise.
-        small: whether the group has fewer than `SMALL` positives or negatives.
     """
 
     attribute: str
@@ -38,7 +37,11 @@ class SubgroupFigures:
     metrics: FindingMetrics
     auroc_interval: Interval
     auprc_interval: Interval
-    small: bool
+
+    @property
+    def small(self) -> bool:
+        """Whether the group has fewer than `FEW_CASES` positives or negatives of the finding."""
+        return self.metrics.few_cases
 
     def to_dict(self) -> dict[str, object]:
         """Return all values by name, for JSON and CSV."""
@@ -69,7 +72,7 @@ def age_band(text: str) -> str:
 def subgroup_figures(
     table: PredictionTable,
     attributes: Sequence[str],
-    settings: BootstrapSettings,
+    confidence: float = 0.95,
     thresholds: Mapping[str, float] | None = None,
 ) -> tuple[SubgroupFigures, ...]:
     """Compute figures by group and finding for each attribute, except those that are missing or blank in every row.
@@ -82,7 +85,7 @@ def subgroup_figures(
         largest = sorted(rows_of, key=lambda group: (-len(rows_of[group]), group))[:MOST_GROUPS]
         for group in sorted(largest):
             rows = np.array(rows_of[group], dtype=np.int64)
-            found += _group_figures(table.select(rows), attribute, group or "not given", settings, thresholds)
+            found += _group_figures(table.select(rows), attribute, group or "not given", confidence, thresholds)
     return tuple(found)
 
 
@@ -111,11 +114,11 @@ def _group_figures(
     table: PredictionTable,
     attribute: str,
     group: str,
-    settings: BootstrapSettings,
+    confidence: float,
     thresholds: Mapping[str, float] | None,
 ) -> list[SubgroupFigures]:
     evaluation = evaluate(table, thresholds)
-    draws = bootstrap(table, settings)
+    _, patients = np.unique(np.asarray(table.patients, dtype=object).astype(str), return_inverse=True)
     return [
         SubgroupFigures(
             attribute=attribute,
@@ -123,12 +126,19 @@ def _group_figures(
             finding=finding,
             studies=len(table),
             metrics=evaluation.labels[finding],
-            auroc_interval=percentile_interval(draws[finding]["auroc"], settings.confidence),
-            auprc_interval=percentile_interval(draws[finding]["auprc"], settings.confidence),
-            small=min(evaluation.labels[finding].positives, evaluation.labels[finding].negatives) < SMALL,
+            auroc_interval=auroc_interval(*_cases(table, column, patients), None, confidence),
+            auprc_interval=auprc_interval(*_cases(table, column, patients), None, confidence),
         )
-        for finding in table.findings
+        for column, finding in enumerate(table.findings)
     ]
+
+
+def _cases(
+    table: PredictionTable, column: int, patients: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]]:
+    """Return targets, scores and patients of the rows that count for a finding."""
+    counts = table.mask[:, column]
+    return table.targets[counts, column], table.scores[counts, column], patients[counts]
 
 
 def small_group_warnings(figures: Sequence[SubgroupFigures]) -> tuple[str, ...]:
@@ -139,7 +149,7 @@ def small_group_warnings(figures: Sequence[SubgroupFigures]) -> tuple[str, ...]:
         if small:
             more = f" and {len(small) - 3} more" if len(small) > 3 else ""
             warnings.append(
-                f"{attribute}: fewer than {SMALL} positives or negatives in {', '.join(small[:3])}{more}: "
+                f"{attribute}: fewer than {FEW_CASES} positives or negatives in {', '.join(small[:3])}{more}: "
                 "too few for reliable figures"
             )
     return tuple(warnings)

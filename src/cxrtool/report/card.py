@@ -13,7 +13,7 @@ def model_card(header: BundleHeader, assessment: Assessment) -> str:
     evaluation, intervals = assessment.evaluation, assessment.intervals
     figures = [
         [
-            finding,
+            f"{finding} *" if row.few_cases else finding,
             interval_text(row.auroc, intervals[finding]["auroc"]),
             interval_text(row.auprc, intervals[finding]["auprc"]),
             cell(row.positives),

@@ -6,6 +6,7 @@ from typing import Any
 from cxrtool.cells import cell, interval_text
 from cxrtool.evaluation.assessment import Assessment
 from cxrtool.evaluation.intervals import Interval
+from cxrtool.evaluation.metrics import FEW_CASES
 from cxrtool.report.content import ReportContent
 from cxrtool.report.parts import Section, Table
 
@@ -16,7 +17,7 @@ def figures_section(assessment: Assessment) -> Section:
     names = ("f1", "precision", "recall", "specificity", "balanced_accuracy")
     areas = [
         [
-            finding,
+            f"{finding} *" if row.few_cases else finding,
             interval_text(row.auroc, intervals[finding]["auroc"]),
             interval_text(row.auroc, intervals[finding]["auroc_delong"]),
             interval_text(row.auprc, intervals[finding]["auprc"]),
@@ -54,11 +55,15 @@ def figures_section(assessment: Assessment) -> Section:
             Table("Corrected for optimism: each row judged by thresholds chosen without it", titles, rows, "honest")
         )
     drawn = assessment.settings.bootstrap
-    text = (
-        f"Each figure is followed by its {100 * drawn.confidence:g} % interval: percentiles over {drawn.draws:,} draws "
-        "of patients with replacement. DeLong's interval takes studies as independent."
-    )
-    return Section("figures", "Figures", (text,), tables)
+    text = [
+        f"Each figure is followed by its {100 * drawn.confidence:g} % interval. Those of areas are percentiles over "
+        f"{drawn.draws:,} draws of patients with replacement where these hold, else Newcombe's for AUROC and a logit "
+        "interval for AUPRC; those of rates are Wilson's, with fewer cases where patients have several. DeLong's "
+        "interval takes studies as independent."
+    ]
+    if any(row.few_cases for row in evaluation.labels.values()):
+        text.append(f"* fewer than {FEW_CASES} positives or negatives: too few for reliable figures.")
+    return Section("figures", "Figures", text, tables)
 
 
 def policies_section(content: ReportContent) -> Section | None:
