@@ -150,9 +150,8 @@ def main() -> None:
     parser.add_argument("--per-patient", type=int, default=1, help="studies per patient")
     given = parser.parse_args()
     print(f"{given.samples} samples per design, {given.per_patient} studies per patient: coverage (mean width)")
-    header = (
-        "design, percentile, DeLong, Newcombe 5, used, method, width, AUPRC, percentile, logit, used, method, width"
-    )
+    columns = "used, method, width"
+    header = f"design, percentile, DeLong, Newcombe 5, {columns}, AUPRC, percentile, logit, {columns}"
 
     def areas() -> None:
         for design in AREAS:

@@ -1,8 +1,8 @@
 """Intervals of AUROC and average precision, by the method that holds for their number of cases.
 
-The percentile interval over draws of patients contains the true AUROC in 70 to 86 % of samples with eight positives, and
-in 86 % with forty positives and an AUROC of 0.99, where it states 95 % (benchmarks/coverage.py). `auroc_interval` and
-`auprc_interval` use it only where it holds, and name the method that they used.
+The percentile interval over draws of patients contains the true AUROC in 70 to 87 % of samples with eight positives,
+and in 86 % with forty positives and an AUROC of 0.99, where it states 95 % (benchmarks/coverage.py). `auroc_interval`
+and `auprc_interval` use it only where it holds, and name the method that they used.
 """
 
 from collections.abc import Callable
@@ -123,8 +123,8 @@ def auprc_interval(
 
     It is the percentile interval of `draws` by the same rule as `auroc_interval`, where positives are multiplied by the
     distance from 1 and from 0. Otherwise it is symmetric in log-odds: with the draws' standard deviation if there are
-    `FEW_CASES` of each class and positives times the distance from 1 is at least 3, else with 1 / sqrt(P t (1 - t)) of P positives (Boyd, Eng & Page 2013, ECML PKDD, section
-    4.1), where P is divided by the mean number of cases per patient among the positives.
+    `FEW_CASES` of each class and positives times the distance from 1 is at least 3, else with 1 / sqrt(P t (1 - t)) of
+    P patients with a positive (Boyd, Eng & Page 2013, ECML PKDD, section 4.1).
     """
     positive = np.asarray(targets) > 0.5
     positives, negatives = int(positive.sum()), int((~positive).sum())
@@ -138,8 +138,8 @@ def auprc_interval(
         return percentile_interval(draws, confidence)
     # An average precision of 1 has no log-odds; half a case is taken as wrong.
     inner = min(value, 1 - 0.5 / (positives + 1))
-    drawn = draws is not None and fewest >= FEW_CASES and positives * (1 - value) >= _FEWEST_ERRORS
-    deviation = float(np.nanstd(draws)) if drawn else 0.0
+    holds = fewest >= FEW_CASES and positives * (1 - value) >= _FEWEST_ERRORS
+    deviation = float(np.nanstd(draws)) if draws is not None and holds else 0.0
     method = "logit of the draws"
     error = deviation / (inner * (1 - inner))
     if error == 0:

@@ -188,9 +188,8 @@ def operating_points(
         if thresholds is not None and 0 < share < 1:
             rates = confusion(targets, scores, thresholds[finding])
             if not np.isnan(rates.recall + rates.specificity):
-                intervals = threshold_intervals(
-                    targets > 0.5, scores >= thresholds[finding], patients[counts], confidence
-                )
+                called = scores >= thresholds[finding]
+                intervals = threshold_intervals(targets > 0.5, called, patients[counts], confidence)
                 values = predictive_values(rates.recall, rates.specificity, share, intervals)
                 if prevalence is None:  # then they are shares of the rows themselves
                     values = replace(values, ppv_interval=intervals["precision"], npv_interval=intervals["npv"])

@@ -1,8 +1,10 @@
 """Intervals of rates: sensitivity, specificity, predictive values, hit rates, and figures made of two of them.
 
-A rate of 100 % in a few cases is no certainty, and a bootstrap of it has width 0. These intervals are Wilson's, with the
-number of cases reduced where patients have several.
+A rate of 100 % in a few cases is no certainty, and a bootstrap of it has width 0. These intervals are Wilson's, with
+the number of cases reduced where patients have several.
 """
+
+from math import hypot
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,8 +79,8 @@ def _mean_of(rates: tuple[float, float], intervals: tuple[Interval, Interval]) -
     if len(lows) < 2 or len(highs) < 2:
         return Interval(None, None, reason=NO_CASE)
     middle = sum(rates) / 2
-    low, high = middle - np.hypot(*lows) / 2, middle + np.hypot(*highs) / 2
-    return Interval(float(max(0.0, low)), float(min(1.0, high)), method="two wilson intervals, squares added")
+    low, high = middle - hypot(*lows) / 2, middle + hypot(*highs) / 2
+    return Interval(max(0.0, low), min(1.0, high), method="two wilson intervals, squares added")
 
 
 def quotient_interval(rates: tuple[float, float], intervals: tuple[Interval, Interval]) -> tuple[float, float] | None:
