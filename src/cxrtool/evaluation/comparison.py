@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.delong import Influence, influence, mean_influence, paired_difference
-from cxrtool.evaluation.difference import MEAN, Difference, finite_or_none
+from cxrtool.evaluation.difference import MEAN, Difference
 from cxrtool.evaluation.intervals import BootstrapSettings, Draws, Interval, bootstrap, percentile_interval
 from cxrtool.evaluation.metrics import evaluate, or_none
 from cxrtool.evaluation.paired_test import ALPHA, Estimate, at_floor, bootstrap_estimate, counted_p_value, holm
@@ -287,8 +287,7 @@ def _difference(
         bootstrap_interval=percentiles,
         p_without_seeds=without_seeds,
         covers_seeds=covers_seeds,
-        standard_error=or_none(estimate.standard_error),
-        degrees_of_freedom=finite_or_none(estimate.degrees_of_freedom),
+        estimate=estimate,
         alpha=min(ALPHA, round(1 - settings.confidence, 9)),
     )
 
@@ -314,8 +313,6 @@ def _correct(raw: Sequence[Difference], groups: Mapping[str, Mapping[str, int]])
 
 
 def _detectable(item: Difference, comparisons: int) -> float | None:
-    if item.identical or item.standard_error is None or item.value is None:
+    if item.identical or item.value is None:
         return None
-    return Estimate(item.value, item.standard_error, item.degrees_of_freedom or math.inf).detectable(
-        comparisons, item.alpha
-    )
+    return or_none(item.estimate.detectable(comparisons, item.alpha))

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from cxrtool.cells import p_text, range_text
 from cxrtool.evaluation.difference import MEAN, Difference
-from cxrtool.evaluation.intervals import FEW_PATIENTS, BootstrapSettings
+from cxrtool.evaluation.intervals import FEW_PATIENTS, BootstrapSettings, Interval
 from cxrtool.evaluation.paired_test import smallest_counted_p_value
 
-_NAMED = 5  # differences that a sentence names before it only counts them
+_NAMED = 3  # differences that a sentence names before it only counts them
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _on(items: Sequence[Difference], of: str, with_finding: bool) -> list[str]:
     if clear:
         found = [
             f"{item.better} beats {item.worse}{_in(item, with_finding)} by {item.size:.4f} "
-            f"({range_text(item.interval, signed=True)}, {_p(item)})"
+            f"({range_text(_of_better(item), signed=True)}, {_p(item)})"
             for item in clear[:_NAMED]
         ]
         count = f" ({len(clear)} of {len(items)} differences)" if with_finding else ""
@@ -166,6 +166,12 @@ def _judged(first: str, second: str, holds: bool | None, low: float) -> str:
 def _named(item: Difference, with_finding: bool) -> str:
     value = f"{item.value:+.4f} ({range_text(item.interval, signed=True)})"
     return f"{item.first} - {item.second}{_in(item, with_finding)} {value}"
+
+
+def _of_better(item: Difference) -> Interval:
+    """Return the interval of the better candidate's figure minus the worse one's."""
+    low, high = item.interval.low or 0.0, item.interval.high or 0.0
+    return Interval(low, high) if item.better == item.first else Interval(-high, -low)
 
 
 def _pair(item: Difference) -> str:
