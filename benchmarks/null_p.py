@@ -1,7 +1,7 @@
 """P-values of two equally good models: how often they fall below a level, and how far they are from uniform.
 
-Each data set has two correlated models of the same true AUROC (binormal scores). Where patients have two or three studies,
-these share 60 % of the variance of labels and scores. Columns: the share of p-values below .05 and below .005, and
+Each data set has two correlated models of the same true AUROC (binormal scores). Where patients have two or three
+studies, these share 60 % of the variance of labels and scores. Columns: the share of p-values below .05 and .005, and
 Kolmogorov and Smirnov's p for a uniform distribution, of the bootstrap (counted), of DeLong's or Obuchowski's test as
 published (normal distribution), and of the p-value that ``cxr compare`` reports.
 

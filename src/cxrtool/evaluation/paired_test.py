@@ -13,6 +13,7 @@ ALPHA = 0.05
 """Level below which a corrected p-value counts as beyond chance."""
 POWER = 0.8
 """Probability with which a detectable difference is found."""
+UNDEFINED_DIFFERENCE = "a class is missing, or all rows are of one patient"
 _NORMAL = NormalDist()
 
 
@@ -47,7 +48,7 @@ class Estimate:
     def interval(self, confidence: float, method: str) -> Interval:
         """Return value ± quantile x standard error, clipped to [-1, 1]."""
         if math.isnan(self.standard_error):
-            return Interval(None, None, reason="a class has no cases to compare")
+            return Interval(None, None, reason=UNDEFINED_DIFFERENCE)
         reach = self._reach((1 + confidence) / 2)
         return Interval(max(-1.0, self.value - reach), min(1.0, self.value + reach), method=method)
 

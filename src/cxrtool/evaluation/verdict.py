@@ -45,7 +45,7 @@ def sentence_on(subject: Subject, differences: Sequence[Difference]) -> str:
     if all(item.p_value is None for item in means):
         return f"The mean AUROC is undefined {subject}, so the models cannot be compared."
     sentences = [*_on(means, f"mean AUROC {subject}", with_finding=False)]
-    if len({item.finding for item in findings}) > 1:
+    if len({item.finding for item in findings}) > 1 and not all(item.identical for item in findings):
         sentences += _on(findings, "AUROC by finding", with_finding=True)
     sentences += _on_margin(means, subject)
     if subject.patients < FEW_PATIENTS:
@@ -131,7 +131,7 @@ def _no_difference(rest: Sequence[Difference], of: str, with_finding: bool) -> s
     text += f": {which}." if len(rest) == 1 else f"; the largest of {len(rest)}: {which}."
     seen = sorted(item.detectable for item in rest if item.detectable is not None)
     if seen:
-        size = f"{seen[0]:.4f}" if len(seen) == 1 else f"{seen[0]:.4f} to {seen[-1]:.4f}, depending on the pair,"
+        size = f"{seen[0]:.4f}" if len(seen) == 1 else f"{seen[0]:.4f} to {seen[-1]:.4f}, depending on the comparison,"
         over = rest[0].comparisons
         level = f" at level {rest[0].alpha:g}" + (f" / {over} comparisons" if over > 1 else "")
         text += f" A true difference of {size} would have been found with a probability of 80 %{level}."
