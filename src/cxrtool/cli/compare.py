@@ -169,7 +169,9 @@ def show_differences(comparison: "Comparison") -> None:
     means = [one for one in comparison.differences if one.finding == "mean"]
     findings = [one for one in comparison.differences if one.finding != "mean" and one.figure == "auroc"]
     where = f"on {comparison.split}, {comparison.studies} studies"
-    _print_differences(f"differences of the means {where}", means, comparison.margin)
+    _print_differences(
+        f"differences of the means {where}; detectable: with a probability of 80 %", means, comparison.margin
+    )
     shown = findings if len(findings) <= _MOST_ROWS else [one for one in findings if one.excludes_zero]
     left_out = len(findings) - len(shown)
     rest = f"; {left_out} more, whose intervals contain zero, are in --out and --json" if left_out else ""
@@ -196,7 +198,8 @@ def _print_differences(title: str, differences: "list[Difference]", margin: floa
         for one in differences
     ]
     if margin is not None:
-        header += [f"first not worse by {margin:g}", f"second not worse by {margin:g}"]
+        title += f"; ok: not worse than the other by {margin:g}"
+        header += ["first ok", "second ok"]
     console.print_table(title, header, rows)
 
 

@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.delong import Influence, influence, mean_influence, paired_difference
-from cxrtool.evaluation.difference import MEAN, Difference, finite_or_none
-from cxrtool.evaluation.intervals import BootstrapSettings, Draws, Interval, bootstrap, percentile_interval
+from cxrtool.evaluation.difference import MEAN, Difference
+from cxrtool.evaluation.drawn_areas import AREAS, bootstrap_areas
+from cxrtool.evaluation.intervals import BootstrapSettings, Draws, Interval, percentile_interval
 from cxrtool.evaluation.metrics import evaluate, or_none
 from cxrtool.evaluation.paired_test import ALPHA, Estimate, at_floor, bootstrap_estimate, counted_p_value, holm
 from cxrtool.evaluation.pairing import Candidate, identity, pair_candidates
 from cxrtool.evaluation.verdict import Subject, notes_on, sentence_on
-
-FIGURES = ("auroc", "auprc")
 
 
 @dataclass(frozen=True)
@@ -123,12 +122,12 @@ def compare(
     check_margin(margin)
     paired, notes = pair_candidates(candidates)
     pairs = _pairs([one.name for one in paired], reference)
-    models = {one.name: _measure(one, settings) for one in paired}
+    models = _measure(paired, settings)
     first = paired[0].tables[0]
     columns: dict[str, int | None] = {name: column for column, name in enumerate(first.findings)} | {MEAN: None}
     groups = {finding: _groups(paired, column) for finding, column in columns.items()}
     differences: list[Difference] = []
-    for figure in FIGURES:
+    for figure in AREAS:
         for findings in (first.findings.names, (MEAN,)):
             raw = [
                 _difference(models[one], models[other], finding, figure, groups[finding], settings)
@@ -199,21 +198,26 @@ class _Model:
         return list(self.influences.values()) if finding == MEAN else [self.influences[finding]]
 
 
-def _measure(candidate: Candidate, settings: BootstrapSettings) -> _Model:
-    findings = candidate.tables[0].findings
-    names, group = np.unique(np.asarray(candidate.tables[0].patients), return_inverse=True)
-    runs = [bootstrap(table, settings) for table in candidate.tables]
-    return _Model(
-        name=candidate.name,
-        values=_values(candidate),
-        draws={
-            finding: {figure: np.mean([run[finding][figure] for run in runs], axis=0) for figure in FIGURES}
-            for finding in (*findings, MEAN)
-        },
-        influences={
-            finding: _influence(candidate, column, group, len(names)) for column, finding in enumerate(findings)
-        },
-    )
+def _measure(candidates: Sequence[Candidate], settings: BootstrapSettings) -> dict[str, _Model]:
+    first = candidates[0].tables[0]
+    names, group = np.unique(np.asarray(first.patients), return_inverse=True)
+    drawn = iter(bootstrap_areas([table for candidate in candidates for table in candidate.tables], settings))
+    models = {}
+    for candidate in candidates:
+        runs = [next(drawn) for _ in candidate.tables]
+        models[candidate.name] = _Model(
+            name=candidate.name,
+            values=_values(candidate),
+            draws={
+                finding: {figure: np.mean([run[finding][figure] for run in runs], axis=0) for figure in AREAS}
+                for finding in (*first.findings, MEAN)
+            },
+            influences={
+                finding: _influence(candidate, column, group, len(names))
+                for column, finding in enumerate(first.findings)
+            },
+        )
+    return models
 
 
 def _influence(candidate: Candidate, column: int, group: NDArray[np.int64], count: int) -> Influence:
@@ -230,7 +234,7 @@ def _values(candidate: Candidate) -> dict[str, dict[str, Draws]]:
     """Return each run's figures by finding and name, [runs], NaN where undefined."""
     evaluations = [evaluate(table) for table in candidate.tables]
     rows = {
-        finding: {figure: [getattr(e.labels[finding], figure) for e in evaluations] for figure in FIGURES}
+        finding: {figure: [getattr(e.labels[finding], figure) for e in evaluations] for figure in AREAS}
         for finding in candidate.tables[0].findings
     }
     rows[MEAN] = {"auroc": [e.mean_auroc for e in evaluations], "auprc": [e.mean_auprc for e in evaluations]}
@@ -287,8 +291,7 @@ def _difference(
         bootstrap_interval=percentiles,
         p_without_seeds=without_seeds,
         covers_seeds=covers_seeds,
-        standard_error=or_none(estimate.standard_error),
-        degrees_of_freedom=finite_or_none(estimate.degrees_of_freedom),
+        estimate=estimate,
         alpha=min(ALPHA, round(1 - settings.confidence, 9)),
     )
 
@@ -314,8 +317,6 @@ def _correct(raw: Sequence[Difference], groups: Mapping[str, Mapping[str, int]])
 
 
 def _detectable(item: Difference, comparisons: int) -> float | None:
-    if item.identical or item.standard_error is None or item.value is None:
+    if item.identical or item.value is None:
         return None
-    return Estimate(item.value, item.standard_error, item.degrees_of_freedom or math.inf).detectable(
-        comparisons, item.alpha
-    )
+    return or_none(item.estimate.detectable(comparisons, item.alpha))

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from cxrtool.evaluation.intervals import Interval
-from cxrtool.evaluation.paired_test import ALPHA
+from cxrtool.evaluation.paired_test import ALPHA, Estimate
 
 MEAN = "mean"
 
@@ -22,15 +22,15 @@ class Difference:
         interval: by the method of `p_value`.
         p_value: two-sided, None where undefined.
         p_holm: p-value corrected for all comparisons of this figure, separately for means and for findings.
-        p_method: ``delong`` (one row per patient) or ``obuchowski``, both by Student's t; ``bootstrap``, counted;
-            ``normal tail``, of the bootstrap's standard error; ``identical``, of the same scores. None where undefined.
+        p_method: ``delong`` (one row per patient) or ``obuchowski``, both as in `paired_difference`; ``bootstrap``,
+            counted; ``normal tail``, of the bootstrap's standard error; ``identical``, of the same scores. None where
+            undefined.
         p_delong: p-value of DeLong's or Obuchowski's test by the normal distribution; None for AUPRC.
         p_bootstrap: p-value by counting draws of patients.
         bootstrap_interval: percentiles over draws of patients.
         p_without_seeds: p-value without the spread between trainings; None unless `covers_seeds`.
         covers_seeds: whether interval and p-value contain the spread between trainings of each recipe.
-        standard_error: of the difference, None where undefined.
-        degrees_of_freedom: of Student's t; None for the normal distribution.
+        estimate: the difference with its standard error, from which `detectable` comes.
         alpha: `p_holm` counts as beyond chance below this level: 0.05, or less if the interval's confidence is higher.
         comparisons: number of comparisons that `p_holm` corrects for.
         detectable: smallest true difference found with a probability of 80 %, corrected for `comparisons`.
@@ -51,8 +51,7 @@ class Difference:
     bootstrap_interval: Interval
     p_without_seeds: float | None
     covers_seeds: bool
-    standard_error: float | None
-    degrees_of_freedom: float | None
+    estimate: Estimate
     alpha: float = ALPHA
     comparisons: int = 0
     detectable: float | None = None
@@ -117,8 +116,8 @@ class Difference:
             "bootstrap_interval": self.bootstrap_interval.to_dict(),
             "covers_seeds": self.covers_seeds,
             "p_without_seeds": self.p_without_seeds,
-            "standard_error": self.standard_error,
-            "degrees_of_freedom": self.degrees_of_freedom,
+            "standard_error": finite_or_none(self.estimate.standard_error),
+            "degrees_of_freedom": finite_or_none(self.estimate.degrees_of_freedom),
             "alpha": self.alpha,
             "comparisons": self.comparisons,
             "detectable": self.detectable,

@@ -13,6 +13,7 @@ ALPHA = 0.05
 """Level below which a corrected p-value counts as beyond chance."""
 POWER = 0.8
 """Probability with which a detectable difference is found."""
+UNDEFINED_DIFFERENCE = "a class is missing, or all rows are of one patient"
 _NORMAL = NormalDist()
 
 
@@ -24,16 +25,20 @@ class Estimate:
         value: the difference, NaN if undefined.
         standard_error: its standard error, NaN if undefined.
         degrees_of_freedom: of Student's t for value / standard error; infinite for the normal distribution.
+        guarded_error: a standard error that is not too small by chance, to which the normal distribution applies;
+            infinite if there is none. Tests and intervals use the error that gives the narrower interval.
     """
 
     value: float
     standard_error: float
     degrees_of_freedom: float = math.inf
+    guarded_error: float = math.inf
 
     @property
     def p_value(self) -> float:
-        """Two-sided p-value by Student's t; 1 where the difference is 0, NaN if undefined."""
-        return _two_sided(self.value, self.standard_error, self.degrees_of_freedom)
+        """Two-sided p-value; 1 where the difference is 0, NaN if undefined."""
+        by_t = _two_sided(self.value, self.standard_error, self.degrees_of_freedom)
+        return min(by_t, _two_sided(self.value, self.guarded_error, math.inf))
 
     @property
     def normal_p_value(self) -> float:
@@ -41,20 +46,28 @@ class Estimate:
         return _two_sided(self.value, self.standard_error, math.inf)
 
     def interval(self, confidence: float, method: str) -> Interval:
-        """Return value ± quantile of Student's t x standard error, clipped to [-1, 1]."""
+        """Return value ± quantile x standard error, clipped to [-1, 1]."""
         if math.isnan(self.standard_error):
-            return Interval(None, None, reason="a class has no cases to compare")
-        reach = quantile((1 + confidence) / 2, self.degrees_of_freedom) * self.standard_error
+            return Interval(None, None, reason=UNDEFINED_DIFFERENCE)
+        reach = self._reach((1 + confidence) / 2)
         return Interval(max(-1.0, self.value - reach), min(1.0, self.value + reach), method=method)
 
     def detectable(self, comparisons: int, alpha: float = ALPHA) -> float:
-        """Return the smallest true difference found with a probability of 80 %, in [0, 1].
+        """Return the smallest true difference found with a probability of 80 %, in [0, 1]; NaN if undefined.
 
         It is (t(1 - alpha / 2 / comparisons) + t(0.8)) x standard error (Chow, Shao & Wang 2008, Sample Size
         Calculations in Clinical Research, chapter 3, solved for the difference), at the level of Holm's first step.
         """
-        level = quantile(1 - alpha / 2 / max(1, comparisons), self.degrees_of_freedom)
-        return min(1.0, (level + quantile(POWER, self.degrees_of_freedom)) * self.standard_error)
+        if math.isnan(self.standard_error):
+            return math.nan
+        return min(1.0, self._reach(1 - alpha / 2 / max(1, comparisons), POWER))
+
+    def _reach(self, *probabilities: float) -> float:
+        """Return the sum of quantiles x standard error, by the error that makes it smaller."""
+        by_t = sum(quantile(one, self.degrees_of_freedom) for one in probabilities) * self.standard_error
+        if math.isinf(self.guarded_error):
+            return by_t
+        return min(by_t, sum(quantile(one, math.inf) for one in probabilities) * self.guarded_error)
 
     def with_seeds(self, *runs: Draws) -> "Estimate":
         """Add the spread between trainings to the standard error.

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from cxrtool.cells import p_text, range_text
 from cxrtool.evaluation.difference import MEAN, Difference
-from cxrtool.evaluation.intervals import FEW_PATIENTS, BootstrapSettings
+from cxrtool.evaluation.intervals import FEW_PATIENTS, BootstrapSettings, Interval
 from cxrtool.evaluation.paired_test import smallest_counted_p_value
 
-_NAMED = 5  # differences that a sentence names before it only counts them
+_NAMED = 3  # differences that a sentence names before it only counts them
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def sentence_on(subject: Subject, differences: Sequence[Difference]) -> str:
     if all(item.p_value is None for item in means):
         return f"The mean AUROC is undefined {subject}, so the models cannot be compared."
     sentences = [*_on(means, f"mean AUROC {subject}", with_finding=False)]
-    if len({item.finding for item in findings}) > 1:
+    if len({item.finding for item in findings}) > 1 and not all(item.identical for item in findings):
         sentences += _on(findings, "AUROC by finding", with_finding=True)
     sentences += _on_margin(means, subject)
     if subject.patients < FEW_PATIENTS:
@@ -101,7 +101,7 @@ def _on(items: Sequence[Difference], of: str, with_finding: bool) -> list[str]:
     if clear:
         found = [
             f"{item.better} beats {item.worse}{_in(item, with_finding)} by {item.size:.4f} "
-            f"({range_text(item.interval, signed=True)}, {_p(item)})"
+            f"({range_text(_of_better(item), signed=True)}, {_p(item)})"
             for item in clear[:_NAMED]
         ]
         count = f" ({len(clear)} of {len(items)} differences)" if with_finding else ""
@@ -131,7 +131,7 @@ def _no_difference(rest: Sequence[Difference], of: str, with_finding: bool) -> s
     text += f": {which}." if len(rest) == 1 else f"; the largest of {len(rest)}: {which}."
     seen = sorted(item.detectable for item in rest if item.detectable is not None)
     if seen:
-        size = f"{seen[0]:.4f}" if len(seen) == 1 else f"{seen[0]:.4f} to {seen[-1]:.4f}, depending on the pair,"
+        size = f"{seen[0]:.4f}" if len(seen) == 1 else f"{seen[0]:.4f} to {seen[-1]:.4f}, depending on the comparison,"
         over = rest[0].comparisons
         level = f" at level {rest[0].alpha:g}" + (f" / {over} comparisons" if over > 1 else "")
         text += f" A true difference of {size} would have been found with a probability of 80 %{level}."
@@ -166,6 +166,12 @@ def _judged(first: str, second: str, holds: bool | None, low: float) -> str:
 def _named(item: Difference, with_finding: bool) -> str:
     value = f"{item.value:+.4f} ({range_text(item.interval, signed=True)})"
     return f"{item.first} - {item.second}{_in(item, with_finding)} {value}"
+
+
+def _of_better(item: Difference) -> Interval:
+    """Return the interval of the better candidate's figure minus the worse one's."""
+    low, high = item.interval.low or 0.0, item.interval.high or 0.0
+    return Interval(low, high) if item.better == item.first else Interval(-high, -low)
 
 
 def _pair(item: Difference) -> str:

@@ -3,8 +3,9 @@
 from dataclasses import asdict
 from typing import Any
 
-from cxrtool.cells import cell, interval_text
+from cxrtool.cells import cell, interval_text, p_text, range_text
 from cxrtool.evaluation.assessment import Assessment
+from cxrtool.evaluation.difference import MEAN
 from cxrtool.evaluation.intervals import Interval
 from cxrtool.evaluation.metrics import FEW_CASES
 from cxrtool.report.content import ReportContent
@@ -81,8 +82,30 @@ def policies_section(content: ReportContent) -> Section | None:
                 ends = mean[figure]["interval"]
                 row.append(interval_text(mean[figure]["value"], Interval(ends["low"], ends["high"])))
         rows.append(row)
-    table = Table("Means over findings", header, rows, "policies")
-    return Section("policies", "Uncertainty policies", content.policies["sentences"], [table])
+    tables = [Table("Means over findings", header, rows, "policies")]
+    tables += [_policy_differences(split, comparison) for split, comparison in comparisons.items()]
+    notes = dict.fromkeys(note for comparison in comparisons.values() for note in comparison.get("notes", ()))
+    texts = (*content.policies["sentences"], *(f"Note: {note}." for note in notes))
+    return Section("policies", "Uncertainty policies", texts, tables)
+
+
+def _policy_differences(split: str, comparison: dict[str, Any]) -> Table:
+    """Return the differences of the means; files of earlier versions lack the last column."""
+    rows = [
+        [
+            f"{one['first']} - {one['second']}",
+            one["figure"].upper(),
+            cell(one["difference"]),
+            range_text(Interval(one["interval"]["low"], one["interval"]["high"]), signed=True),
+            p_text(one["p_value"]),
+            p_text(one["p_holm"]),
+            cell(one.get("detectable")),
+        ]
+        for one in comparison["differences"]
+        if one["finding"] == MEAN
+    ]
+    header = ["pair", "figure", "difference", "interval", "p", "p (Holm)", "detectable with 80 % power"]
+    return Table(f"Differences of the means on {split}", header, rows, f"policies_{split}", 2)
 
 
 def subgroups_section(assessment: Assessment) -> Section | None:

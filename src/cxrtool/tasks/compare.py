@@ -6,7 +6,7 @@ from pathlib import Path
 from cxrtool.data.dataset import Dataset
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.comparison import Comparison, check_margin, compare
-from cxrtool.evaluation.difference import Difference
+from cxrtool.evaluation.difference import Difference, finite_or_none
 from cxrtool.evaluation.pairing import Candidate
 from cxrtool.evaluation.table import PredictionTable, read_predictions, to_study_level
 from cxrtool.files import write_csv, write_json
@@ -34,7 +34,7 @@ DIFFERENCE_COLUMNS: Mapping[str, Callable[[Difference], object]] = {
     "bootstrap_high": lambda one: one.bootstrap_interval.high,
     "covers_seeds": lambda one: one.covers_seeds,
     "p_without_seeds": lambda one: one.p_without_seeds,
-    "standard_error": lambda one: one.standard_error,
+    "standard_error": lambda one: finite_or_none(one.estimate.standard_error),
     "comparisons": lambda one: one.comparisons,
     "detectable": lambda one: one.detectable,
     "beyond_chance": lambda one: one.beyond_chance,
