@@ -15,8 +15,8 @@ from bootstrap import synthetic_table
 
 from cxrtool.benchmarks.measure import untrained_bundle, write_sheet
 from cxrtool.data.manifest import load_manifest
-from cxrtool.evaluation.intervals import BootstrapSettings, bootstrap
-from cxrtool.findings import FINDINGS
+from cxrtool.evaluation.drawn_areas import bootstrap_areas
+from cxrtool.evaluation.intervals import BootstrapSettings
 from cxrtool.phantoms.dataset import write_phantom
 from cxrtool.predict.classifier import Classifier
 
@@ -53,9 +53,8 @@ def image_costs(folder: Path) -> list[float]:
 
 def study_costs() -> list[float]:
     """Time every figure of every finding with its interval over 1,000 resamples of patients."""
-    thresholds = dict.fromkeys(FINDINGS, 0.5)
     tables = [synthetic_table(studies) for studies in STUDIES]
-    return [seconds(lambda: bootstrap(one, BootstrapSettings(DRAWS), thresholds)) for one in tables]  # noqa: B023
+    return [seconds(lambda: bootstrap_areas([one], BootstrapSettings(DRAWS))) for one in tables]  # noqa: B023
 
 
 def row_costs(folder: Path) -> list[float]:

@@ -19,7 +19,8 @@ from scipy.stats import kstest
 
 from cxrtool.choices import Level
 from cxrtool.evaluation.delong import compare_areas
-from cxrtool.evaluation.intervals import BootstrapSettings, bootstrap
+from cxrtool.evaluation.drawn_areas import bootstrap_areas
+from cxrtool.evaluation.intervals import BootstrapSettings
 from cxrtool.evaluation.paired_test import counted_p_value
 from cxrtool.evaluation.table import PredictionTable
 from cxrtool.findings import Findings
@@ -90,7 +91,7 @@ def p_values(sampler: Sampler, draws: int) -> tuple[float, float, float]:
     """Return the three p-values of one data set."""
     targets, scores = sampler.sample()
     tables = [table_of(targets, one, sampler.patients) for one in scores]
-    drawn = [bootstrap(table, BootstrapSettings(draws))["finding"]["auroc"] for table in tables]
+    drawn = [one["finding"]["auroc"] for one in bootstrap_areas(tables, BootstrapSettings(draws))]
     test = compare_areas(targets, *scores, sampler.patients)
     return counted_p_value(drawn[0] - drawn[1]), test.normal_p_value, test.p_value
 

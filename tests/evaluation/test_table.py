@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from cxrtool.choices import Level
 from cxrtool.errors import CxrError, RequestError
-from cxrtool.evaluation.intervals import BootstrapSettings, PatientDraws, bootstrap
 from cxrtool.evaluation.metrics import evaluate
 from cxrtool.evaluation.mistakes import find_mistakes
 from cxrtool.evaluation.table import PredictionTable, read_predictions, to_study_level, write_predictions
@@ -81,7 +80,6 @@ def test_a_score_equal_to_its_threshold_is_positive_at_each_point_of_the_grid(tm
     table = to_study_level(table) if level is Level.STUDY else table
     assert table.scores[:91, 0].tolist() == grid
     curve = threshold_curve(table.targets[:, 0], table.scores[:, 0], threshold_grid())
-    all_draws = BootstrapSettings(draws=3)
     for place, threshold in enumerate(grid):
         reached = 91 - place
         assert curve.recall[place] * 91 == pytest.approx(reached)
@@ -89,13 +87,6 @@ def test_a_score_equal_to_its_threshold_is_positive_at_each_point_of_the_grid(tm
         at = evaluate(table, same).labels["Edema"].at_threshold
         assert at is not None
         assert (at.tp, at.fn, at.tn) == (reached, place, 3)
-        called = table.scores[:, 0] >= threshold
-        for weights, recall in zip(
-            np.concatenate(list(PatientDraws(table.patients, all_draws).chunks())),
-            bootstrap(table, all_draws, same)["Edema"]["recall"],
-            strict=True,
-        ):
-            assert recall == pytest.approx((weights * called)[:91].sum() / weights[:91].sum())
     # A missed positive at each threshold of the grid: the threshold is its score.
     missed = find_mistakes(replace(table, level=Level.IMAGE), dict.fromkeys(FINDINGS, 0.3), finding="Edema")
     assert {mistake.probability for mistake in missed} == {score for score in grid if score < 0.3}

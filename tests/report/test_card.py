@@ -19,4 +19,5 @@ def test_the_card_holds_data_policy_figures_thresholds_and_limits(
     metrics = json.loads((run / "eval_test" / "metrics.json").read_text())
     for finding, row in metrics["labels"].items():
         if row["auroc"] is not None:
-            assert f"| {finding} | {row['auroc']:.4f} (" in card
+            mark = " *" if row["few_cases"] else ""
+            assert f"| {finding}{mark} | {row['auroc']:.4f}" in card

@@ -9,13 +9,13 @@ from cxrtool.evaluation.area_intervals import auprc_interval, auroc_interval
 from cxrtool.evaluation.calibration import UNSCALED, CalibrationOrigin, Scaling
 from cxrtool.evaluation.calibration_figures import CalibrationFigures, calibration_figures
 from cxrtool.evaluation.delong import delong
+from cxrtool.evaluation.drawn_areas import bootstrap_areas
 from cxrtool.evaluation.honest import HonestRates, honest_rates
 from cxrtool.evaluation.intervals import (
     ONE_PATIENT,
     BootstrapSettings,
     Draws,
     Interval,
-    bootstrap,
     few_patients_warnings,
     percentile_interval,
 )
@@ -180,7 +180,7 @@ def assess(
 def _intervals(
     table: PredictionTable, settings: BootstrapSettings, thresholds: Mapping[str, float] | None
 ) -> dict[str, dict[str, Interval]]:
-    draws = bootstrap(table, settings)
+    (draws,) = bootstrap_areas([table], settings)
     level = settings.confidence
     names, patients = np.unique(np.asarray(table.patients, dtype=object).astype(str), return_inverse=True)
     found: dict[str, dict[str, Interval]] = {}

@@ -6,21 +6,15 @@ pass over sorted scores.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.errors import RequestError
-from cxrtool.evaluation.ranking import rank_by_score
-from cxrtool.evaluation.table import PredictionTable
 
 Draws = NDArray[np.float64]
-FIGURES = ("auroc", "auprc")
 _CHUNK = 32  # draws per random generator
-_BLOCK = 2**15  # weights at a time: with more, intermediate results no longer fit the processor's cache
-_THREADS = 2
 
 FEW_PATIENTS = 20
 """Number of patients below which intervals mean little."""
@@ -136,89 +130,6 @@ def percentile_interval(values: Draws, confidence: float = 0.95) -> Interval:
     tail = (1 - confidence) / 2
     low, high = np.quantile(defined, [tail, 1 - tail])
     return Interval(float(low), float(high), undefined, method="percentile")
-
-
-class _Ranked:
-    """One finding's rows by falling score, which gives areas for many weights at once."""
-
-    def __init__(
-        self,
-        targets: NDArray[np.float32],
-        scores: NDArray[np.float64],
-        rows: NDArray[np.int64],
-    ) -> None:
-        ranking = rank_by_score(targets, scores)
-        self._rows = rows[ranking.order]
-        self._positive = ranking.positive.astype(np.float32)
-        self._ends = ranking.ends
-
-    def figures(self, weights: NDArray[np.float32]) -> dict[str, Draws]:
-        """Return AUROC and average precision, [b] each, for weights [b, N]."""
-        drawn = weights[:, self._rows]
-        if not drawn.shape[1]:
-            return {name: np.full(len(weights), np.nan) for name in FIGURES}
-        # Whole numbers below 2**24 are exact in float32.
-        positives_to = np.cumsum(drawn * self._positive, axis=1)
-        all_to = np.cumsum(drawn, axis=1)
-        positives = positives_to[:, -1].astype(np.float64)
-        negatives = all_to[:, -1] - positives
-        tp, called = positives_to[:, self._ends], all_to[:, self._ends]
-        return _areas(tp, called, positives, negatives)
-
-
-def _areas(
-    tp: NDArray[np.float32], called: NDArray[np.float32], positives: Draws, negatives: Draws
-) -> dict[str, Draws]:
-    """Sum trapezoids under the ROC curve and steps under the precision-recall curve, over distinct scores [b, G]."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        fp = called - tp
-        before = np.empty_like(tp)
-        before[:, 0] = 0
-        before[:, 1:] = tp[:, :-1]
-        width = np.diff(fp, axis=1, prepend=np.float32(0))
-        pairs = np.einsum("bg,bg->b", width, (tp + before).astype(np.float64)) / 2
-        precision = np.zeros_like(tp, dtype=np.float64)
-        np.divide(tp, called, out=precision, where=called > 0, dtype=np.float64)
-        steps = np.einsum("bg,bg->b", tp - before, precision)
-        both = (positives > 0) & (negatives > 0)
-        auroc = np.where(both, pairs / (positives * negatives), np.nan)
-        auprc = np.where(both, steps / positives, np.nan)
-    return {"auroc": auroc, "auprc": auprc}
-
-
-def bootstrap(table: PredictionTable, settings: BootstrapSettings) -> dict[str, dict[str, Draws]]:
-    """Compute the areas for every draw of patients.
-
-    Args:
-        table: predictions and labels; masked cells do not count.
-        settings: number of draws and seed.
-
-    Returns:
-        Draws [B] float64, NaN where undefined, by finding and figure, ``auroc`` and ``auprc``, and under ``mean`` those
-        of `mean_over_findings`.
-    """
-    draws = PatientDraws(table.patients, settings)
-    ranked = {finding: _rank(table, column) for column, finding in enumerate(table.findings)}
-
-    count = max(1, _BLOCK // max(1, draws.rows))
-
-    def run(start: int) -> list[dict[str, dict[str, Draws]]]:
-        weights = draws.chunk(start)
-        blocks = [weights[first : first + count] for first in range(0, len(weights), count)]
-        return [{finding: one.figures(block) for finding, one in ranked.items()} for block in blocks]
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        parts = [part for some in pool.map(run, draws.starts()) for part in some]
-    found = {
-        finding: {name: np.concatenate([part[finding][name] for part in parts]) for name in parts[0][finding]}
-        for finding in table.findings
-    }
-    return found | {"mean": {name: mean_over_findings(found, name) for name in FIGURES}}
-
-
-def _rank(table: PredictionTable, column: int) -> _Ranked:
-    rows = np.flatnonzero(table.mask[:, column])
-    return _Ranked(table.targets[rows, column], table.scores[rows, column], rows)
 
 
 def mean_over_findings(draws: Mapping[str, Mapping[str, Draws]], name: str) -> Draws:
