@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxrtool.cells import cell, interval_text
+from cxrtool.cells import cell, interval_text, range_text
 from cxrtool.cli import console
 from cxrtool.cli.inputs import model_to_run
 from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, settings_options
@@ -37,7 +37,7 @@ def evaluate(
 ) -> None:
     """Evaluate a model: AUROC and AUPRC per finding, with 95 % intervals over patients.
 
-    Writes predictions.csv, metrics.json, metrics.csv and subgroups.csv.
+    Writes predictions.csv, metrics.json, metrics.csv, subgroups.csv and gaps.csv.
 
     \b
     cxr eval --data CheXpert-v1.0-small --model runs/my-run --split test
@@ -54,7 +54,9 @@ def evaluate(
         console.print_json(describe_evaluation(result.assessment, model, result.how))
         return
     show_assessment(result.assessment)
-    console.say(f"files: {result.folder}/predictions.csv, metrics.json, metrics.csv, subgroups.csv (by {result.how})")
+    console.say(
+        f"files: {result.folder}/predictions.csv, metrics.json, metrics.csv, subgroups.csv, gaps.csv (by {result.how})"
+    )
 
 
 def register(app: typer.Typer) -> None:
@@ -95,6 +97,7 @@ def show_assessment(assessment: "Assessment") -> None:
     _show_thresholds(assessment)
     _show_honest(assessment)
     _show_calibration(assessment)
+    _show_gaps(assessment)
 
 
 def _show_thresholds(assessment: "Assessment") -> None:
@@ -148,3 +151,31 @@ def _show_calibration(assessment: "Assessment") -> None:
         ]
         header = ["finding", "prevalence", "mean", "Brier", "ECE", "in the large (0)", "slope (1)"]
         console.print_table(f"{title}: in the large 0 and slope 1 are calibrated", header, rows)
+
+
+def _show_gaps(assessment: "Assessment") -> None:
+    """Print the largest gap of each attribute and figure; gaps.csv has all."""
+    largest = {}
+    for one in assessment.gaps:
+        key = (one.attribute, one.figure)
+        if key not in largest or one.p_value < largest[key].p_value:
+            largest[key] = one
+    rows = [
+        [
+            one.attribute,
+            one.figure,
+            one.finding,
+            f"{one.highest} - {one.lowest}",
+            f"{one.gap:.3f} ({range_text(one.interval, 3, signed=True)})",
+            cell(one.chance, 3),
+            cell(one.p_value, 3),
+            cell(one.p_holm, 3),
+        ]
+        for one in largest.values()
+    ]
+    if rows:
+        title = (
+            "gaps between groups, the least probable by chance; 95 % of random groups have at most the gap by chance"
+        )
+        header = ["by", "figure", "finding", "groups", "gap", "by chance", "p", "p (Holm)"]
+        console.print_table(title, header, rows)

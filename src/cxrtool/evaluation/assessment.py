@@ -10,6 +10,7 @@ from cxrtool.evaluation.calibration import UNSCALED, CalibrationOrigin, Scaling
 from cxrtool.evaluation.calibration_figures import CalibrationFigures, calibration_figures
 from cxrtool.evaluation.delong import delong
 from cxrtool.evaluation.drawn_areas import bootstrap_areas
+from cxrtool.evaluation.fairness import GroupGap, group_gaps
 from cxrtool.evaluation.honest import HonestRates, honest_rates
 from cxrtool.evaluation.intervals import (
     ONE_PATIENT,
@@ -59,6 +60,7 @@ class Assessment:
         honest: rates at thresholds chosen without the rows they count; None unless the bundle's thresholds were chosen
             on these rows.
         subgroups: figures by attribute, group and finding.
+        gaps: largest differences between groups, by attribute, finding and figure.
         warnings: messages on figures that are undefined, rest on too few rows or are not out of sample.
     """
 
@@ -73,6 +75,7 @@ class Assessment:
     decision_curves: Mapping[str, DecisionCurve]
     honest: Mapping[str, HonestRates] | None
     subgroups: tuple[SubgroupFigures, ...]
+    gaps: tuple[GroupGap, ...]
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, object]:
@@ -110,6 +113,7 @@ class Assessment:
                 "method": "percentile, where an interval names no other",
             },
             "subgroups": [item.to_dict() for item in self.subgroups],
+            "gaps": [item.to_dict() for item in self.gaps],
             "warnings": list(self.warnings),
         }
 
@@ -173,6 +177,7 @@ def assess(
         decision_curves=decision_curves(table, scalings),
         honest=honest,
         subgroups=subgroups,
+        gaps=group_gaps(table, settings.by, settings.bootstrap, thresholds),
         warnings=tuple(warnings),
     )
 

@@ -81,12 +81,17 @@ def subgroup_figures(
     """
     found: list[SubgroupFigures] = []
     for attribute in attributes:
-        rows_of = _rows_by_group(table, attribute)
-        largest = sorted(rows_of, key=lambda group: (-len(rows_of[group]), group))[:MOST_GROUPS]
-        for group in sorted(largest):
-            rows = np.array(rows_of[group], dtype=np.int64)
+        for group, places in largest_groups(table, attribute).items():
+            rows = np.array(places, dtype=np.int64)
             found += _group_figures(table.select(rows), attribute, group or "not given", confidence, thresholds)
     return tuple(found)
+
+
+def largest_groups(table: PredictionTable, attribute: str) -> dict[str, list[int]]:
+    """Return the rows of the `MOST_GROUPS` largest groups, sorted by name; blank is a group too."""
+    rows_of = _rows_by_group(table, attribute)
+    largest = sorted(rows_of, key=lambda group: (-len(rows_of[group]), group))[:MOST_GROUPS]
+    return {group: rows_of[group] for group in sorted(largest)}
 
 
 def capped_group_warnings(table: PredictionTable, attributes: Sequence[str]) -> tuple[str, ...]:

@@ -127,5 +127,25 @@ def subgroups_section(assessment: Assessment) -> Section | None:
         for item in assessment.subgroups
     ]
     header = ["by", "group", "finding", "studies", "positives", "negatives", "AUROC", "AUPRC", "note"]
-    text = "Groups may differ because their cases differ. Intervals of small groups are wide."
-    return Section("subgroups", "Subgroups", (text,), [Table("Subgroups", header, rows, "subgroups", 3)])
+    text = (
+        "Groups may differ because their cases differ, and intervals of small groups are wide. The largest gap between "
+        "groups is above zero by chance alone: a permutation test compares it with random groups of the same sizes."
+    )
+    tables = [Table("Subgroups", header, rows, "subgroups", 3)]
+    gaps = [
+        [
+            one.attribute,
+            one.finding,
+            one.figure,
+            f"{one.highest} - {one.lowest}",
+            f"{one.gap:.4f} ({range_text(one.interval, signed=True)})",
+            cell(one.chance),
+            cell(one.p_value, 3),
+            cell(one.p_holm, 3),
+        ]
+        for one in assessment.gaps
+    ]
+    if gaps:
+        names = ["by", "finding", "figure", "groups", "gap", "95 % of random groups", "p", "p (Holm)"]
+        tables.append(Table("Largest gaps between groups", names, gaps, "gaps", 4))
+    return Section("subgroups", "Subgroups", (text,), tables)

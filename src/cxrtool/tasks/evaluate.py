@@ -1,5 +1,6 @@
 """Evaluation of a model on a whole split: predictions and metrics, and the files that hold them."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class EvalResult:
         assessment: figures at the requested level, with intervals and warnings.
         table: the predictions that the figures come from.
         images: the same predictions at image level.
-        folder: folder with predictions.csv, metrics.json, metrics.csv and subgroups.csv.
+        folder: folder with predictions.csv, metrics.json, metrics.csv, subgroups.csv and gaps.csv.
         how: backend and precision of the network.
     """
 
@@ -60,7 +61,8 @@ def evaluate_model(
     write_predictions(folder / "predictions.csv", table)
     write_json(folder / "metrics.json", describe_evaluation(assessment, bundle, how))
     _write_metrics_csv(folder / "metrics.csv", assessment)
-    _write_subgroups_csv(folder / "subgroups.csv", assessment)
+    _write_rows(folder / "subgroups.csv", [item.to_dict() for item in assessment.subgroups])
+    _write_rows(folder / "gaps.csv", [item.to_dict() for item in assessment.gaps])
     return EvalResult(assessment, table, images, folder, how)
 
 
@@ -113,7 +115,6 @@ def _write_metrics_csv(path: Path, assessment: Assessment) -> None:
     write_csv(path, header, rows)
 
 
-def _write_subgroups_csv(path: Path, assessment: Assessment) -> None:
-    rows = [item.to_dict() for item in assessment.subgroups]
+def _write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     header = list(rows[0]) if rows else ["attribute", "group", "finding"]
     write_csv(path, header, [list(row.values()) for row in rows])
