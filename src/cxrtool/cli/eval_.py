@@ -174,8 +174,6 @@ def _show_gaps(assessment: "Assessment") -> None:
         for one in largest.values()
     ]
     if rows:
-        title = (
-            "gaps between groups, the least probable by chance; 95 % of random groups have at most the gap by chance"
-        )
+        title = "largest gaps between groups, beside the gap that 95 % of random groups stay below"
         header = ["by", "figure", "finding", "groups", "gap", "by chance", "p", "p (Holm)"]
         console.print_table(title, header, rows)
