@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bad_inputs import HEADER, sheet
-from cxrtool.data import sheets
+from cxrtool.data import text_file
 from cxrtool.data.dataset import Dataset
 from cxrtool.data.manifest import load_manifest
 from cxrtool.data.missing import Reason, missing_images
@@ -102,13 +102,13 @@ def test_each_sheet_is_read_once_whatever_is_asked_for_and_in_whatever_order(
     phantoms: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    plain = sheets._read
+    plain = text_file._read_bytes
 
     def note(path: Path) -> bytes:
         read.append(path.name)
         return plain(path)
 
-    monkeypatch.setattr(sheets, "_read", note)
+    monkeypatch.setattr(text_file, "_read_bytes", note)
     dataset = Dataset(DataSettings(root=phantoms), ("test",))
     dataset.refuse_shared_patients()
     assert dataset.usable("test") is dataset.usable("test")

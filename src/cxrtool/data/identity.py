@@ -173,6 +173,11 @@ def _parse_one(path: str) -> tuple[str, str]:
     return "", ""
 
 
+def names_of_study(path: str) -> tuple[str, str]:
+    """Return study and patient of a path that has the form of a known data set, else two empty texts."""
+    return _parse_one(path)
+
+
 def names_patient(path: str) -> bool:
     """Return whether a path has the form of a known data set, and so names patient and study."""
     return bool(_parse_one(path)[0])

@@ -1,9 +1,6 @@
 """Strict reading of label sheets: errors that pandas would silently repair or shift are refused with their line."""
 
-import csv
 import difflib
-import hashlib
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cxrtool.data.text_file import read_text_file
 from cxrtool.errors import SheetError
 
 
@@ -36,7 +34,7 @@ class Sheet:
 
 
 def read_sheet(path: Path, required: Sequence[str], aliases: Mapping[str, Sequence[str]] | None = None) -> Sheet:
-    """Read columns of a CSV file (RFC 4180, UTF-8 with or without a byte order mark).
+    """Read columns of a file that `read_text_file` reads.
 
     Args:
         path: the file.
@@ -49,33 +47,19 @@ def read_sheet(path: Path, required: Sequence[str], aliases: Mapping[str, Sequen
             a column is missing, repeated or has spaces around its name. The message names the sheet and, if there is
             one, the line.
     """
-    content = _read(path)
-    header = _read_header(path, content)
-    _check_header(path, header, required)
-    lines = _line_numbers(path, content, len(header))
-    if len(lines) == 0:
-        raise SheetError(f"{path} has a header but no rows", "Check that the whole sheet was copied.")
-    named = _columns_by_meaning(header, aliases or {})
+    file = read_text_file(path)
+    for name in required:
+        if name not in file.header:
+            near = difflib.get_close_matches(name, file.header, n=1)
+            hint = f"Is it {near[0]!r}?" if near else f"It has {', '.join(file.header[:6])}, ..."
+            raise SheetError(f"{path} has no column {name!r}", hint)
+    named = columns_by_meaning(file.header, aliases or {})
     wanted = dict.fromkeys((*required, *(name for names in named.values() for name in names)))
-    try:
-        frame = pd.read_csv(
-            io.BytesIO(content),
-            usecols=list(wanted),
-            dtype=str,
-            keep_default_na=False,
-            na_filter=False,
-            encoding="utf-8-sig",
-        )
-    except (pd.errors.ParserError, ValueError) as error:
-        raise SheetError(
-            f"{path} cannot be read: {' '.join(str(error).split())}", "Save it again as CSV UTF-8."
-        ) from None
-    if len(frame) != len(lines):
-        raise SheetError(f"{path} has blank lines inside quotes", "Remove the line breaks from cells.")
-    return Sheet(path, hashlib.sha256(content).hexdigest(), frame, lines, named)
+    return Sheet(path, file.sha256, file.columns(list(wanted)), file.lines, named)
 
 
-def _columns_by_meaning(header: Sequence[str], aliases: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+def columns_by_meaning(header: Sequence[str], aliases: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Return the columns by meaning, the preferred one first; see `read_sheet`."""
     plain = [_plain(name) for name in header]
     found = {}
     for meaning, names in aliases.items():
@@ -87,87 +71,3 @@ def _columns_by_meaning(header: Sequence[str], aliases: Mapping[str, Sequence[st
 
 def _plain(name: str) -> str:
     return re.sub(r"[\s_/-]", "", name).casefold()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise SheetError(f"cannot read {path}: {error.strerror}", "Check the data folder.") from None
-    if not content.strip():
-        raise SheetError(f"{path} is empty", "Copy it again.")
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise SheetError(f"{path} is UTF-16", "Save it as CSV UTF-8.")
-    if b"\0" in content:
-        line = content[: content.index(b"\0")].count(b"\n") + 1
-        raise SheetError(f"{path} line {line} contains a NUL byte", "Save it as CSV UTF-8.")
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise SheetError(f"{path} line {line} is not UTF-8", "Save it as CSV UTF-8.") from None
-    return content
-
-
-def _read_header(path: Path, content: bytes) -> list[str]:
-    first = content.split(b"\n", 1)[0].decode("utf-8-sig").rstrip("\r")
-    try:
-        header = next(csv.reader([first]), [])
-    except csv.Error as error:
-        raise SheetError(f"{path} line 1 is not CSV ({error})", "Save it as CSV UTF-8.") from None
-    if len(header) == 1 and ";" in header[0]:
-        raise SheetError(f"{path} is separated by semicolons", "Save it with commas as separators.")
-    return header
-
-
-def _check_header(path: Path, header: list[str], required: Sequence[str]) -> None:
-    for name in header:
-        if header.count(name) > 1:
-            raise SheetError(f"{path} has the column {name!r} twice", "Remove one of them.")
-        if name != name.strip():
-            raise SheetError(f"{path} has the column {name!r} with spaces around it", f"Name it {name.strip()!r}.")
-    for name in required:
-        if name not in header:
-            near = difflib.get_close_matches(name, header, n=1)
-            hint = f"Is it {near[0]!r}?" if near else f"It has {', '.join(header[:6])}, ..."
-            raise SheetError(f"{path} has no column {name!r}", hint)
-
-
-def _line_numbers(path: Path, content: bytes, columns: int) -> NDArray[np.int64]:
-    """Return the line number of each row after the header, and refuse rows with another number of cells."""
-    if b'"' in content or b"\r" in content.replace(b"\r\n", b""):
-        return _line_numbers_quoted(path, content, columns)
-    characters = np.frombuffer(content if content.endswith(b"\n") else content + b"\n", dtype=np.uint8)
-    ends = np.flatnonzero(characters == ord("\n"))
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    cells = np.add.reduceat(characters == ord(","), starts, dtype=np.int32) + 1
-    lengths = ends - starts - (characters[np.maximum(ends - 1, 0)] == ord("\r"))
-    lines = np.flatnonzero(lengths > 0) + 1
-    wrong = lines[cells[lines - 1] != columns]
-    if len(wrong):
-        raise _ragged(path, int(wrong[0]), int(cells[wrong[0] - 1]), columns)
-    return lines[1:].astype(np.int64)
-
-
-def _line_numbers_quoted(path: Path, content: bytes, columns: int) -> NDArray[np.int64]:
-    reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-    lines, previous = [], 0
-    try:
-        for row in reader:
-            line, previous = previous + 1, reader.line_num
-            if row and len(row) != columns:
-                raise _ragged(path, line, len(row), columns)
-            if row:
-                lines.append(line)
-    except csv.Error as error:
-        raise SheetError(
-            f"{path} from line {previous + 1} is not CSV ({error})", "Close the quote, or remove it."
-        ) from None
-    return np.array(lines[1:], dtype=np.int64)
-
-
-def _ragged(path: Path, line: int, found: int, expected: int) -> SheetError:
-    return SheetError(
-        f"{path} line {line} has {found} cells, but the header has {expected}",
-        "Put quotes around a cell that contains a comma, or fix that line.",
-    )
