@@ -1,54 +1,86 @@
-"""Report sections with figures of the split, of uncertainty policies and of subgroups."""
+"""Report sections and tables with figures of the split, of uncertainty policies and of subgroups."""
 
 from dataclasses import asdict
 from typing import Any
 
-from cxrtool.cells import cell, interval_text
 from cxrtool.evaluation.assessment import Assessment
 from cxrtool.evaluation.intervals import Interval
 from cxrtool.report.content import ReportContent
-from cxrtool.report.parts import Section, Table
+from cxrtool.report.parts import Section
+from cxrtool.report.table import Cell, Estimate, Number, Table, interval_notes
+
+_RATES = {
+    "recall": "sensitivity",
+    "specificity": "specificity",
+    "precision": "PPV",
+    "f1": "F1",
+    "balanced_accuracy": "balanced accuracy",
+}
+
+
+def areas_table(assessment: Assessment) -> Table:
+    """Return areas under the curves with their intervals, and the numbers of labels, by finding and as means."""
+    evaluation, intervals = assessment.evaluation, assessment.intervals
+    delong = any("auroc_delong" in one for one in intervals.values())
+    rows: list[list[Cell]] = []
+    for finding, row in evaluation.labels.items():
+        cells: list[Cell] = [finding, Estimate(row.auroc, intervals[finding].get("auroc"))]
+        if delong:
+            cells.append(Estimate(row.auroc, intervals[finding].get("auroc_delong")))
+        cells.append(Estimate(row.auprc, intervals[finding].get("auprc")))
+        rows.append([*cells, row.positives, row.negatives, row.ignored])
+    mean: list[Cell] = ["mean", Estimate(evaluation.mean_auroc, intervals["mean"].get("auroc"))]
+    if delong:
+        mean.append("")
+    rows.append([*mean, Estimate(evaluation.mean_auprc, intervals["mean"].get("auprc")), "", "", ""])
+    header = ["finding", "AUROC", *(["AUROC (DeLong)"] if delong else []), "AUPRC", "positives", "negatives", "ignored"]
+    return Table("Areas", header, rows, "areas", notes=_notes(header, rows))
+
+
+def rates_table(assessment: Assessment) -> Table | None:
+    """Return rates at the thresholds with their intervals, by finding; None without thresholds."""
+    rows: list[list[Cell]] = [
+        [finding, Number(row.at_threshold.threshold, 2)]
+        + [
+            Estimate(getattr(row.at_threshold, name), assessment.intervals[finding].get(name), 3)
+            for name in _RATES
+        ]
+        for finding, row in assessment.evaluation.labels.items()
+        if row.at_threshold is not None
+    ]
+    header = ["finding", "threshold", *_RATES.values()]
+    return Table("At the thresholds", header, rows, "rates", notes=_notes(header, rows)) if rows else None
+
+
+def counts_table(assessment: Assessment) -> Table | None:
+    """Return the cross tabulation of decisions and labels, by finding; None without thresholds."""
+    rows: list[list[Cell]] = []
+    for finding, row in assessment.evaluation.labels.items():
+        one = row.at_threshold
+        if one is not None:
+            rows.append([finding, Number(one.threshold, 2), one.tp, one.fp, one.fn, one.tn])
+    header = ["finding", "threshold", "true positive", "false positive", "false negative", "true negative"]
+    return Table("Decisions and labels", header, rows, "counts") if rows else None
+
+
+def _notes(header: list[str], rows: list[list[Cell]]) -> tuple[str, ...]:
+    named = [
+        (f"{row[0]}, {name}", value)
+        for row in rows
+        for name, value in zip(header, row, strict=True)
+        if isinstance(value, Estimate)
+    ]
+    return interval_notes(named)
 
 
 def figures_section(assessment: Assessment) -> Section:
     """Return the section with areas and with rates at thresholds, with their intervals."""
-    evaluation, intervals = assessment.evaluation, assessment.intervals
-    names = ("f1", "precision", "recall", "specificity", "balanced_accuracy")
-    areas = [
-        [
-            finding,
-            interval_text(row.auroc, intervals[finding]["auroc"]),
-            interval_text(row.auroc, intervals[finding]["auroc_delong"]),
-            interval_text(row.auprc, intervals[finding]["auprc"]),
-            cell(row.positives),
-            cell(row.negatives),
-            cell(row.ignored),
-        ]
-        for finding, row in evaluation.labels.items()
-    ]
-    mean = intervals["mean"]
-    areas.append(
-        [
-            "mean",
-            interval_text(evaluation.mean_auroc, mean["auroc"]),
-            "",
-            interval_text(evaluation.mean_auprc, mean["auprc"]),
-            *[""] * 3,
-        ]
-    )
-    header = ["finding", "AUROC", "AUROC (DeLong)", "AUPRC", "positives", "negatives", "ignored"]
-    tables = [Table("Areas", header, areas, "areas")]
-    rates = [
-        [finding, cell(row.at_threshold.threshold, 2)]
-        + [interval_text(getattr(row.at_threshold, name), intervals[finding].get(name), 3) for name in names]
-        for finding, row in evaluation.labels.items()
-        if row.at_threshold is not None
-    ]
-    if rates:
-        titles = ["finding", "threshold", *(name.replace("_", " ") for name in names)]
-        tables.append(Table("At the thresholds", titles, rates, "rates"))
+    tables = [areas_table(assessment)]
+    rates = rates_table(assessment)
+    if rates is not None:
+        tables.append(rates)
     if assessment.honest is not None:
-        rows = [[finding, *map(cell, asdict(one).values())] for finding, one in assessment.honest.items()]
+        rows: list[list[Cell]] = [[finding, *asdict(one).values()] for finding, one in assessment.honest.items()]
         titles = ["finding", "F1", "balanced accuracy", "recall", "specificity"]
         tables.append(
             Table("Corrected for optimism: each row judged by thresholds chosen without it", titles, rows, "honest")
@@ -67,37 +99,42 @@ def policies_section(content: ReportContent) -> Section | None:
         return None
     comparisons: dict[str, Any] = content.policies["comparisons"]
     header = ["policy", *(f"{split} {name}" for split in comparisons for name in ("AUROC", "AUPRC"))]
-    rows = []
+    rows: list[list[Cell]] = []
     for policy in next(iter(comparisons.values()))["candidates"]:
-        row = [policy]
+        row: list[Cell] = [policy]
         for comparison in comparisons.values():
             mean = comparison["candidates"][policy]["mean"]
             for figure in ("auroc", "auprc"):
                 ends = mean[figure]["interval"]
-                row.append(interval_text(mean[figure]["value"], Interval(ends["low"], ends["high"])))
+                interval = Interval(ends["low"], ends["high"], method=ends.get("method"))
+                row.append(Estimate(mean[figure]["value"], interval))
         rows.append(row)
     table = Table("Means over findings", header, rows, "policies")
     return Section("policies", "Uncertainty policies", content.policies["sentences"], [table])
 
 
-def subgroups_section(assessment: Assessment) -> Section | None:
-    """Return the section with areas by subgroup; None if there are no subgroups."""
-    if not assessment.subgroups:
-        return None
-    rows = [
+def subgroups_table(assessment: Assessment) -> Table | None:
+    """Return areas by subgroup and finding; None if there are no subgroups."""
+    rows: list[list[Cell]] = [
         [
             item.attribute,
             item.group,
             item.finding,
-            cell(item.studies),
-            cell(item.metrics.positives),
-            cell(item.metrics.negatives),
-            interval_text(item.metrics.auroc, item.auroc_interval),
-            interval_text(item.metrics.auprc, item.auprc_interval),
+            item.studies,
+            item.metrics.positives,
+            item.metrics.negatives,
+            Estimate(item.metrics.auroc, item.auroc_interval),
+            Estimate(item.metrics.auprc, item.auprc_interval),
             "too few for reliable figures" if item.small else "",
         ]
         for item in assessment.subgroups
     ]
     header = ["by", "group", "finding", "studies", "positives", "negatives", "AUROC", "AUPRC", "note"]
+    return Table("Subgroups", header, rows, "subgroups", 3) if rows else None
+
+
+def subgroups_section(assessment: Assessment) -> Section | None:
+    """Return the section with areas by subgroup; None if there are no subgroups."""
+    table = subgroups_table(assessment)
     text = "Groups may differ because their cases differ. Intervals of small groups are wide."
-    return Section("subgroups", "Subgroups", (text,), [Table("Subgroups", header, rows, "subgroups", 3)])
+    return None if table is None else Section("subgroups", "Subgroups", (text,), [table])
