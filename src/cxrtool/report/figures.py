@@ -40,10 +40,10 @@ def areas_table(assessment: Assessment) -> Table:
 def rates_table(assessment: Assessment) -> Table | None:
     """Return rates at the thresholds with their intervals, by finding; None without thresholds."""
     rows: list[list[Cell]] = [
-        [finding, Number(row.at_threshold.threshold, 2)]
-        + [
-            Estimate(getattr(row.at_threshold, name), assessment.intervals[finding].get(name), 3)
-            for name in _RATES
+        [
+            finding,
+            Number(row.at_threshold.threshold, 2),
+            *(Estimate(getattr(row.at_threshold, name), assessment.intervals[finding].get(name), 3) for name in _RATES),
         ]
         for finding, row in assessment.evaluation.labels.items()
         if row.at_threshold is not None
