@@ -63,11 +63,10 @@ def record_look(folder: Path, look: Look) -> None:
     path = folder / LEDGER_NAME
     line = json.dumps(json_ready(asdict(look)), ensure_ascii=True, allow_nan=False)
     try:
-        with changing(path):
-            with path.open("a+b") as file:
-                file.write(_separator(file) + line.encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
+        with changing(path), path.open("a+b") as file:
+            file.write(_separator(file) + line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         log.warning(
             "cannot write %s (%s): this look at the %s split is not recorded", path, error.strerror or error, look.split

@@ -6,7 +6,9 @@ from typing import Any
 from cxrtool.evaluation.assessment import Assessment
 from cxrtool.evaluation.intervals import Interval
 from cxrtool.report.content import ReportContent
+from cxrtool.report.methods_text import interval_sentences
 from cxrtool.report.parts import Section
+from cxrtool.report.references import Citations
 from cxrtool.report.table import Cell, Estimate, Number, Table, interval_notes
 
 _RATES = {
@@ -85,11 +87,7 @@ def figures_section(assessment: Assessment) -> Section:
         tables.append(
             Table("Corrected for optimism: each row judged by thresholds chosen without it", titles, rows, "honest")
         )
-    drawn = assessment.settings.bootstrap
-    text = (
-        f"Each figure is followed by its {100 * drawn.confidence:g} % interval: percentiles over {drawn.draws:,} draws "
-        "of patients with replacement. DeLong's interval takes studies as independent."
-    )
+    text = " ".join(interval_sentences(assessment, Citations(shown=False)))
     return Section("figures", "Figures", (text,), tables)
 
 

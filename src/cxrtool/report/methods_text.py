@@ -14,7 +14,7 @@ from cxrtool.report.study import Study
 
 _FIGURES = {
     "auroc": "AUROC",
-    "auroc_delong": "AUROC (second interval)",
+    "auroc_delong": "AUROC (DeLong)",
     "auprc": "AUPRC",
     "recall": "sensitivity",
     "specificity": "specificity",
@@ -81,7 +81,7 @@ def _data(study: Study) -> Iterator[str]:
 def _model(header: BundleHeader, cite: Citations) -> Iterator[str]:
     preprocessing = header.image_preprocessing
     yield (
-        f"Model. A DenseNet121 {cite('huang')} with one output for each of {len(header.findings)} findings "
+        f"Model. A DenseNet121{cite('huang')} with one output for each of {len(header.findings)} findings "
         f"({', '.join(header.findings)}) read radiographs resized to {preprocessing.image_size} x "
         f"{preprocessing.image_size} pixels (weights SHA-256 {header.weights_sha256[:12]})."
     )
@@ -95,7 +95,7 @@ def _model(header: BundleHeader, cite: Citations) -> Iterator[str]:
     if header.policy:
         blank = "negative" if header.blank is Blank.NEGATIVE else "ignored"
         yield (
-            f"In training, uncertain labels were treated by the policy {header.policy} {cite('irvin')} and blank ones "
+            f"In training, uncertain labels were treated by the policy {header.policy}{cite('irvin')} and blank ones "
             f"were {blank}."
         )
     tuning, calibration = header.tuning, header.calibration
@@ -111,7 +111,7 @@ def _model(header: BundleHeader, cite: Citations) -> Iterator[str]:
     if calibration is not None:
         source = cite("platt" if calibration.method is CalibrationMethod.PLATT else "guo")
         yield (
-            f"Probabilities were calibrated by {calibration.method.value} scaling {source} for each finding, fitted on "
+            f"Probabilities were calibrated by {calibration.method.value} scaling{source} for each finding, fitted on "
             f"the {calibration.split} split ({calibration.rows:,} {_rows(calibration.level)})."
         )
 
@@ -123,7 +123,7 @@ def _rows(level: str) -> str:
 def _statistics(study: Study, cite: Citations) -> Iterator[str]:
     assessment = study.assessment
     yield (
-        f"Statistics. Discrimination was measured by the area under the ROC curve (AUROC) {cite('hanley')} and the "
+        f"Statistics. Discrimination was measured by the area under the ROC curve (AUROC){cite('hanley')} and the "
         "average precision (AUPRC), and their means over the findings that define them."
     )
     if any(row.at_threshold is not None for row in assessment.evaluation.labels.values()):
@@ -134,13 +134,13 @@ def _statistics(study: Study, cite: Citations) -> Iterator[str]:
     yield from interval_sentences(assessment, cite)
     if study.table.are_probabilities:
         yield (
-            f"Calibration was described by the Brier score {cite('brier')}, the expected calibration error over ten "
-            f"bins of equal width and reliability diagrams, clinical utility by net benefit {cite('vickers')}."
+            f"Calibration was described by the Brier score{cite('brier')}, the expected calibration error over ten "
+            f"bins of equal width and reliability diagrams, clinical utility by net benefit{cite('vickers')}."
         )
     if any(one.predictive_values is not None for one in assessment.operating.values()):
         given = assessment.settings.prevalence
         share = "that of each finding in the split" if given is None else f"{given:g}"
-        yield f"Predictive values at a prevalence, {share}, follow from Bayes' rule {cite('altman')}."
+        yield f"Predictive values at a prevalence, {share}, follow from Bayes' rule{cite('altman')}."
     if assessment.honest is not None:
         yield (
             "Because the thresholds were chosen on the same split, rates were also estimated by nested resampling: "
@@ -166,7 +166,7 @@ def interval_sentences(assessment: Assessment, cite: Citations) -> Iterator[str]
         known = next((value for word, value in INTERVALS.items() if word in method.lower()), None)
         shown = ", ".join(_FIGURES.get(name, name.replace("_", " ")) for name in names)
         how = (known[0] if known else f"the method {method}") if method else "a method that is not named"
-        source = f" {cite(known[1])}" if known else ""
+        source = cite(known[1]) if known else ""
         yield f"Intervals ({100 * drawn.confidence:g} %) of {shown} are by {how}{source}."
     yield drawing_sentence(drawn)
 
@@ -201,12 +201,12 @@ def methods_of_comparison(comparison: Comparison, settings: BootstrapSettings, c
     paragraphs = [
         f"Comparison. {len(names)} models ({', '.join(names)}) were compared on the same "
         f"{comparison.studies:,} studies of {comparison.patients:,} patients of the {comparison.split} split, at "
-        f"{comparison.level} level, by AUROC {cite('hanley')} and average precision (AUPRC) of each finding and their "
+        f"{comparison.level} level, by AUROC{cite('hanley')} and average precision (AUPRC) of each finding and their "
         "means." + (" Figures of a model are means over its training runs with different seeds." if seeds else ""),
         f"Differences are paired: all models were evaluated on the same draws of patients. {drawing_sentence(settings)} "
-        f"Intervals ({100 * settings.confidence:g} %) are percentiles of the draws {cite('efron')}. Two-sided p-values "
-        f"are twice the smaller share of draws at or beyond zero, with one added to both counts {cite('davison')}; "
-        f"they were corrected by Holm's method {cite('holm')}, separately for each figure, over pairs for means and "
+        f"Intervals ({100 * settings.confidence:g} %) are percentiles of the draws{cite('efron')}. Two-sided p-values "
+        f"are twice the smaller share of draws at or beyond zero, with one added to both counts{cite('davison')}; "
+        f"they were corrected by Holm's method{cite('holm')}, separately for each figure, over pairs for means and "
         "over pairs and findings for findings.",
         " ".join(_software(None, None, command)),
     ]

@@ -38,13 +38,16 @@ INTERVALS = {
 class Citations:
     """Numbers sources in the order in which they are first cited."""
 
-    def __init__(self) -> None:
+    def __init__(self, shown: bool = True) -> None:
         self._cited: list[str] = []
+        self._shown = shown
 
     def __call__(self, *names: str) -> str:
-        """Return ``[1]`` or ``[1, 3]`` for sources in `REFERENCES`."""
+        """Return `` [1]`` or `` [1, 3]`` for sources in `REFERENCES`; nothing if numbers are not shown."""
+        if not self._shown:
+            return ""
         self._cited += [name for name in names if name not in self._cited]
-        return f"[{', '.join(str(self._cited.index(name) + 1) for name in names)}]"
+        return f" [{', '.join(str(self._cited.index(name) + 1) for name in names)}]"
 
     @property
     def cited(self) -> list[str]:
