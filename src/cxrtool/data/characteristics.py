@@ -96,7 +96,7 @@ def characteristics_of(manifest: Manifest, findings: Findings = CHEXPERT5) -> Ch
 
 
 def _by_patient(manifest: Manifest) -> tuple[NDArray[np.float32], list[str]]:
-    """Return the lowest age and the sex of each patient; NaN without an age, ``differs`` if rows disagree on the sex."""
+    """Return the lowest age of each patient, NaN without one, and the sex, ``differs`` if rows disagree."""
     first: dict[str, int] = {}
     place = np.array([first.setdefault(patient, len(first)) for patient in manifest.patients], dtype=np.int64)
     ages = np.full(len(first), np.nan, dtype=np.float32)

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class RowFlow:
-    """Numbers of rows of a split's sheet; each row is counted in exactly one of the fields after `rows`, up to `images`.
+    """Numbers of rows of a split's sheet: `rows` is the sum of the fields from `repeated` to `images`.
 
     Attributes:
         rows: rows of the sheet, one per image.

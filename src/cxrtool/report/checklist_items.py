@@ -85,7 +85,7 @@ TRIPOD: tuple[Item, ...] = (
     ("18c", "Protocol", None),
     ("18d", "Registration", None),
     ("18e", "Availability of data", None),
-    ("18f", "Availability of code", "code"),
+    ("18f", "Availability of code", None),
     ("19", "Involvement of patients and public", None),
     ("20a", "Flow of participants, with and without the outcome", "flow"),
     ("20b", "Characteristics of participants, missing data", "characteristics"),
@@ -145,7 +145,7 @@ CLAIM: tuple[Item, ...] = (
     ("40", "Limitations", None),
     ("41", "Implications for practice", None),
     ("42", "Protocol or technical details", None),
-    ("43", "Availability of software, model and data", "code"),
+    ("43", "Availability of software, model and data", None),
     ("44", "Funding and role of funders", None),
 )
 

@@ -9,22 +9,30 @@ from cxrtool.report.study import Study
 from cxrtool.report.table import Cell, Table
 
 NOT_STATED = "not stated: for the author"
+FILLED, IN_PART, OPEN = "filled", "in part", "open"
+
+
+def _status(answer: str) -> str:
+    if answer == NOT_STATED:
+        return OPEN
+    return IN_PART if "not stated" in answer else FILLED
 
 
 def checklist_tables(study: Study) -> Iterable[Table]:
     """Yield STARD 2015, TRIPOD+AI and CLAIM 2024: number, subject and answer of each item."""
     facts = facts_of(study)
     for name, (title, source, items) in CHECKLISTS.items():
+        answers = [NOT_STATED if fact is None else facts.get(fact, NOT_STATED) for _, _, fact in items]
         rows: list[list[Cell]] = [
-            [number, subject, NOT_STATED if fact is None else facts.get(fact, NOT_STATED)]
-            for number, subject, fact in items
+            [number, subject, _status(answer), answer]
+            for (number, subject, _), answer in zip(items, answers, strict=True)
         ]
         yield Table(
             title,
-            ["item", "subject", "answer"],
+            ["item", "subject", "status", "answer"],
             rows,
             f"checklist_{name}",
-            texts=3,
+            texts=4,
             notes=(f"Subjects are abridged; the wording that counts is in {source}.",),
         )
 
@@ -32,10 +40,9 @@ def checklist_tables(study: Study) -> Iterable[Table]:
 def checklists_section(study: Study) -> Section:
     """Return the section with the three checklists, collapsed."""
     tables = list(checklist_tables(study))
-    open_items = sum(str(row[-1]) == NOT_STATED for table in tables for row in table.rows)
-    total = sum(len(table.rows) for table in tables)
+    status = [row[2] for table in tables for row in table.rows]
     text = (
-        f"{total - open_items} of {total} items of STARD 2015, TRIPOD+AI and CLAIM 2024 are answered from what is known "
-        "here; check each answer. The others are for the author."
+        f"Of {len(status)} items of STARD 2015, TRIPOD+AI and CLAIM 2024, {status.count(FILLED)} are filled from what is "
+        f"known here and {status.count(IN_PART)} in part; check each answer. The others are for the author."
     )
     return Section("checklists", "Reporting checklists", (text,), tables, collapsed=True)

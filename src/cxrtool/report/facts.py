@@ -13,7 +13,10 @@ def facts_of(study: Study) -> dict[str, str]:
     """Return answers to items of checklists, by subject; a subject of which nothing is known is missing."""
     found = _of_evaluation(study) | _of_rows(study)
     if study.header is not None:
-        found |= _of_model(study.header)
+        found |= _of_model(study.header) | {
+            "thresholds": _thresholds(study.header, study),
+            "disjoint": _disjoint(study),
+        }
     return {subject: text for subject, text in found.items() if text}
 
 
@@ -34,7 +37,7 @@ def _of_evaluation(study: Study) -> dict[str, str]:
         + "; see the methods paragraph.",
         "uncertainty": f"{100 * drawn.confidence:g} % intervals; {drawn.draws:,} draws of patients, seed {drawn.seed}; "
         "methods are named with each interval.",
-        "indeterminate": "The model gives a number for every image that can be read. Uncertain labels "
+        "indeterminate": "Every row analysed has a score. Uncertain labels "
         f"({sum(row.ignored for row in evaluation.labels.values()):,} cells) were left out, finding by finding.",
         "subgroups": f"Figures by {names}; whether these were planned: not stated." if names else "",
         "cross": "2 x 2 counts for each finding: table_counts." if thresholds else "",
@@ -45,15 +48,8 @@ def _of_evaluation(study: Study) -> dict[str, str]:
         "events": f"Positives among labels that count: {events}.",
         "split": f"The {evaluation.split} split: {evaluation.studies:,} studies of {assessment.patients:,} patients."
         f"{looked}",
-        "blinding": "The model reads pixels only: it is given neither clinical information nor labels.",
         "software": f"cxrtool {current_versions()['cxrtool']}, torch {current_versions()['torch']}; "
         f"command: {study.command or 'not stated'}.",
-        "code": "Figures were computed with cxrtool; availability of the model and the data: not stated.",
-        "failures": "cxr errors lists the most confident false positives and negatives with heatmaps; the report shows them.",
-        "input": "An image that cannot be read is refused with its reason; one that is not a frontal radiograph is not "
-        "recognised in general.",
-        "predictors": "Pixels of the radiograph only.",
-        "no_readers": "Not applicable: no person assesses the predictors.",
     }
 
 
@@ -96,12 +92,16 @@ def _of_model(header: BundleHeader) -> dict[str, str]:
         f"{header.weights_sha256[:12]}.",
         "bundle": f"One bundle file holds weights, preprocessing, thresholds and calibration (weights SHA-256 "
         f"{header.weights_sha256[:12]}); restrictions to access: not stated.",
-        "preprocessing": f"Decoding to 8-bit grey and antialiased resizing to {size} x {size} pixels, the same for every "
-        "patient; normalisation inside the network.",
+        "preprocessing": f"Decoding to 8-bit grey and antialiased resizing to {size} x {size} pixels, the same for "
+        "every patient; normalisation inside the network.",
         "sheets": f"{sheets}. Origin of the sheets: not stated." if sheets else "",
         "partitions": f"By the sheets: {sheets}. How patients were assigned to them: not stated." if sheets else "",
-        "disjoint": "Patient: no patient may be in two splits"
-        + (" (this was overridden with --i-know if a warning says so)." if sheets else "."),
+        "blinding": "The model reads pixels only: it is given neither clinical information nor labels.",
+        "failures": "cxr errors and cxr report list the most confident false positives and false negatives, with "
+        "heatmaps; their discussion: not stated.",
+        "input": "An image that cannot be decoded is refused with its reason.",
+        "predictors": "Pixels of the radiograph only.",
+        "no_readers": "Not applicable: no person assesses the predictors.",
         "init": _told(training, "init", "Initial weights: {}."),
         "training": _training(training, header.policy),
         "selection": _told(training, "select_by", "Best epoch on valid by {}") + _epoch(header),
@@ -110,23 +110,32 @@ def _of_model(header: BundleHeader) -> dict[str, str]:
         f"{training.get('pos_weight_clip', 'a limit')}." + (" Recalibrated afterwards." if header.calibration else "")
         if weighted
         else "None used.",
-        "thresholds": _thresholds(header),
         "calibration": ""
         if header.calibration is None
-        else f"{header.calibration.method.value.capitalize()} scaling of each finding, fitted on {header.calibration.split} "
-        f"({header.calibration.rows:,} rows).",
+        else f"{header.calibration.method.value.capitalize()} scaling of each finding, fitted on "
+        f"{header.calibration.split} ({header.calibration.rows:,} rows).",
         "maps": f"Heatmaps ({maps}), measured against true regions." if maps else "",
     }
 
 
-def _thresholds(header: BundleHeader) -> str:
+def _disjoint(study: Study) -> str:
+    if study.i_know is None:
+        return "Patient: sheets that share one are refused unless --i-know is given; whether it was: not stated."
+    return (
+        "--i-know was given: whether splits share patients: not stated."
+        if study.i_know
+        else "Patient: none is in two splits."
+    )
+
+
+def _thresholds(header: BundleHeader, study: Study) -> str:
     tuning = header.tuning
     if tuning is None:
         return "Thresholds: 0.5 for each finding, not chosen." if header.thresholds is None else ""
+    same = (tuning.split, tuning.sheet_sha256) == (study.table.split, study.table.sheet_sha256)
     return (
         f"Probabilities; positive at or above a threshold chosen by {tuning.criterion} on the {tuning.split} split "
-        f"({tuning.rows:,} rows)"
-        + (", which is not that of these figures." if tuning.split != "test" else ": the test split.")
+        f"({tuning.rows:,} rows), {'the same as' if same else 'before and apart from'} that of these figures."
     )
 
 

@@ -1,14 +1,15 @@
 """The methods paragraphs of a paper: data, model, statistics, software and command, with numbered sources."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from cxrtool.choices import Blank, CalibrationMethod, Level
+from cxrtool.choices import Blank, CalibrationMethod, Criterion, Level
+from cxrtool.data.characteristics import Characteristics
 from cxrtool.evaluation.assessment import Assessment
 from cxrtool.evaluation.comparison import Comparison
 from cxrtool.evaluation.intervals import BootstrapSettings
 from cxrtool.model.header import BundleHeader, current_versions
-from cxrtool.report.population import describe_flow
+from cxrtool.report.population import describe_left_out
 from cxrtool.report.references import INTERVALS, Citations
 from cxrtool.report.study import Study
 
@@ -21,6 +22,13 @@ _FIGURES = {
     "precision": "PPV",
     "f1": "F1",
     "balanced_accuracy": "balanced accuracy",
+}
+_AIMS = {
+    Criterion.F1: "maximise F1",
+    Criterion.BALANCED_ACCURACY: "maximise balanced accuracy",
+    Criterion.YOUDEN: "maximise Youden's index",
+    Criterion.RECALL: "reach a sensitivity of at least {}",
+    Criterion.SPECIFICITY: "reach a specificity of at least {}",
 }
 
 
@@ -47,7 +55,7 @@ def methods_of(study: Study) -> Methods:
         " ".join(part)
         for part in (
             _data(study),
-            _model(study.header, cite) if study.header else (),
+            _model(study.header, study.characteristics, cite) if study.header else (),
             _statistics(study, cite),
             _software(study.header, study.engine, study.command),
         )
@@ -63,7 +71,8 @@ def _data(study: Study) -> Iterator[str]:
         f"{evaluation.studies:,} studies of {study.assessment.patients:,} patients."
     )
     if evaluation.split in study.flows:
-        yield f"Rows by split, {describe_flow({evaluation.split: study.flows[evaluation.split]})}."
+        flow = study.flows[evaluation.split]
+        yield f"Of the {flow.rows:,} rows of its sheet, {describe_left_out(flow)}."
     if study.views is not None:
         yield f"Views: {study.views}."
     yield (
@@ -78,7 +87,7 @@ def _data(study: Study) -> Iterator[str]:
         yield study.looks.sentence()
 
 
-def _model(header: BundleHeader, cite: Citations) -> Iterator[str]:
+def _model(header: BundleHeader, found: Mapping[str, Characteristics], cite: Citations) -> Iterator[str]:
     preprocessing = header.image_preprocessing
     yield (
         f"Model. A DenseNet121{cite('huang')} with one output for each of {len(header.findings)} findings "
@@ -88,9 +97,10 @@ def _model(header: BundleHeader, cite: Citations) -> Iterator[str]:
     for split, role in (("train", "trained"), ("valid", "selected")):
         digest = header.data.get(split)
         if digest is not None:
+            read = found.get(split, digest)  # the header counts unreadable images too
             yield (
-                f"It was {role} on {digest.sheet} (SHA-256 {digest.sheet_sha256[:12]}): {digest.images:,} images of "
-                f"{digest.studies:,} studies of {digest.patients:,} patients."
+                f"It was {role} on {digest.sheet} (SHA-256 {digest.sheet_sha256[:12]}): {read.images:,} images of "
+                f"{read.studies:,} studies of {read.patients:,} patients."
             )
     if header.policy:
         blank = "negative" if header.blank is Blank.NEGATIVE else "ignored"
@@ -102,17 +112,17 @@ def _model(header: BundleHeader, cite: Citations) -> Iterator[str]:
     if tuning is None:
         yield "No thresholds were chosen; 0.5 stands for each finding." if header.thresholds is None else ""
     else:
-        target = "" if tuning.target is None else f" of at least {tuning.target:g}"
+        aim = _AIMS[tuning.criterion].format("" if tuning.target is None else f"{tuning.target:g}")
         yield (
             f"Thresholds on uncalibrated probabilities were chosen for each finding on the {tuning.split} split "
-            f"({tuning.rows:,} {_rows(tuning.level)}, sheet SHA-256 {tuning.sheet_sha256[:12]}) by {tuning.criterion}"
-            f"{target}, on a grid from {tuning.minimum:g} to {tuning.maximum:g} in steps of {tuning.step:g}."
+            f"({tuning.rows:,} {_rows(tuning.level)}, sheet SHA-256 {tuning.sheet_sha256[:12]}) to {aim}, "
+            f"on a grid from {tuning.minimum:g} to {tuning.maximum:g} in steps of {tuning.step:g}."
         )
     if calibration is not None:
-        source = cite("platt" if calibration.method is CalibrationMethod.PLATT else "guo")
+        name, source = ("Platt", "platt") if calibration.method is CalibrationMethod.PLATT else ("temperature", "guo")
         yield (
-            f"Probabilities were calibrated by {calibration.method.value} scaling{source} for each finding, fitted on "
-            f"the {calibration.split} split ({calibration.rows:,} {_rows(calibration.level)})."
+            f"Probabilities were calibrated by {name} scaling{cite(source)} for each finding, fitted on the "
+            f"{calibration.split} split ({calibration.rows:,} {_rows(calibration.level)})."
         )
 
 
@@ -167,7 +177,7 @@ def interval_sentences(assessment: Assessment, cite: Citations) -> Iterator[str]
         shown = ", ".join(_FIGURES.get(name, name.replace("_", " ")) for name in names)
         how = (known[0] if known else f"the method {method}") if method else "a method that is not named"
         source = cite(known[1]) if known else ""
-        yield f"Intervals ({100 * drawn.confidence:g} %) of {shown} are by {how}{source}."
+        yield f"Intervals ({100 * drawn.confidence:g} %) of {shown} were computed by {how}{source}."
     yield drawing_sentence(drawn)
 
 
@@ -203,7 +213,8 @@ def methods_of_comparison(comparison: Comparison, settings: BootstrapSettings, c
         f"{comparison.studies:,} studies of {comparison.patients:,} patients of the {comparison.split} split, at "
         f"{comparison.level} level, by AUROC{cite('hanley')} and average precision (AUPRC) of each finding and their "
         "means." + (" Figures of a model are means over its training runs with different seeds." if seeds else ""),
-        f"Differences are paired: all models were evaluated on the same draws of patients. {drawing_sentence(settings)} "
+        "Differences are paired: all models were evaluated on the same draws of patients. "
+        f"{drawing_sentence(settings)} "
         f"Intervals ({100 * settings.confidence:g} %) are percentiles of the draws{cite('efron')}. Two-sided p-values "
         f"are twice the smaller share of draws at or beyond zero, with one added to both counts{cite('davison')}; "
         f"they were corrected by Holm's method{cite('holm')}, separately for each figure, over pairs for means and "

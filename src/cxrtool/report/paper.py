@@ -1,6 +1,7 @@
 """Files for a paper: tables as CSV, Markdown and LaTeX, figures for print, the methods and the checklists."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from cxrtool.evaluation.comparison import MEAN, Comparison
@@ -54,7 +55,7 @@ def paper_tables(study: Study) -> Iterator[Table]:
     )
     for table, caption in captions:
         if table is not None:
-            yield Table(caption, table.header, table.rows, table.name, table.texts, table.notes)
+            yield replace(table, title=caption)
 
 
 def write_comparison_paper(

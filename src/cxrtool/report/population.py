@@ -1,6 +1,7 @@
 """Who was analysed: the flow from rows to patients as a diagram and a table, and the characteristics of each split."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
@@ -12,9 +13,9 @@ from cxrtool.report.table import Cell, Table
 
 SPLIT_ORDER = ("train", "valid", "test")
 _REASONS = {
-    "repeated": "repeat a path",
+    "repeated": "repeated path",
     "lateral": "lateral view",
-    "unknown_view": "view not known",
+    "unknown_view": "unknown view",
     "missing": "image missing",
     "unreadable": "image not readable",
 }
@@ -36,29 +37,46 @@ def ordered(by_split: Mapping[str, object]) -> list[str]:
 
 def flow_size(flows: Mapping[str, RowFlow], width: float) -> tuple[float, float]:
     """Return the size in inches of the flow diagram, for a width in inches."""
-    reasons = max(len(_left_out(flow)) for flow in flows.values())
-    return width, 1.5 + 0.17 * max(reasons, 2)
+    return width, _LINE * (_HEAD + _between(flows) + _FOOT)
+
+
+_LINE, _HEAD, _FOOT = 0.165, 2.8, 5.0
+"""Height of a line of text in inches, and of the first and the last boxes in such lines."""
+
+
+def _between(flows: Mapping[str, RowFlow]) -> float:
+    """Return the space between the first and the last boxes, in lines of text."""
+    return 3.2 + max(len(_left_out(flow)) for flow in flows.values())
 
 
 def paint_flow(axes: Axes, flows: Mapping[str, RowFlow]) -> None:
     """Draw one column per split: rows of the sheet, those left out with reasons, and those analysed.
 
-    After the diagram of STARD 2015 (Bossuyt et al., BMJ 351:h5527), for rows of a sheet instead of persons.
+    After the diagram of STARD 2015 (Bossuyt et al., BMJ 351:h5527), for rows of a sheet instead of persons. Heights are
+    in lines of text.
     """
     axes.set_axis_off()
-    splits = ordered(flows)
-    axes.set(xlim=(0, len(splits)), ylim=(0, 1))
+    splits, between = ordered(flows), _between(flows)
+    axes.set(xlim=(0, len(splits)), ylim=(0, _HEAD + between + _FOOT))
     for place, split in enumerate(splits):
-        flow, left, middle = flows[split], place + 0.03, place + 0.26
-        _box(axes, left, 0.80, 0.46, 0.18, f"{split}\n{flow.rows:,} rows")
-        _box(axes, left, 0.02, 0.46, 0.28, _analysed(flow))
+        flow, left, middle = flows[split], place + 0.02, place + 0.22
+        top, half = _FOOT + between, _FOOT + between / 2
+        _box(axes, left, top + 0.1, 0.4, _HEAD - 0.2, f"{split}\n{flow.rows:,} rows")
+        _box(axes, left, 0.1, 0.4, _FOOT - 0.2, _analysed(flow))
+        axes.annotate("", (middle, _FOOT - 0.1), (middle, top + 0.1), arrowprops=_ARROW)
         left_out = _left_out(flow)
-        axes.annotate("", (middle, 0.31), (middle, 0.80), arrowprops=_ARROW)
         if left_out:
-            axes.annotate("", (place + 0.50, 0.55), (middle, 0.55), arrowprops=_ARROW)
-            _box(axes, place + 0.505, 0.36, 0.465, 0.38, "\n".join(["left out:", *left_out]))
+            height = len(left_out) + 1.8
+            axes.annotate("", (place + 0.44, half), (middle, half), arrowprops=_ARROW)
+            _box(axes, place + 0.44, half - height / 2, 0.53, height, "\n".join(["left out:", *left_out]))
         else:
-            axes.text(middle + 0.03, 0.55, "none left out", va="center", ha="left")
+            axes.text(middle + 0.03, half, "none left out", va="center", ha="left")
+
+
+def describe_left_out(flow: RowFlow) -> str:
+    """Return the rows left out by reason, such as ``3 were left out: 2 lateral view; 1 image missing``."""
+    total = flow.rows - flow.images
+    return f"{total:,} were left out: {'; '.join(_left_out(flow))}" if total else "none were left out"
 
 
 def describe_flow(flows: Mapping[str, RowFlow]) -> str:
@@ -127,7 +145,26 @@ def characteristics_table(found: Mapping[str, Characteristics], blank: Blank) ->
         f"the sheet, before any policy. For the prevalence, blank labels "
         f"{'are negative' if blank is Blank.NEGATIVE else 'do not count'} and uncertain ones do not count.",
     )
-    return Table("Characteristics of the splits", ["", *splits], rows, "characteristics", notes=notes)
+    plain = Table("", ["split", "what", "group", "of", "number"], _plain(found, blank), "characteristics")
+    return Table("Characteristics of the splits", ["", *splits], rows, "characteristics", notes=notes, plain=plain)
+
+
+def _plain(found: Mapping[str, Characteristics], blank: Blank) -> list[list[Cell]]:
+    """Return the characteristics with one number per row: split, what, group, unit that is counted, number."""
+    rows: list[list[Cell]] = []
+    for split in ordered(found):
+        one = found[split]
+        rows += [[split, unit, "all", unit, getattr(one, unit)] for unit in ("patients", "studies", "images")]
+        for name, age in zip(("first quartile", "median", "third quartile"), one.ages or (), strict=False):
+            rows.append([split, "age", name, "years", age])
+        rows.append([split, "age", "over 89", "patients", one.over_89])
+        rows.append([split, "age", "not given", "patients", one.patients - one.ages_known])
+        rows += [[split, "sex", sex, "patients", count] for sex, count in one.sexes.items()]
+        rows += [[split, "projection", view, "images", count] for view, count in one.projections.items()]
+        for finding, counts in one.labels.items():
+            rows += [[split, finding, label, "studies", count] for label, count in asdict(counts).items()]
+            rows.append([split, finding, "prevalence", "share", counts.prevalence(blank)])
+    return rows
 
 
 def _names(groups: Sequence[Mapping[str, object]]) -> list[str]:
@@ -138,7 +175,7 @@ def _names(groups: Sequence[Mapping[str, object]]) -> list[str]:
 def _ages(found: Characteristics) -> str | None:
     if found.ages is None:
         return None
-    first, median, third = (f"{age:g}" for age in found.ages)
+    first, median, third = (f"{age:.1f}".removesuffix(".0") for age in found.ages)
     missing = found.patients - found.ages_known
     return f"{median} ({first} to {third})" + (f", {missing:,} not given" if missing else "")
 

@@ -15,6 +15,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from cxrtool.cells import interval_text
@@ -116,7 +117,7 @@ def _pr(targets: NDArray[np.float32], scores: NDArray[np.float64], band: Any, ar
         axes.fill_between(band.x, band.low, band.high, color=BLUE, alpha=0.25, linewidth=0)
         axes.step(*precision_recall_curve(targets, scores), color=BLUE, where="pre")
         axes.axhline(float(np.mean(targets)), color=GREY, linestyle=":")
-        axes.text(1.0, 1.0, f"AUPRC\n{area}", ha="right", va="top", fontsize=6)
+        axes.text(0.02, 0.03, f"AUPRC\n{area}", ha="left", va="bottom", fontsize=6)
         _unit(axes, "sensitivity (recall)", "PPV (precision)")
 
     return paint
@@ -152,6 +153,7 @@ def _decision(targets: NDArray[np.float32], probabilities: NDArray[np.float64]) 
         axes.axhline(0, color=GREY, linestyle=":", label="no one")
         top = max(float(np.nanmax(curve.model)), float(np.nanmax(curve.everyone)), 0.01)
         axes.set(xlim=(0, 0.8), ylim=(-0.25 * top, 1.1 * top), xlabel="threshold probability", ylabel="net benefit")
+        axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.legend(loc="upper right", borderaxespad=0, handlelength=1.6)
 
     return paint

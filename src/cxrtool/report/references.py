@@ -13,8 +13,8 @@ REFERENCES = {
     "holm": "Holm S. A simple sequentially rejective multiple test procedure. Scand J Stat 1979;6:65-70.",
     "huang": "Huang G, Liu Z, van der Maaten L, Weinberger KQ. Densely connected convolutional networks. "
     "CVPR 2017:4700-4708.",
-    "irvin": "Irvin J, Rajpurkar P, Ko M, et al. CheXpert: a large chest radiograph dataset with uncertainty labels and "
-    "expert comparison. AAAI 2019;33:590-597.",
+    "irvin": "Irvin J, Rajpurkar P, Ko M, et al. CheXpert: a large chest radiograph dataset with uncertainty labels "
+    "and expert comparison. AAAI 2019;33:590-597.",
     "newcombe": "Newcombe RG. Confidence intervals for an effect size measure based on the Mann-Whitney statistic. "
     "Part 2: asymptotic methods and evaluation. Stat Med 2006;25:559-573.",
     "platt": "Platt JC. Probabilistic outputs for support vector machines and comparisons to regularized likelihood "
@@ -27,8 +27,8 @@ REFERENCES = {
 """By the name that texts cite them by."""
 
 INTERVALS = {
-    "percentile": ("percentiles of the bootstrap over patients", "efron"),
-    "delong": ("DeLong's variance, with studies taken as independent", "delong"),
+    "percentile": ("the percentile bootstrap over patients", "efron"),
+    "delong": ("DeLong's method, which takes rows as independent", "delong"),
     "newcombe": ("Newcombe's score method", "newcombe"),
     "wilson": ("Wilson's score method", "wilson"),
 }

@@ -31,6 +31,7 @@ class Study:
         looks: how often the ledger says that the split was looked at; None if there is no ledger.
         views: which views were used; None if not known.
         blank: what blank labels meant; None if not known.
+        i_know: whether ``--i-know`` was given; None if not known.
         engine: backend and precision of the network; None if not known.
         command: the command line; empty if there was none.
     """
@@ -43,6 +44,7 @@ class Study:
     looks: Looks | None = None
     views: str | None = None
     blank: Blank | None = None
+    i_know: bool | None = None
     engine: str | None = None
     command: str = ""
 
@@ -67,6 +69,7 @@ def study_of_evaluation(bundle: Bundle, result: EvalResult, data: DataSettings, 
         looks=looks_at(read_ledger(folder), split, result.table.sheet_sha256),
         views=data.views.value,
         blank=data.blank,
+        i_know=data.i_know,
         engine=str(result.how),
         command=command,
     )
@@ -94,6 +97,7 @@ def study_of_files(
         looks=looks_at(ledger, table.split, table.sheet_sha256),
         views=options.get("views"),
         blank=Blank(blank) if blank in list(Blank) else None,
+        i_know=options.get("i_know"),
         engine=f"{backend}, {precision}" if backend and precision else None,
         command=command,
     )

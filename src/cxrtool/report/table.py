@@ -72,6 +72,7 @@ class Table:
         name: name of its files, without suffix.
         texts: number of leading columns that hold text; the others hold figures.
         notes: remarks below the table in Markdown and LaTeX.
+        plain: the same numbers with one in each cell, for CSV; None if `rows` are such already.
     """
 
     title: str
@@ -80,6 +81,7 @@ class Table:
     name: str
     texts: int = 1
     notes: Sequence[str] = ()
+    plain: "Table | None" = None
 
     @property
     def href(self) -> str:
@@ -102,6 +104,8 @@ def to_csv(table: Table) -> str:
 
     A column of estimates becomes four: the value under the column's name, then `` low``, `` high`` and `` method``.
     """
+    if table.plain is not None:
+        return to_csv(table.plain)
     wide = [any(isinstance(row[place], Estimate) for row in table.rows) for place in range(len(table.header))]
     header: list[str] = []
     for name, has_interval in zip(table.header, wide, strict=True):
