@@ -37,6 +37,7 @@ class Look:
         weights_sha256: digest of the model's weights.
         version: version of cxrtool.
         options: settings of the evaluation, by name.
+        out: folder of the output, where the user chose one, else None.
     """
 
     time: str
@@ -50,6 +51,7 @@ class Look:
     weights_sha256: str
     version: str
     options: Mapping[str, Any]
+    out: str | None = None
 
 
 def digest_of_rows(ids: Iterable[str]) -> str:
@@ -109,14 +111,18 @@ def _parse(line: str) -> Look | None:
     if not isinstance(content, dict):
         return None
     values = {field.name: content.get(field.name) for field in fields(Look)}
-    right = all(
-        isinstance(value, Mapping if name == "options" else (int if name in _COUNTS else str))
-        for name, value in values.items()
-    )
+    right = all(isinstance(value, _TYPES.get(name, str)) for name, value in values.items())
     return Look(**values) if right else None  # type: ignore[arg-type]  # types were checked
 
 
-_COUNTS = ("images", "studies", "patients")
+_TYPES: dict[str, Any] = {
+    "images": int,
+    "studies": int,
+    "patients": int,
+    "options": Mapping,
+    "out": str | None,
+}
+"""Of the fields that do not hold text."""
 
 
 @dataclass(frozen=True)

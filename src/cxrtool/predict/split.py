@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -117,6 +118,7 @@ def predict_split(
     split: str,
     progress: ProgressCallback = ignore_progress,
     command: str = "eval",
+    out: Path | None = None,
 ) -> tuple[PredictionTable, HowRun]:
     """Run a model on a split of `dataset`, by default with torch in float32.
 
@@ -129,6 +131,7 @@ def predict_split(
         split: name of the split.
         progress: called as images are read.
         command: what the ledger names as the reason, such as ``compare``.
+        out: folder that the user chose for the output, for the ledger.
 
     Returns:
         The image-level table, and the backend and precision used.
@@ -151,11 +154,13 @@ def predict_split(
         manifest, logits = manifest.select(kept), logits[kept]
     table = table_of(logits, manifest, settings.data.blank, header.weights_sha256)
     warn_of_contradictions(f"the {split} split", manifest.studies, table.targets, table.mask)
-    record_split(bundle, settings, table, command)
+    record_split(bundle, settings, table, command, out)
     return table, engine.how
 
 
-def record_split(bundle: Bundle, settings: Settings, rows: PredictionTable | Manifest, command: str) -> None:
+def record_split(
+    bundle: Bundle, settings: Settings, rows: PredictionTable | Manifest, command: str, out: Path | None = None
+) -> None:
     """Write into the ledger beside a bundle that it was evaluated on the rows of a split other than train."""
     if rows.split == "train":
         return
@@ -173,6 +178,7 @@ def record_split(bundle: Bundle, settings: Settings, rows: PredictionTable | Man
         weights_sha256=bundle.header.weights_sha256,
         version=current_versions()["cxrtool"],
         options=asked | settings.data.model_dump(mode="json", include={"views", "blank", "i_know"}),
+        out=None if out is None else str(out),
     )
     record_look(bundle.path.parent, look)
 

@@ -42,7 +42,7 @@ def checklists_section(study: Study) -> Section:
     tables = list(checklist_tables(study))
     status = [row[2] for table in tables for row in table.rows]
     text = (
-        f"Of {len(status)} items of STARD 2015, TRIPOD+AI and CLAIM 2024, {status.count(FILLED)} are filled from what is "
-        f"known here and {status.count(IN_PART)} in part; check each answer. The others are for the author."
+        f"Of {len(status)} items of STARD 2015, TRIPOD+AI and CLAIM 2024, {status.count(FILLED)} are filled from what "
+        f"is known here and {status.count(IN_PART)} in part; check each answer. The others are for the author."
     )
     return Section("checklists", "Reporting checklists", (text,), tables, collapsed=True)

@@ -63,12 +63,9 @@ def _of_rows(study: Study) -> dict[str, str]:
     views = f"{study.views} views of the sheet's rows that have a readable image" if study.views else ""
     return {
         "flow": f"{describe_flow({split: flow})}. Diagram: flow." if flow else "",
-        "missing": (
-            f"{flow.missing:,} rows without an image and {flow.unreadable:,} unreadable ones were left out."
-            if flow
-            else ""
-        )
-        + blank,
+        "missing": f"Left out: {flow.missing:,} rows without an image, {flow.unreadable:,} unreadable.{blank}"
+        if flow
+        else blank.strip(),
         "eligibility": f"Here: {views}. Criteria by which the sheet was made: not stated." if views else "",
         "characteristics": f"By split ({many}): table_characteristics." if many else "",
         "compared": f"Splits side by side ({many}): table_characteristics." if len(study.characteristics) > 1 else "",

@@ -5,6 +5,7 @@ from typing import Any
 
 from cxrtool.evaluation.assessment import Assessment
 from cxrtool.evaluation.intervals import Interval
+from cxrtool.evaluation.subgroups import SMALL
 from cxrtool.report.content import ReportContent
 from cxrtool.report.methods_text import interval_sentences
 from cxrtool.report.parts import Section
@@ -123,16 +124,17 @@ def subgroups_table(assessment: Assessment) -> Table | None:
             item.metrics.negatives,
             Estimate(item.metrics.auroc, item.auroc_interval),
             Estimate(item.metrics.auprc, item.auprc_interval),
-            "too few for reliable figures" if item.small else "",
+            "too few" if item.small else "",
         ]
         for item in assessment.subgroups
     ]
     header = ["by", "group", "finding", "studies", "positives", "negatives", "AUROC", "AUPRC", "note"]
-    return Table("Subgroups", header, rows, "subgroups", 3) if rows else None
+    notes = (f"Too few: fewer than {SMALL} positives or negatives, too few for reliable figures.",)
+    return Table("Subgroups", header, rows, "subgroups", 3, notes) if rows else None
 
 
 def subgroups_section(assessment: Assessment) -> Section | None:
     """Return the section with areas by subgroup; None if there are no subgroups."""
     table = subgroups_table(assessment)
     text = "Groups may differ because their cases differ. Intervals of small groups are wide."
-    return None if table is None else Section("subgroups", "Subgroups", (text,), [table])
+    return None if table is None else Section("subgroups", "Subgroups", (text, *table.notes), [table])

@@ -47,7 +47,7 @@ def _headline(content: ReportContent) -> list[tuple[str, str]]:
         ),
     ]
     looks = None if content.study is None else content.study.looks
-    return facts if looks is None else [*facts, (f"{looks.split} looked at", looks.short())]
+    return facts if looks is None else [*facts, (f"{looks.split} looked at", _non_breaking(looks.short()))]
 
 
 def _ledger_warnings(content: ReportContent) -> list[str]:

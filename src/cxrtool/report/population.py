@@ -22,12 +22,19 @@ _REASONS = {
 
 
 def flow_table(flows: Mapping[str, RowFlow]) -> Table | None:
-    """Return the numbers of rows, of those left out by reason, and of what was analysed, by split; None if none."""
-    names = ("rows", *_REASONS, "images", "studies", "patients")
-    titles = {"rows": "rows in the sheet", "images": "images analysed"} | _REASONS
-    rows: list[list[Cell]] = [[split, *(getattr(flows[split], name) for name in names)] for split in ordered(flows)]
-    header = ["split", *(titles.get(name, name) for name in names)]
-    return Table("From rows to patients", header, rows, "flow") if rows else None
+    """Return the numbers of rows, of those left out by reason, and of what was analysed; None if none are known."""
+    splits = ordered(flows)
+    titles = {
+        "rows": "rows in the sheet",
+        **{name: f"left out: {reason}" for name, reason in _REASONS.items()},
+        "images": "images analysed",
+        "studies": "studies analysed",
+        "patients": "patients analysed",
+    }
+    rows: list[list[Cell]] = [
+        [title, *(getattr(flows[split], name) for split in splits)] for name, title in titles.items()
+    ]
+    return Table("From rows to patients", ["", *splits], rows, "flow") if splits else None
 
 
 def ordered(by_split: Mapping[str, object]) -> list[str]:

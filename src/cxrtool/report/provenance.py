@@ -156,8 +156,9 @@ def participants_section(study: Study) -> Section | None:
 def methods_section(study: Study) -> Section:
     """Return the section with the methods in the words of a paper."""
     methods = methods_of(study)
-    sources = " ".join(f"[{number}] {text}" for number, text in enumerate(methods.references, 1))
-    return Section("methods", "Methods", [*methods.paragraphs, sources])
+    paragraphs = [text.replace("`", "") for text in methods.paragraphs]
+    sources = [f"[{number}] {text}" for number, text in enumerate(methods.references, 1)]
+    return Section("methods", "Methods", [*paragraphs, *sources])
 
 
 def _flatten(tree: Any, prefix: str = "") -> Iterable[list[Cell]]:

@@ -230,7 +230,9 @@ def to_latex(table: Table) -> str:
 
 def _latex_cell(value: Cell) -> str:
     text = escape_latex(shown_cell(value))
-    if isinstance(value, Estimate):  # LaTeX's hyphen is too short for a range, and for a minus
+    if (
+        isinstance(value, Estimate) and value.low is not None
+    ):  # LaTeX's hyphen is too short for a range, and for a minus
         return text.replace("-", "$-$") if value.signed else text.replace("-", "--")
     return text
 

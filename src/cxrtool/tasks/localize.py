@@ -163,7 +163,7 @@ def localize_model(
     result = LocalizeResult(results, options.split, truth.name, folder, tuple(warnings))
     _write(result)
     _store(bundle, result, manifest)
-    record_split(bundle, settings, manifest, "localize")
+    record_split(bundle, settings, manifest, "localize", out)
     return result
 
 
