@@ -8,7 +8,7 @@ import typer
 
 from cxrtool.cells import cell, interval_text, p_text, range_text
 from cxrtool.cli import console
-from cxrtool.cli.options import BOOTSTRAP, JsonOption, given_on_command_line, settings_options
+from cxrtool.cli.options import BOOTSTRAP, JsonOption, PaperOption, given_on_command_line, settings_options
 from cxrtool.cli.signals import graceful_stop
 from cxrtool.cli.train import TRAINING
 from cxrtool.errors import RequestError
@@ -54,6 +54,7 @@ def compare(
             "--margin", help="Also test non-inferiority: the largest loss that does not matter, such as 0.02."
         ),
     ] = None,
+    paper: PaperOption = False,
     json_output: JsonOption = False,
 ) -> None:
     """Compare models on the same patients: differences with intervals and corrected p-values.
@@ -66,17 +67,21 @@ def compare(
     cxr compare new.csv old.csv other.csv --reference old.csv --margin 0.02
     cxr compare --train --policies u-ignore,u-ones,u-zeros --seeds 3 --data CheXpert-v1.0-small --out policies
     """
+    if paper and out is None:
+        raise RequestError("--paper needs an output folder", "Name one with --out.")
     if train:
         batch_size = given_on_command_line(resolved).get(_READ)
         if batch_size is not None:
             resolved = resolved.changed("command line", **{_STEP: batch_size})
-        _compare_policies(resolved, inputs, policies, seeds, out, json_output, reference, margin)
+        _compare_policies(resolved, inputs, policies, seeds, out, paper, json_output, reference, margin)
         return
     from cxrtool.tasks.compare import write_comparison
 
     comparison = _compare_models(resolved, inputs or [], reference, margin)
     if out is not None:
         write_comparison(out, comparison)
+        if paper:
+            _write_paper(out, {comparison.split: comparison}, resolved)
     if json_output:
         console.print_json(comparison.to_dict())
         return
@@ -113,6 +118,7 @@ def _compare_policies(
     policies: str,
     seeds: int,
     out: Path | None,
+    paper: bool,
     as_json: bool,
     reference: str | None,
     margin: float | None,
@@ -125,6 +131,8 @@ def _compare_policies(
         raise RequestError("--train needs an output folder for its runs", "Name one with --out.")
     with graceful_stop() as stop, console.progress_bar() as progress:
         result = compare_policies(resolved, parse_policies(policies), seeds, out, progress, stop, reference, margin)
+    if paper:
+        _write_paper(out, dict(result.comparisons), resolved)
     if as_json:
         console.print_json(result.to_dict())
         return
@@ -136,6 +144,16 @@ def _compare_policies(
     for note in dict.fromkeys(note for comparison in result.comparisons.values() for note in comparison.notes):
         console.say(f"note: {note}.")
     console.say(f"files: {out}/policies.json, figures_*.csv, differences_*.csv")
+
+
+def _write_paper(out: Path, comparisons: "dict[str, Comparison]", resolved: ResolvedSettings) -> None:
+    """Write the folder paper/, or paper_<split>/ of several splits."""
+    from cxrtool.report.paper import PAPER_NAME, write_comparison_paper
+    from cxrtool.tasks.evaluate import bootstrap_settings
+
+    for split, comparison in comparisons.items():
+        folder = out / (PAPER_NAME if len(comparisons) == 1 else f"{PAPER_NAME}_{split}")
+        write_comparison_paper(folder, comparison, bootstrap_settings(resolved.settings.eval), console.command_line())
 
 
 def _show_figures(comparisons: "dict[str, Comparison]") -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -73,6 +74,11 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[objec
 def print_facts(title: str, facts: Mapping[str, object]) -> None:
     """Print names and values on stdout, one per line."""
     print_table(title, ["", ""], [[name, value] for name, value in facts.items()])
+
+
+def command_line() -> str:
+    """Return the command that runs, quoted for a shell."""
+    return shlex.join(["cxr", *sys.argv[1:]])
 
 
 def say(text: str) -> None:

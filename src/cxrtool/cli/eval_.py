@@ -8,7 +8,7 @@ import typer
 from cxrtool.cells import cell, interval_text, range_text
 from cxrtool.cli import console
 from cxrtool.cli.inputs import model_to_run
-from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, settings_options
+from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, PaperOption, settings_options
 from cxrtool.resolved_settings import ResolvedSettings
 
 if TYPE_CHECKING:
@@ -34,29 +34,41 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", help="Output folder. \\[default: eval_<split> beside the model]")
     ] = None,
+    paper: PaperOption = False,
     json_output: JsonOption = False,
 ) -> None:
     """Evaluate a model: AUROC and AUPRC per finding, with 95 % intervals over patients.
 
-    Writes predictions.csv, metrics.json, metrics.csv, subgroups.csv and gaps.csv.
+    Writes predictions.csv, metrics.json, metrics.csv, subgroups.csv and gaps.csv, and with --paper the folder paper/.
 
     \b
     cxr eval --data CheXpert-v1.0-small --model runs/my-run --split test
     cxr eval --data CheXpert-v1.0-small --level image --json
     cxr eval --data CheXpert-v1.0-small --by sex,Hospital --prevalence 0.05
+    cxr eval --data CheXpert-v1.0-small --split test --paper
     """
     from cxrtool.tasks.evaluate import describe_evaluation, evaluate_model
 
     with model_to_run(resolved) as model, console.progress_bar() as progress:
         result = evaluate_model(model, resolved.settings, out, progress)
+        if paper:
+            from cxrtool.report.paper import PAPER_NAME, write_paper
+            from cxrtool.report.study import study_of_evaluation
+
+            study = study_of_evaluation(model, result, resolved.settings.data, console.command_line())
+            write_paper(result.folder / PAPER_NAME, study)
     for text in result.assessment.warnings:
         console.warn(text)
     if json_output:
-        console.print_json(describe_evaluation(result.assessment, model, result.how))
+        console.print_json(
+            describe_evaluation(result.assessment, model, result.how, result.flow, result.characteristics)
+        )
         return
     show_assessment(result.assessment)
     names = "predictions.csv, metrics.json, metrics.csv, subgroups.csv, gaps.csv"
     console.say(f"files: {result.folder}/{names} (by {result.how})")
+    if paper:
+        console.say(f"for a paper: {result.folder}/paper")
 
 
 def register(app: typer.Typer) -> None:

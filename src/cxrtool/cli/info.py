@@ -34,13 +34,15 @@ def info(
     if model is not None and model.suffix.lower() == ".csv":
         _show_table(model, json_output)
         return
+    from cxrtool.evaluation.ledger import all_looks, read_ledger
     from cxrtool.model.bundle import read_header
 
     path = chosen_model(load_settings({"model": model}, origin="command line"))
     header = read_header(path)
     content = header.model_dump(mode="json")
+    looks = all_looks(read_ledger(path.parent))
     if json_output:
-        console.print_json({"path": str(path)} | content)
+        console.print_json({"path": str(path)} | content | {"evaluations": [one.to_dict() for one in looks]})
         return
     console.print_facts(
         str(path),
@@ -58,6 +60,7 @@ def info(
             "tuned on": f"{header.tuning.split}, {header.tuning.criterion}" if header.tuning else None,
             "calibration": f"{header.calibration.method} on {header.calibration.split}" if header.calibration else None,
             "maps measured": ", ".join(one.method for one in header.localization) or None,
+            **{f"{one.split} looked at (sheet {one.sheet_sha256[:12]})": one.short() for one in looks},
             "weights sha256": header.weights_sha256,
             "versions": ", ".join(f"{name} {number}" for name, number in header.versions.items()),
             "use": header.intended_use,
@@ -71,6 +74,9 @@ def info(
             for finding, threshold in header.effective_thresholds.items()
         ],
     )
+    for one in looks:
+        if (warning := one.warning()) is not None:
+            console.warn(warning)
 
 
 def _show_table(path: Path, json_output: bool) -> None:

@@ -19,6 +19,9 @@ from cxrtool.resolved_settings import ResolvedSettings, load_settings
 from cxrtool.settings import Settings
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+PaperOption = Annotated[
+    bool, typer.Option("--paper", help="Also write tables, figures for print, methods and checklists for a paper.")
+]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="YAML file with settings; see `cxr config`.")
 ]

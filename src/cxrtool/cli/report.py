@@ -7,7 +7,7 @@ import typer
 
 from cxrtool.cli import console
 from cxrtool.cli.inputs import model_to_run
-from cxrtool.cli.options import BOOTSTRAP, DATA, RUNTIME, JsonOption, settings_options
+from cxrtool.cli.options import BOOTSTRAP, DATA, RUNTIME, JsonOption, PaperOption, settings_options
 from cxrtool.resolved_settings import ResolvedSettings
 
 
@@ -21,6 +21,7 @@ def report(
         Path | None,
         typer.Option("--out", help="Output file. \\[default: report.html or MODEL_CARD.md in the run folder]"),
     ] = None,
+    paper: PaperOption = False,
     json_output: JsonOption = False,
 ) -> None:
     """Write an HTML report on a model: its performance, with uncertainty, and its mistakes.
@@ -31,26 +32,32 @@ def report(
     cxr report runs/my-run
     cxr report runs/my-run --data CheXpert-v1.0-small --split test --out report.html
     cxr report runs/my-run --card
+    cxr report runs/my-run --paper
     """
     from cxrtool.files import write_text
     from cxrtool.report.card import model_card
     from cxrtool.report.content import gather
     from cxrtool.report.page import write_report
+    from cxrtool.report.paper import PAPER_NAME, write_paper
 
     chosen = resolved if run is None else resolved.changed("command line", model=run)
     with model_to_run(chosen) as model, console.progress_bar() as progress:
-        content = gather(model, resolved.settings, None if card else top, progress)
+        content = gather(model, resolved.settings, None if card else top, progress, console.command_line())
     path = out or model.path.parent / ("MODEL_CARD.md" if card else "report.html")
     if card:
-        write_text(path, model_card(content.header, content.assessment))
+        write_text(path, model_card(content.header, content.assessment, content.study))
     else:
         write_report(content, path)
+    if paper and content.study is not None:
+        write_paper(path.parent / PAPER_NAME, content.study)
     for text in content.assessment.warnings:
         console.warn(text)
     if json_output:
         console.print_json({"report": str(path), "model": str(model.path)})
     else:
         console.say(f"{'model card' if card else 'report'}: {path}")
+        if paper:
+            console.say(f"for a paper: {path.parent}/paper")
 
 
 def register(app: typer.Typer) -> None:

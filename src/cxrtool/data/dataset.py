@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.choices import Views
+from cxrtool.data.flow import RowFlow
 from cxrtool.data.manifest import SPLITS, Manifest, available_splits, load_manifest
 from cxrtool.data.missing import diagnosis, missing_images
 from cxrtool.errors import RequestError, SheetError
@@ -50,6 +51,7 @@ class Dataset:
         self._columns = dict(columns or {})
         self._manifests: dict[str, Manifest] = {}
         self._usable: dict[str, Manifest] = {}
+        self._flows: dict[str, RowFlow] = {}
         self._patients: dict[str, tuple[frozenset[str], str]] = {}
 
     @cached_property
@@ -89,6 +91,15 @@ class Dataset:
             self._usable[split] = self._usable_rows(self.manifest(split))
         return self._usable[split]
 
+    def flow(self, split: str) -> RowFlow:
+        """Return how many rows of a split's sheet are usable, and why the others are not.
+
+        Raises:
+            CxrError: as `usable`.
+        """
+        self.usable(split)
+        return self._flows[split]
+
     def shared_patients(self) -> list[str]:
         """Return a sentence for each pair of available splits that share patients, over all views.
 
@@ -125,10 +136,10 @@ class Dataset:
             self._patients[split] = frozenset(manifest.patients), manifest.patients_from
         return self._patients[split]
 
-    def _usable_rows(self, manifest: Manifest) -> Manifest:
-        for note in manifest.notes:
+    def _usable_rows(self, sheet: Manifest) -> Manifest:
+        for note in sheet.notes:
             log.warning("%s", note)
-        manifest = _refuse_or_drop_repeated(manifest)
+        manifest = _refuse_or_drop_repeated(sheet)
         viewed = with_views(manifest, self.settings.views)
         missing = missing_images(viewed)
         count = int(missing.rows.sum())
@@ -142,6 +153,18 @@ class Dataset:
         usable = viewed.select(~missing.rows)
         if len(usable) == 0:
             raise RequestError(*no_row_left(manifest, self.settings.views))
+        lateral = int((manifest.views == "lateral").sum()) - int((viewed.views == "lateral").sum())
+        self._flows[sheet.split] = RowFlow(
+            rows=len(sheet),
+            repeated=len(sheet) - len(manifest),
+            lateral=lateral,
+            unknown_view=len(manifest) - len(viewed) - lateral,
+            missing=count,
+            unreadable=0,
+            images=len(usable),
+            studies=len(set(usable.studies)),
+            patients=len(set(usable.patients)),
+        )
         return usable
 
 

@@ -40,6 +40,10 @@ class ReliabilityBin:
     share_high: float
 
 
+_SAME = 1e-12
+"""Difference of two shares that is rounding."""
+
+
 def reliability_curve(
     targets: ArrayLike,
     probabilities: ArrayLike,
@@ -98,16 +102,14 @@ def _edges(values: Array) -> list[int]:
 
 
 def _rising(outcome: Array, edges: list[int]) -> list[tuple[int, int]]:
-    """Pool neighbouring bins until the mean outcome rises from each to the next (pool adjacent violators)."""
-    total = np.concatenate(([0.0], np.cumsum(outcome)))
+    """Pool neighbouring bins until the mean outcome rises from each to the next."""
+    from sklearn.isotonic import IsotonicRegression
 
-    def mean(start: int, end: int) -> float:
-        return float((total[end] - total[start]) / (end - start))
-
-    pooled: list[tuple[int, int]] = []
-    for start, end in pairwise(edges):
-        first = start
-        while pooled and mean(*pooled[-1]) >= mean(first, end):
-            first = pooled.pop()[0]
-        pooled.append((first, end))
-    return pooled
+    bins = list(pairwise(edges))
+    if not bins:
+        return []
+    shares, sizes = [outcome[start:end].mean() for start, end in bins], [end - start for start, end in bins]
+    fitted = IsotonicRegression().fit_transform(np.arange(len(bins)), shares, sample_weight=sizes)
+    firsts = np.flatnonzero(np.diff(fitted, prepend=-1) > _SAME)
+    starts = [bins[place][0] for place in firsts]
+    return list(pairwise([*starts, edges[-1]]))

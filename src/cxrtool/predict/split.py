@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,11 +18,12 @@ from cxrtool.data.radiograph import Reading
 from cxrtool.engines.device import sigmoid
 from cxrtool.engines.engine import Engine, HowRun
 from cxrtool.engines.open import open_engine
+from cxrtool.evaluation.ledger import Look, digest_of_rows, record_look
 from cxrtool.evaluation.metrics import Evaluation, evaluate
 from cxrtool.evaluation.table import PredictionTable, to_study_level
 from cxrtool.findings import EVALUATION_POLICY, FINDINGS
 from cxrtool.model.bundle import Bundle
-from cxrtool.model.header import BundleHeader
+from cxrtool.model.header import BundleHeader, current_versions, now
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import DataSettings, Settings
 
@@ -115,8 +117,21 @@ def predict_split(
     dataset: Dataset,
     split: str,
     progress: ProgressCallback = ignore_progress,
+    command: str = "eval",
+    out: Path | None = None,
 ) -> tuple[PredictionTable, HowRun]:
     """Run a model on a split of `dataset`, by default with torch in float32.
+
+    Unless the split is train, a line in the ledger beside the bundle records it (`cxrtool.evaluation.ledger`).
+
+    Args:
+        bundle: the model.
+        settings: data, options of the evaluation, and runtime.
+        dataset: data set whose sheets were or will be read.
+        split: name of the split.
+        progress: called as images are read.
+        command: what the ledger names as the reason, such as ``compare``.
+        out: folder that the user chose for the output, for the ledger.
 
     Returns:
         The image-level table, and the backend and precision used.
@@ -139,7 +154,33 @@ def predict_split(
         manifest, logits = manifest.select(kept), logits[kept]
     table = table_of(logits, manifest, settings.data.blank, header.weights_sha256)
     warn_of_contradictions(f"the {split} split", manifest.studies, table.targets, table.mask)
+    record_split(bundle, settings, table, command, out)
     return table, engine.how
+
+
+def record_split(
+    bundle: Bundle, settings: Settings, rows: PredictionTable | Manifest, command: str, out: Path | None = None
+) -> None:
+    """Write into the ledger beside a bundle that it was evaluated on the rows of a split other than train."""
+    if rows.split == "train":
+        return
+    ids = rows.ids if isinstance(rows, PredictionTable) else tuple(str(path) for path in rows.paths)
+    asked = settings.eval.model_dump(mode="json", exclude={"split"})
+    look = Look(
+        time=now(),
+        command=command,
+        split=rows.split,
+        sheet_sha256=rows.sheet_sha256,
+        rows_sha256=digest_of_rows(ids),
+        images=len(ids),
+        studies=len(set(rows.studies)),
+        patients=len(set(rows.patients)),
+        weights_sha256=bundle.header.weights_sha256,
+        version=current_versions()["cxrtool"],
+        options=asked | settings.data.model_dump(mode="json", include={"views", "blank", "i_know"}),
+        out=None if out is None else str(out),
+    )
+    record_look(bundle.path.parent, look)
 
 
 def _warn_if_views_differ(header: BundleHeader, data: DataSettings) -> None:

@@ -2,30 +2,25 @@
 
 from collections.abc import Iterable, Sequence
 
-from cxrtool.cells import cell, interval_text
+from cxrtool.cells import cell
 from cxrtool.evaluation.assessment import Assessment
 from cxrtool.model.header import BundleHeader
+from cxrtool.report.figures import areas_table, counts_table, rates_table
+from cxrtool.report.methods_text import interval_sentences
+from cxrtool.report.population import characteristics_table, describe_flow
+from cxrtool.report.references import Citations
 from cxrtool.report.sections import LIMITS
+from cxrtool.report.study import Study
+from cxrtool.report.table import Cell, Table, escape_markdown, markdown_rows
 
 
-def model_card(header: BundleHeader, assessment: Assessment) -> str:
-    """Return the model card of a bundle, with the figures of `assessment`."""
-    evaluation, intervals = assessment.evaluation, assessment.intervals
-    figures = [
-        [
-            f"{finding} *" if row.few_cases else finding,
-            interval_text(row.auroc, intervals[finding]["auroc"]),
-            interval_text(row.auprc, intervals[finding]["auprc"]),
-            cell(row.positives),
-            cell(row.negatives),
-        ]
-        for finding, row in evaluation.labels.items()
-    ]
-    mean = [interval_text(getattr(evaluation, f"mean_{name}"), intervals["mean"][name]) for name in ("auroc", "auprc")]
-    drawn = assessment.settings.bootstrap
+def model_card(header: BundleHeader, assessment: Assessment, study: Study | None = None) -> str:
+    """Return the model card of a bundle, with the figures of `assessment`, and who was analysed if `study` says so."""
+    evaluation = assessment.evaluation
+    rates, counts = rates_table(assessment), counts_table(assessment)
     tuned, fitted = header.tuning, header.calibration
     lines = [
-        f"# Model card: {_escape(header.run)}",
+        f"# Model card: {escape_markdown(header.run)}",
         "",
         f"{header.intended_use}",
         "",
@@ -57,10 +52,12 @@ def model_card(header: BundleHeader, assessment: Assessment) -> str:
         "",
         f"## Figures on {evaluation.split}",
         "",
-        f"{evaluation.studies:,} studies of {assessment.patients:,} patients, {evaluation.level} level; "
-        f"{100 * drawn.confidence:g} % intervals over {drawn.draws:,} draws of patients.",
+        f"{evaluation.studies:,} studies of {assessment.patients:,} patients, {evaluation.level} level.",
         "",
-        *_table(["finding", "AUROC", "AUPRC", "positives", "negatives"], [*figures, ["mean", *mean, "", ""]]),
+        " ".join(interval_sentences(assessment, Citations(shown=False))),
+        "",
+        *markdown_rows(areas_table(assessment)),
+        *_participants(study),
         "",
         "## Thresholds",
         "",
@@ -68,7 +65,22 @@ def model_card(header: BundleHeader, assessment: Assessment) -> str:
         if tuned is None
         else f"Chosen by {tuned.criterion} on {tuned.split} ({tuned.rows:,} rows), for raw probabilities.",
         "",
-        *_thresholds(header, assessment),
+        *_table(
+            ["finding", "threshold"],
+            [[finding, cell(value, 2)] for finding, value in header.effective_thresholds.items()],
+        ),
+        *(
+            []
+            if rates is None or counts is None
+            else [
+                "",
+                f"Decisions against labels on {evaluation.split}, and rates with their intervals:",
+                "",
+                *markdown_rows(counts),
+                "",
+                *markdown_rows(rates),
+            ]
+        ),
         "",
         "## Calibration",
         "",
@@ -87,27 +99,26 @@ def model_card(header: BundleHeader, assessment: Assessment) -> str:
         "## Intended use and limits",
         "",
         *(f"- {text}" for text in LIMITS),
-        *(f"- {_escape(text)}" for text in assessment.warnings),
+        *(f"- {escape_markdown(text)}" for text in _warnings(assessment, study)),
         "",
     ]
     return "\n".join(lines)
 
 
-def _thresholds(header: BundleHeader, assessment: Assessment) -> Iterable[str]:
-    rows = []
-    for finding in assessment.evaluation.labels:
-        row = assessment.evaluation.labels[finding].at_threshold
-        rates = [None] * 3 if row is None else [row.f1, row.recall, row.specificity]
-        rows.append([finding, cell(header.effective_thresholds[finding], 2), *map(cell, rates)])
-    return _table(["finding", "threshold", "F1", "recall", "specificity"], rows)
+def _participants(study: Study | None) -> list[str]:
+    if study is None:
+        return []
+    lines = [] if not study.flows else ["", f"Rows by split: {escape_markdown(describe_flow(study.flows))}."]
+    table = characteristics_table(study.characteristics, study.used_blank)
+    if table is not None:
+        lines += ["", *markdown_rows(table), "", *table.notes]
+    return lines if study.looks is None else [*lines, "", study.looks.sentence()]
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return [f"| {' | '.join(_escape(text) for text in line)} |" for line in lines]
+def _warnings(assessment: Assessment, study: Study | None) -> list[str]:
+    warning = None if study is None or study.looks is None else study.looks.warning()
+    return [*assessment.warnings, *([] if warning is None else [warning])]
 
 
-def _escape(text: str) -> str:
-    """Escape text for Markdown: the name of a run or sheet may hold bars, tags or line breaks."""
-    clean = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
-    return clean.replace("<", "&lt;").replace("`", "\\`")
+def _table(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> list[str]:
+    return markdown_rows(Table("", header, list(rows), "", texts=len(header)))

@@ -11,6 +11,7 @@ from cxrtool.evaluation.operating import FIXED_RATES
 from cxrtool.evaluation.thresholds import threshold_curve, threshold_grid
 from cxrtool.report import plots
 from cxrtool.report.content import ReportContent
+from cxrtool.report.figures import counts_table
 from cxrtool.report.parts import Section, Table
 
 _CALIBRATION = {"brier": "Brier", "ece": "ECE", "in_the_large": "in the large", "slope": "slope"}
@@ -115,15 +116,8 @@ def thresholds_section(content: ReportContent) -> Section:
 def decisions_section(content: ReportContent) -> Section:
     """Return the section with confusion counts, operating points and net benefit."""
     assessment = content.assessment
-    confusion = [
-        [finding, *(cell(getattr(row.at_threshold, name)) for name in ("tp", "fp", "fn", "tn"))]
-        for finding, row in assessment.evaluation.labels.items()
-        if row.at_threshold is not None
-    ]
-    tables = []
-    if confusion:
-        header = ["finding", "true positive", "false positive", "false negative", "true negative"]
-        tables.append(Table("Confusion at the thresholds", header, confusion, "confusion"))
+    counts = counts_table(assessment)
+    tables = [] if counts is None else [counts]
     rates = [f"{rate:.2f}" for rate in FIXED_RATES]
     rows = []
     for finding, one in assessment.operating.items():

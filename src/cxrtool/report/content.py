@@ -15,6 +15,7 @@ from cxrtool.model.bundle import Bundle
 from cxrtool.model.header import BundleHeader
 from cxrtool.model.resolve import Model, open_model
 from cxrtool.progress import ProgressCallback, ignore_progress
+from cxrtool.report.study import Study, study_of_evaluation, study_of_files
 from cxrtool.settings import Settings
 from cxrtool.tasks.evaluate import assess_table, evaluate_model
 from cxrtool.tasks.gallery import MistakesResult, collect_mistakes
@@ -40,6 +41,7 @@ class ReportContent:
         policies: JSON of the policy comparison that the run is part of; None if it is part of none.
         settings: the run's resolved settings, nested; empty if there is no such file.
         dataset: dataset.json of the run; empty if there is no such file.
+        study: what a paper says about the evaluation; None leaves out the sections that need it.
     """
 
     run: Path
@@ -52,10 +54,15 @@ class ReportContent:
     policies: Mapping[str, Any] | None
     settings: Mapping[str, Any]
     dataset: Mapping[str, Any]
+    study: Study | None = None
 
 
 def gather(
-    model: Model, settings: Settings, top: int | None = 4, progress: ProgressCallback = ignore_progress
+    model: Model,
+    settings: Settings,
+    top: int | None = 4,
+    progress: ProgressCallback = ignore_progress,
+    command: str = "",
 ) -> ReportContent:
     """Collect the content of a report. The model is run if there are no saved predictions and the data are available.
 
@@ -64,6 +71,7 @@ def gather(
         settings: split, draws, subgroups and data; without data, those of the run are used if they still exist.
         top: most mistakes to show per finding and kind; None leaves out mistakes.
         progress: called as images are read and pictures are drawn.
+        command: the command line that the methods state; empty states none.
 
     Raises:
         RequestError: there are neither saved predictions of this model nor data to make them from.
@@ -80,19 +88,25 @@ def gather(
                 f"{run} has no predictions of its model on {split}, and there are no data to make them from",
                 f"Run cxr eval --split {split} first, or give --data.",
             )
-        evaluated = evaluate_model(bundle, settings, None, progress)
+        evaluated = evaluate_model(bundle, settings, None, progress, "report")
         table, images = evaluated.table, evaluated.images
+        assessment = evaluated.assessment
+        study = study_of_evaluation(bundle, evaluated, settings.data, command)
+    else:
+        assessment = assess_table(table, header, settings.eval)
+        study = study_of_files(run, header, table, assessment, command)
     return ReportContent(
         run=run,
         header=header,
         table=table,
-        assessment=assess_table(table, header, settings.eval),
+        assessment=assessment,
         tuning_table=_tuning_table(run, header),
         history=_history(run),
         mistakes=None if top is None else _mistakes(bundle, settings, top, progress, images),
         policies=_policies(run),
         settings=stored,
         dataset=_read_json(run / "dataset.json"),
+        study=study,
     )
 
 
@@ -146,7 +160,7 @@ def _mistakes(
     if not _data_available(settings, settings.eval.split):
         return None
     try:
-        return collect_mistakes(bundle, settings, top=top, progress=progress, images=images)
+        return collect_mistakes(bundle, settings, top=top, progress=progress, images=images, command="report")
     except CxrError as error:
         log.warning("the report shows no mistakes: %s", error)
         return None

@@ -24,7 +24,7 @@ def write_report(content: ReportContent, out: Path) -> None:
         title=f"{content.header.run}: {content.assessment.evaluation.split}",
         header=content.header,
         headline=_headline(content),
-        warnings=content.assessment.warnings,
+        warnings=[*content.assessment.warnings, *_ledger_warnings(content)],
         sections=[section for section in sections_of(content) if section is not None],
         svg=lambda chart: Markup(chart.svg),
     )
@@ -33,7 +33,7 @@ def write_report(content: ReportContent, out: Path) -> None:
 
 def _headline(content: ReportContent) -> list[tuple[str, str]]:
     evaluation, intervals = content.assessment.evaluation, content.assessment.intervals["mean"]
-    return [
+    facts = [
         ("mean AUROC", _non_breaking(interval_text(evaluation.mean_auroc, intervals["auroc"]))),
         ("mean AUPRC", _non_breaking(interval_text(evaluation.mean_auprc, intervals["auprc"]))),
         ("split", f"{evaluation.split}, {evaluation.level} level"),
@@ -46,6 +46,14 @@ def _headline(content: ReportContent) -> list[tuple[str, str]]:
             else "not tuned",
         ),
     ]
+    looks = None if content.study is None else content.study.looks
+    return facts if looks is None else [*facts, (f"{looks.split} looked at", _non_breaking(looks.short()))]
+
+
+def _ledger_warnings(content: ReportContent) -> list[str]:
+    looks = None if content.study is None else content.study.looks
+    warning = None if looks is None else looks.warning()
+    return [] if warning is None else [warning]
 
 
 def _non_breaking(text: str) -> str:

@@ -67,6 +67,11 @@ def _draw(title: str, description: str, paint: Callable[[Axes], None], size: tup
     return Chart(title, svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1))
 
 
+def chart_of(title: str, description: str, paint: Callable[[Axes], None], size: tuple[float, float]) -> Chart:
+    """Draw a chart of `size` in inches for a page; `description` is for screen readers."""
+    return _draw(title, description, paint, size)
+
+
 def _unit_axes(axes: Axes, x: str, y: str) -> None:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x, ylabel=y)
     axes.set_xticks([0, 0.5, 1])

@@ -3,10 +3,18 @@
 from collections.abc import Iterable
 
 from cxrtool.report.charts import calibration_section, curve_sections, decisions_section, thresholds_section
+from cxrtool.report.checklists import checklists_section
 from cxrtool.report.content import ReportContent
 from cxrtool.report.figures import figures_section, policies_section, subgroups_section
 from cxrtool.report.parts import Section
-from cxrtool.report.provenance import data_section, history_section, mistakes_section, settings_section
+from cxrtool.report.provenance import (
+    data_section,
+    history_section,
+    methods_section,
+    mistakes_section,
+    participants_section,
+    settings_section,
+)
 
 LIMITS = (
     "Research software, not a medical device. It must not be used to decide about a patient.",
@@ -22,6 +30,8 @@ LIMITS = (
 def sections_of(content: ReportContent) -> Iterable[Section | None]:
     """Yield the sections in order, None for those without content."""
     yield figures_section(content.assessment)
+    if content.study is not None:
+        yield participants_section(content.study)
     yield policies_section(content)
     yield from curve_sections(content)
     yield calibration_section(content)
@@ -32,4 +42,7 @@ def sections_of(content: ReportContent) -> Iterable[Section | None]:
     yield mistakes_section(content)
     yield data_section(content)
     yield settings_section(content)
+    if content.study is not None:
+        yield methods_section(content.study)
+        yield checklists_section(content.study)
     yield Section("limits", "Limits of use", text=LIMITS)

@@ -117,7 +117,7 @@ def is_table(model: Model) -> bool:
 def _table(model: Model, settings: Settings, dataset: Dataset, progress: ProgressCallback) -> PredictionTable:
     if not isinstance(model, Bundle) and is_table(model):
         return to_study_level(read_predictions(Path(model)))
-    images, _ = predict_split(open_model(model), settings, dataset, settings.eval.split, progress)
+    images, _ = predict_split(open_model(model), settings, dataset, settings.eval.split, progress, "compare")
     return to_study_level(images)
 
 

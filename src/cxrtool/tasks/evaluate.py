@@ -4,7 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from cxrtool.choices import Level
+from cxrtool.data.characteristics import Characteristics, characteristics_of
+from cxrtool.data.dataset import Dataset
+from cxrtool.data.flow import RowFlow
 from cxrtool.engines.engine import HowRun
 from cxrtool.evaluation.assessment import Assessment, AssessmentSettings, assess, attribute_names
 from cxrtool.evaluation.intervals import BootstrapSettings
@@ -28,6 +33,8 @@ class EvalResult:
         images: the same predictions at image level.
         folder: folder with predictions.csv, metrics.json, metrics.csv, subgroups.csv and gaps.csv.
         how: backend and precision of the network.
+        flow: how many rows of the sheet were analysed, and why the others were not.
+        characteristics: patients, studies and images that were analysed.
     """
 
     assessment: Assessment
@@ -35,10 +42,16 @@ class EvalResult:
     images: PredictionTable
     folder: Path
     how: HowRun
+    flow: RowFlow
+    characteristics: Characteristics
 
 
 def evaluate_model(
-    model: Model, settings: Settings, out: Path | None = None, progress: ProgressCallback = ignore_progress
+    model: Model,
+    settings: Settings,
+    out: Path | None = None,
+    progress: ProgressCallback = ignore_progress,
+    command: str = "eval",
 ) -> EvalResult:
     """Evaluate a model on `settings.eval.split` and write its predictions and metrics.
 
@@ -47,6 +60,7 @@ def evaluate_model(
         settings: data, split, level and device.
         out: output folder; None uses ``eval_<split>`` beside the model.
         progress: called as images are read.
+        command: what the ledger beside the model names as the reason.
 
     Raises:
         CxrError: data or model cannot be used, an image cannot be read, or a file cannot be written.
@@ -54,16 +68,27 @@ def evaluate_model(
     options = settings.eval
     bundle = open_model(model)
     dataset = dataset_of(settings.data, options.split, attribute_names(options.by))
-    images, how = predict_split(bundle, settings, dataset, options.split, progress)
+    images, how = predict_split(bundle, settings, dataset, options.split, progress, command, out)
+    flow, characteristics = analysed_rows(dataset, images)
     table = to_study_level(images) if options.level is Level.STUDY else images
     assessment = assess_table(table, bundle.header, options)
     folder = out or bundle.path.parent / f"eval_{options.split}"
     write_predictions(folder / "predictions.csv", table)
-    write_json(folder / "metrics.json", describe_evaluation(assessment, bundle, how))
+    write_json(folder / "metrics.json", describe_evaluation(assessment, bundle, how, flow, characteristics))
     _write_metrics_csv(folder / "metrics.csv", assessment)
     _write_rows(folder / "subgroups.csv", [item.to_dict() for item in assessment.subgroups])
     _write_rows(folder / "gaps.csv", [item.to_dict() for item in assessment.gaps])
-    return EvalResult(assessment, table, images, folder, how)
+    return EvalResult(assessment, table, images, folder, how, flow, characteristics)
+
+
+def analysed_rows(dataset: Dataset, images: PredictionTable) -> tuple[RowFlow, Characteristics]:
+    """Return the flow to the rows of an image-level table made from `dataset`, and their characteristics."""
+    usable = dataset.usable(images.split)
+    if len(images) < len(usable):
+        read = set(images.ids)
+        usable = usable.select(np.array([str(path) in read for path in usable.paths]))
+    found = characteristics_of(usable)
+    return dataset.flow(images.split).analysed(found.images, found.studies, found.patients), found
 
 
 def assess_table(table: PredictionTable, header: BundleHeader, options: EvalSettings) -> Assessment:
@@ -83,12 +108,20 @@ def bootstrap_settings(options: EvalSettings) -> BootstrapSettings:
     return BootstrapSettings(options.draws, options.draw_seed, options.confidence)
 
 
-def describe_evaluation(assessment: Assessment, bundle: Bundle, how: HowRun) -> dict[str, object]:
+def describe_evaluation(
+    assessment: Assessment,
+    bundle: Bundle,
+    how: HowRun,
+    flow: RowFlow | None = None,
+    characteristics: Characteristics | None = None,
+) -> dict[str, object]:
     """Return the document of ``cxr eval --json`` and of metrics.json."""
     header = bundle.header
     return assessment.to_dict() | {
         "thresholds": header.thresholds,
         "tuned_on": header.tuning.split if header.tuning else None,
+        "flow": None if flow is None else flow.to_dict(),
+        "characteristics": None if characteristics is None else characteristics.to_dict(),
         **how.to_dict(),
         "model": {
             "path": str(bundle.path),

@@ -58,6 +58,7 @@ def collect_mistakes(
     out: Path | None = None,
     progress: ProgressCallback = ignore_progress,
     images: PredictionTable | None = None,
+    command: str = "errors",
 ) -> MistakesResult:
     """Find the most confident mistakes on `settings.eval.split` and draw the heatmap of each.
 
@@ -71,13 +72,14 @@ def collect_mistakes(
         out: output folder; None uses ``errors_<split>`` beside the model.
         progress: called as pictures are drawn.
         images: the model's image-level predictions of the split; None runs the model.
+        command: what the ledger beside the model names as the reason, if the model is run.
     """
     bundle = open_model(model)
     split = settings.eval.split
     if bundle.header.thresholds is None:
         log.warning("the model has no tuned thresholds, so 0.5 is used for each finding; see cxr tune")
     if images is None:
-        images, _ = predict_split(bundle, settings, dataset_of(settings.data, split), split, progress)
+        images, _ = predict_split(bundle, settings, dataset_of(settings.data, split), split, progress, command, out)
     mistakes = find_mistakes(images, bundle.header.effective_thresholds, kind, finding, top)
     folder = out or bundle.path.parent / f"errors_{split}"
     root = settings.data.root or Path()

@@ -32,6 +32,7 @@ from cxrtool.model.bundle import Bundle, update_header
 from cxrtool.model.header import BundleHeader, StoredLocalization
 from cxrtool.model.resolve import Model, open_model
 from cxrtool.predict.classifier import Classifier, find_method
+from cxrtool.predict.split import record_split
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.settings import ExplainSettings, Settings
 from cxrtool.tasks.chexlocalize import ChexlocalizeFiles
@@ -163,6 +164,7 @@ def localize_model(
     result = LocalizeResult(results, options.split, truth.name, folder, tuple(warnings))
     _write(result)
     _store(bundle, result, manifest)
+    record_split(bundle, settings, manifest, "localize", out)
     return result
 
 

@@ -165,7 +165,7 @@ def _table(
 ) -> PredictionTable:
     named = _with_name(progress, folder.name)
     with with_export(open_model(folder), settings.runtime) as bundle:
-        images, _ = predict_split(bundle, settings, dataset, split, named)
+        images, _ = predict_split(bundle, settings, dataset, split, named, "compare --train")
     return to_study_level(images)
 
 

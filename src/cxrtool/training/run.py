@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from cxrtool.choices import Blank, Precision, SelectBy
 from cxrtool.data.batches import Unreadable, manifest_batches, skip_list, split_batches
 from cxrtool.data.cache import open_cache
+from cxrtool.data.characteristics import characteristics_of
 from cxrtool.data.dataset import Dataset
+from cxrtool.data.flow import RowFlow
 from cxrtool.data.labels import by_finding, encode_labels, warn_of_contradictions
 from cxrtool.data.manifest import Manifest
 from cxrtool.data.pixel_cache import PixelCache
@@ -48,6 +50,7 @@ class Split:
         total: number of rows that the run was started with.
         cache: decoded pixels, if a cache is used.
         skip: where unreadable images are listed and left out; None stops at the first.
+        flow: how many rows of the sheet are usable; None if not known.
     """
 
     manifest: Manifest
@@ -57,6 +60,7 @@ class Split:
     total: int
     cache: PixelCache | None = None
     skip: Unreadable | None = None
+    flow: RowFlow | None = None
 
     def rows_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows with these numbers in the same order, without those that are gone."""
@@ -152,7 +156,8 @@ def _load_split(settings: Settings, dataset: Dataset, split: str) -> Split:
     targets, mask = encode_labels(manifest.raw_labels, policy, settings.data.blank)
     warn_of_contradictions(f"the {split} split", manifest.studies, targets, mask)
     skip = skip_list(split, len(manifest), settings.data)
-    return Split(manifest, targets, mask, np.arange(len(manifest), dtype=np.int64), len(manifest), skip=skip)
+    numbers = np.arange(len(manifest), dtype=np.int64)
+    return Split(manifest, targets, mask, numbers, len(manifest), skip=skip, flow=dataset.flow(split))
 
 
 def _choose_selection(requested: SelectBy, valid: Split, blank: Blank) -> SelectBy:
@@ -196,7 +201,7 @@ def describe_run(run: Run, resolved: ResolvedSettings, network: ChestNet) -> Non
 
 
 def describe_data(run: Run) -> None:
-    """Write dataset.json: rows and labels of the splits, and the images that were left out so far."""
+    """Write dataset.json: rows, patients and labels of the splits, and the images that were left out so far."""
     write_json(
         run.folder / "dataset.json",
         {
@@ -209,6 +214,9 @@ def describe_data(run: Run) -> None:
 def _describe_split(split: Split) -> dict[str, Any]:
     positive = (split.targets > 0.5) & split.mask
     negative = (split.targets <= 0.5) & split.mask
+    read = split.manifest if split.skip is None else split.manifest.select(split.skip.kept(len(split.manifest)))
+    found = characteristics_of(read)
+    flow = None if split.flow is None else split.flow.analysed(found.images, found.studies, found.patients)
     return _digest(split.manifest).model_dump() | {
         "labels": {
             finding: {
@@ -219,6 +227,8 @@ def _describe_split(split: Split) -> dict[str, Any]:
             for column, finding in enumerate(FINDINGS)
         },
         "unreadable": list(split.unreadable),
+        "flow": None if flow is None else flow.to_dict(),
+        "characteristics": found.to_dict(),
     }
 
 

@@ -1,0 +1,122 @@
+"""Characteristics of a split: patients by age and sex, images by projection, studies by label of each finding."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrtool.choices import Blank
+from cxrtool.data.identity import Texts
+from cxrtool.data.manifest import Manifest
+from cxrtool.findings import CHEXPERT5, Findings
+
+OLDEST_STATED = 89
+"""Ages above this are only counted: the privacy rule of HIPAA (45 CFR 164.514) has them stated as one group."""
+NOT_GIVEN = "not given"
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """Studies by label of one finding, before any policy.
+
+    A study has the first of positive, negative, uncertain and blank that any of its images has.
+    """
+
+    positive: int
+    negative: int
+    uncertain: int
+    blank: int
+
+    def prevalence(self, blank: Blank) -> float | None:
+        """Return positives / (positives + negatives); blank labels are negatives or do not count. None without any."""
+        counted = self.positive + self.negative + (self.blank if blank is Blank.NEGATIVE else 0)
+        return self.positive / counted if counted else None
+
+
+@dataclass(frozen=True)
+class Characteristics:
+    """Patients, studies and images of a split.
+
+    Attributes:
+        patients: number of patients.
+        studies: number of studies.
+        images: number of images.
+        ages: first quartile, median and third quartile of the patients' ages in years, each at the first study; None
+            if no age is given.
+        ages_known: number of patients with an age.
+        over_89: number of patients above `OLDEST_STATED` years.
+        sexes: number of patients by sex, the most frequent first.
+        projections: number of images by projection, likewise.
+        labels: studies by label, by finding.
+    """
+
+    patients: int
+    studies: int
+    images: int
+    ages: tuple[float, float, float] | None
+    ages_known: int
+    over_89: int
+    sexes: Mapping[str, int]
+    projections: Mapping[str, int]
+    labels: Mapping[str, LabelCounts]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self | None:
+        """Return the characteristics that `to_dict` described; None if some are missing, as in older files."""
+        if not all(field.name in content for field in fields(cls)):
+            return None
+        labels = {finding: LabelCounts(**counts) for finding, counts in content["labels"].items()}
+        ages = None if content["ages"] is None else tuple(content["ages"])
+        return cls(**{**content, "labels": labels, "ages": ages})
+
+
+def characteristics_of(manifest: Manifest, findings: Findings = CHEXPERT5) -> Characteristics:
+    """Count the patients, studies and images of a manifest whose label columns are `findings`."""
+    ages, sexes = _by_patient(manifest)
+    stated = ages[~np.isnan(ages)]
+    quartiles = None if len(stated) == 0 else tuple(float(age) for age in np.quantile(stated, [0.25, 0.5, 0.75]))
+    return Characteristics(
+        patients=len(ages),
+        studies=len(set(manifest.studies)),
+        images=len(manifest),
+        ages=quartiles,  # type: ignore[arg-type]  # three quartiles
+        ages_known=len(stated),
+        over_89=int((stated > OLDEST_STATED).sum()),
+        sexes=_counts(sexes),
+        projections=_counts(manifest.projections),
+        labels=dict(zip(findings, _labels(manifest), strict=True)),
+    )
+
+
+def _by_patient(manifest: Manifest) -> tuple[NDArray[np.float32], list[str]]:
+    """Return the lowest age of each patient, NaN without one, and the sex, ``differs`` if rows disagree."""
+    first: dict[str, int] = {}
+    place = np.array([first.setdefault(patient, len(first)) for patient in manifest.patients], dtype=np.int64)
+    ages = np.full(len(first), np.nan, dtype=np.float32)
+    np.fmin.at(ages, place, manifest.ages)
+    found: list[set[str]] = [set() for _ in first]
+    for patient, sex in zip(place, manifest.sexes, strict=True):
+        found[patient].add(str(sex))
+    return ages, [next(iter(sexes)) if len(sexes) == 1 else "differs" for sexes in found]
+
+
+def _counts(texts: Texts | list[str]) -> dict[str, int]:
+    return dict(Counter(str(text) or NOT_GIVEN for text in texts).most_common())
+
+
+def _labels(manifest: Manifest) -> list[LabelCounts]:
+    """Count studies by label, [F]."""
+    first: dict[str, int] = {}
+    place = np.array([first.setdefault(study, len(first)) for study in manifest.studies], dtype=np.int64)
+    raw = manifest.raw_labels
+    rank = np.select([raw == 1, raw == 0, raw == -1], [0, 1, 2], default=3)
+    of_study = np.full((len(first), raw.shape[1]), 3, dtype=np.int64)
+    np.minimum.at(of_study, place, rank)
+    return [LabelCounts(*(int((column == value).sum()) for value in range(4))) for column in of_study.T]
