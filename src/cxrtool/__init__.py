@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cxrtool.api import calibrate, compare, evaluate, train, tune
+    from cxrtool.api import calibrate, compare, evaluate, evaluate_scores, train, tune
     from cxrtool.choices import Method
     from cxrtool.errors import (
         CxrError,
@@ -48,6 +48,7 @@ __all__ = [
     "calibrate",
     "compare",
     "evaluate",
+    "evaluate_scores",
     "load_settings",
     "train",
     "tune",
@@ -55,7 +56,7 @@ __all__ = [
 
 # Imported on first access, because importing torch takes seconds and `import cxrtool` does not need it.
 _MODULES = {
-    "api": ("calibrate", "compare", "evaluate", "train", "tune"),
+    "api": ("calibrate", "compare", "evaluate", "evaluate_scores", "train", "tune"),
     "choices": ("Method",),
     "errors": (
         "CxrError",

@@ -5,7 +5,7 @@ progress bar in a terminal or a notebook and nothing elsewhere, True always show
 callable is called with each `cxrtool.progress.Progress`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cxrtool.evaluation.comparison import Comparison
     from cxrtool.model.bundle import Bundle
     from cxrtool.tasks.evaluate import EvalResult
+    from cxrtool.tasks.scores import ScoresResult
     from cxrtool.tasks.tune import CalibrateResult, TuneResult
     from cxrtool.training.loop import TrainResult
 
@@ -90,6 +91,43 @@ def evaluate(
     plain = resolved(settings).settings
     with _opened(model, plain) as bundle, progress_for(progress) as show:
         return evaluate_model(bundle, plain, _path(out), show)
+
+
+def evaluate_scores(
+    scores: str | Path,
+    truth: str | Path,
+    settings: AnySettings,
+    out: str | Path | None = None,
+    *,
+    key: str | None = None,
+    renames: Mapping[str, str] | None = None,
+    thresholds: str | None = None,
+) -> "ScoresResult":
+    """Evaluate a table of scores of any program against a table of labels, like ``cxr eval --scores``.
+
+    >>> evaluate_scores("theirs.csv", "groundtruth.csv", load_settings({}))  # doctest: +SKIP
+
+    Args:
+        scores: CSV, TSV or Parquet file, plain or compressed by gzip, with columns named after findings.
+        truth: likewise, with labels 1, 0, -1 (uncertain) or blank.
+        settings: settings of the split (`eval.split`), level, subgroups, draws and blank labels.
+        out: folder for predictions.csv, metrics.json and the other tables. Default: next to the scores.
+        key: column that identifies rows. Default: Study, Path, Image Index or another usual name.
+        renames: new name of a column by its name, for findings that the files call differently.
+        thresholds: thresholds as text, such as ``Edema=0.3``, or a file of `tune`. Default: no figures at thresholds.
+
+    Returns:
+        The figures, the joined table, and the paths of the files.
+
+    Raises:
+        RequestError: the files cannot be read or joined; the message lists all problems.
+        WriteError: a file cannot be written.
+    """
+    from cxrtool.tasks.scores import ScoreFiles
+    from cxrtool.tasks.scores import evaluate_scores as evaluate_files
+
+    files = ScoreFiles(Path(scores), Path(truth), key, dict(renames or {}))
+    return evaluate_files(files, resolved(settings).settings, _path(out), thresholds)
 
 
 def tune(

@@ -9,6 +9,7 @@ import typer
 from cxrtool.cells import cell, interval_text, p_text, range_text
 from cxrtool.cli import console
 from cxrtool.cli.options import BOOTSTRAP, JsonOption, PaperOption, given_on_command_line, settings_options
+from cxrtool.cli.score_options import KeyOption, MapOption, TruthOption, score_files
 from cxrtool.cli.signals import graceful_stop
 from cxrtool.cli.train import TRAINING
 from cxrtool.errors import RequestError
@@ -17,6 +18,7 @@ from cxrtool.resolved_settings import ResolvedSettings
 if TYPE_CHECKING:
     from cxrtool.evaluation.comparison import Comparison
     from cxrtool.evaluation.difference import Difference
+    from cxrtool.tasks.scores import ScoreFiles
 
 
 _STEP = "train.batch_size"
@@ -54,6 +56,9 @@ def compare(
             "--margin", help="Also test non-inferiority: the largest loss that does not matter, such as 0.02."
         ),
     ] = None,
+    truth: TruthOption = None,
+    key: KeyOption = None,
+    map_: MapOption = None,
     paper: PaperOption = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -65,6 +70,7 @@ def compare(
     cxr compare runs/a runs/b --data CheXpert-v1.0-small --split test
     cxr compare a/eval_test/predictions.csv b/eval_test/predictions.csv
     cxr compare new.csv old.csv other.csv --reference old.csv --margin 0.02
+    cxr compare one.csv another.csv --truth groundtruth.csv
     cxr compare --train --policies u-ignore,u-ones,u-zeros --seeds 3 --data CheXpert-v1.0-small --out policies
     """
     if paper and out is None:
@@ -77,7 +83,8 @@ def compare(
         return
     from cxrtool.tasks.compare import write_comparison
 
-    comparison = _compare_models(resolved, inputs or [], reference, margin)
+    files = None if truth is None else score_files(truth, truth, key, map_)
+    comparison = _compare_models(resolved, inputs or [], reference, margin, files)
     if out is not None:
         write_comparison(out, comparison)
         if paper:
@@ -91,7 +98,11 @@ def compare(
 
 
 def _compare_models(
-    resolved: ResolvedSettings, inputs: list[Path], reference: str | None, margin: float | None
+    resolved: ResolvedSettings,
+    inputs: list[Path],
+    reference: str | None,
+    margin: float | None,
+    truth: "ScoreFiles | None",
 ) -> "Comparison":
     from cxrtool.engines.export import with_export
     from cxrtool.evaluation.comparison import check_margin
@@ -103,6 +114,8 @@ def _compare_models(
     names = short_names(inputs)
     named = None if reference is None else reference_name(reference, inputs, names)
     settings = resolved.settings
+    if truth is not None:
+        return compare_models(inputs, settings, names, reference=named, margin=margin, truth=truth)
     with ExitStack() as stack:
         models = [
             path if is_table(path) else stack.enter_context(with_export(open_model(path), settings.runtime))

@@ -1,7 +1,8 @@
 """``cxr errors``"""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,8 +11,15 @@ from cxrtool.choices import MistakeKind
 from cxrtool.cli import console
 from cxrtool.cli.inputs import model_to_run
 from cxrtool.cli.options import DATA, RUNTIME, JsonOption, settings_options
+from cxrtool.cli.score_options import KeyOption, MapOption, ScoresOption, TruthOption, score_files
+from cxrtool.errors import RequestError
 from cxrtool.findings import find_finding
 from cxrtool.resolved_settings import ResolvedSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cxrtool.evaluation.mistakes import Mistake
 
 
 @settings_options("data.root", "model", "eval.split", *DATA, *RUNTIME, "runtime.batch_size")
@@ -20,6 +28,14 @@ def errors(
     label: Annotated[str | None, typer.Option("--label", help="Finding to list. \\[default: all five]")] = None,
     kind: Annotated[MistakeKind, typer.Option("--kind", help="Kind of mistake to list.")] = MistakeKind.BOTH,
     top: Annotated[int, typer.Option("--top", min=1, help="Most mistakes to list per finding and kind.")] = 8,
+    scores: ScoresOption = None,
+    truth: TruthOption = None,
+    key: KeyOption = None,
+    map_: MapOption = None,
+    thresholds: Annotated[
+        str | None,
+        typer.Option("--thresholds", help="With --scores: thresholds by name (Edema=0.3), or a file of cxr tune."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Output folder. \\[default: errors_<split> beside the model]")
     ] = None,
@@ -29,8 +45,22 @@ def errors(
 
     \b
     cxr errors --data CheXpert-v1.0-small --model runs/my-run
+    cxr errors --scores theirs.csv --truth groundtruth.csv --thresholds Edema=0.3
     cxr errors --data CheXpert-v1.0-small --label Edema --kind false-negative --top 20
     """
+    files = score_files(scores, truth, key, map_)
+    if files is not None:
+        from cxrtool.tasks.scores import mistakes_in_scores
+
+        mistakes, folder = mistakes_in_scores(files, resolved.settings, thresholds, kind, label, top, out)
+        if json_output:
+            console.print_json({"mistakes": [asdict(one) for one in mistakes]})
+            return
+        _show(mistakes, resolved.settings.eval.split)
+        console.say(f"files: {folder}/mistakes.csv, mistakes.json")
+        return
+    if thresholds is not None:
+        raise RequestError("--thresholds belongs to --scores", "Store a model's thresholds with cxr tune.")
     from cxrtool.tasks.gallery import collect_mistakes
 
     finding = None if label is None else find_finding(label)
@@ -39,12 +69,16 @@ def errors(
     if json_output:
         console.print_json(result.to_dict())
         return
-    console.print_table(
-        f"most confident mistakes on {resolved.settings.eval.split}",
-        ["finding", "kind", "study", "probability", "threshold"],
-        [[one.finding, one.kind, one.study, one.probability, cell(one.threshold, 2)] for one in result.mistakes],
-    )
+    _show(result.mistakes, resolved.settings.eval.split)
     console.say(f"files: {result.folder}/mistakes.csv, gallery_*.png and {len(result.pictures)} overlays")
+
+
+def _show(mistakes: "Sequence[Mistake]", split: str) -> None:
+    console.print_table(
+        f"most confident mistakes on {split}",
+        ["finding", "kind", "study", "probability", "threshold"],
+        [[one.finding, one.kind, one.study, one.probability, cell(one.threshold, 2)] for one in mistakes],
+    )
 
 
 def register(app: typer.Typer) -> None:

@@ -9,11 +9,16 @@ from cxrtool.cells import cell, interval_text, range_text
 from cxrtool.cli import console
 from cxrtool.cli.inputs import model_to_run
 from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, PaperOption, settings_options
+from cxrtool.cli.score_options import KeyOption, MapOption, ScoresOption, TruthOption, score_files
+from cxrtool.errors import RequestError
 from cxrtool.resolved_settings import ResolvedSettings
+
+_FILES = "predictions.csv, metrics.json, metrics.csv, subgroups.csv, gaps.csv"
 
 if TYPE_CHECKING:
     from cxrtool.evaluation.assessment import Assessment
     from cxrtool.evaluation.fairness import GroupGap
+    from cxrtool.tasks.scores import ScoreFiles
 
 
 @settings_options(
@@ -34,10 +39,18 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", help="Output folder. \\[default: eval_<split> beside the model]")
     ] = None,
+    scores: ScoresOption = None,
+    truth: TruthOption = None,
+    key: KeyOption = None,
+    map_: MapOption = None,
+    thresholds: Annotated[
+        str | None,
+        typer.Option("--thresholds", help="With --scores: thresholds by name (Edema=0.3), or a file of cxr tune."),
+    ] = None,
     paper: PaperOption = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Evaluate a model: AUROC and AUPRC per finding, with 95 % intervals over patients.
+    """Evaluate a model, or scores of any program: AUROC and AUPRC per finding, with 95 % intervals over patients.
 
     Writes predictions.csv, metrics.json, metrics.csv, subgroups.csv and gaps.csv, and with --paper the folder paper/.
 
@@ -46,7 +59,14 @@ def evaluate(
     cxr eval --data CheXpert-v1.0-small --level image --json
     cxr eval --data CheXpert-v1.0-small --by sex,Hospital --prevalence 0.05
     cxr eval --data CheXpert-v1.0-small --split test --paper
+    cxr eval --scores theirs.csv --truth groundtruth.csv
     """
+    files = score_files(scores, truth, key, map_)
+    if files is not None:
+        _evaluate_scores(resolved, files, thresholds, out, paper, json_output)
+        return
+    if thresholds is not None:
+        raise RequestError("--thresholds belongs to --scores", "Store a model's thresholds with cxr tune.")
     from cxrtool.tasks.evaluate import describe_evaluation, evaluate_model
 
     with model_to_run(resolved) as model, console.progress_bar() as progress:
@@ -65,8 +85,36 @@ def evaluate(
         )
         return
     show_assessment(result.assessment)
-    names = "predictions.csv, metrics.json, metrics.csv, subgroups.csv, gaps.csv"
-    console.say(f"files: {result.folder}/{names} (by {result.how})")
+    console.say(f"files: {result.folder}/{_FILES} (by {result.how})")
+    if paper:
+        console.say(f"for a paper: {result.folder}/paper")
+
+
+def _evaluate_scores(
+    resolved: ResolvedSettings,
+    files: "ScoreFiles",
+    thresholds: str | None,
+    out: Path | None,
+    paper: bool,
+    as_json: bool,
+) -> None:
+    from cxrtool.tasks.scores import evaluate_scores
+
+    result = evaluate_scores(files, resolved.settings, out, thresholds)
+    if paper:
+        from cxrtool.report.paper import PAPER_NAME, write_paper
+        from cxrtool.report.study import Study
+
+        blank, command = resolved.settings.data.blank, console.command_line()
+        study = Study(result.table, result.assessment, blank=blank, command=command)
+        write_paper(result.folder / PAPER_NAME, study)
+    for text in result.assessment.warnings:
+        console.warn(text)
+    if as_json:
+        console.print_json(result.to_dict())
+        return
+    show_assessment(result.assessment)
+    console.say(f"files: {result.folder}/{_FILES}")
     if paper:
         console.say(f"for a paper: {result.folder}/paper")
 
@@ -81,9 +129,10 @@ def show_assessment(assessment: "Assessment") -> None:
     from cxrtool.evaluation.metrics import FEW_CASES
 
     evaluation, intervals = assessment.evaluation, assessment.intervals
+    images = "" if evaluation.images == evaluation.studies else f", {evaluation.images} images"
     title = (
         f"{evaluation.split} split, {evaluation.level} level: {evaluation.studies} studies of {assessment.patients} "
-        f"patients, {evaluation.images} images"
+        f"patients{images}"
     )
     rows: list[list[object]] = [
         [
@@ -125,7 +174,7 @@ def _show_thresholds(assessment: "Assessment") -> None:
     ]
     if rows:
         header = ["finding", "threshold", *(name.replace("_", " ") for name in columns)]
-        console.print_table("at the bundle's thresholds", header, rows)
+        console.print_table("at the thresholds", header, rows)
 
 
 def _show_honest(assessment: "Assessment") -> None:
@@ -144,6 +193,8 @@ def _show_honest(assessment: "Assessment") -> None:
 
 
 def _show_calibration(assessment: "Assessment") -> None:
+    if assessment.raw is None:
+        return
     shown = {"raw probabilities": assessment.raw}
     if assessment.calibrated == assessment.raw:
         shown = {"raw probabilities, which the bundle's calibration does not change": assessment.raw}

@@ -10,6 +10,8 @@ from cxrtool.cells import cell, range_text
 from cxrtool.cli import console
 from cxrtool.cli.inputs import model_to_run, opened_model
 from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, settings_options
+from cxrtool.cli.score_options import KeyOption, MapOption, ScoresOption, TruthOption, score_files
+from cxrtool.errors import RequestError
 from cxrtool.resolved_settings import ResolvedSettings
 
 if TYPE_CHECKING:
@@ -41,6 +43,10 @@ def tune(
             "--predictions", help="Tune from a predictions.csv of eval. Without --model, no bundle is changed."
         ),
     ] = None,
+    scores: ScoresOption = None,
+    truth: TruthOption = None,
+    key: KeyOption = None,
+    map_: MapOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Output folder. \\[default: tune_<split> beside the model]")
     ] = None,
@@ -54,19 +60,30 @@ def tune(
     \b
     cxr tune --data CheXpert-v1.0-small --model runs/my-run
     cxr tune --data CheXpert-v1.0-small --criterion recall --target 0.9
+    cxr tune --scores theirs.csv --truth valid.csv
     cxr tune --predictions runs/my-run/eval_valid/predictions.csv --min 0.1 --max 0.9 --step 0.05
     """
-    from cxrtool.tasks.tune import tune_model
+    from cxrtool.tasks.tune import tune_model, tune_scores
 
+    files = score_files(scores, truth, key, map_)
+    if files is not None:
+        if predictions is not None:
+            raise RequestError("--scores cannot be combined with --predictions", "Leave out one of them.")
+        _show(tune_scores(files, resolved.settings, out), json_output)
+        return
     if predictions is None:
         chosen: AbstractContextManager[Bundle | None] = model_to_run(resolved)
     else:
         chosen = nullcontext(None if resolved.settings.model is None else opened_model(resolved))
     with chosen as model, console.progress_bar() as progress:
         result = tune_model(model, resolved.settings, predictions, out, progress)
+    _show(result, json_output)
+
+
+def _show(result: "TuneResult", as_json: bool) -> None:
     for text in result.tuned.warnings:
         console.warn(text)
-    if json_output:
+    if as_json:
         console.print_json(result.to_dict())
         return
     show_tuned(result)

@@ -1,6 +1,6 @@
 """Assessment of a model on a split: figures, intervals, calibration, operating points, subgroups and warnings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -52,11 +52,12 @@ class Assessment:
         settings: options of the assessment.
         patients: number of distinct patients; the bootstrap draws patients.
         intervals: by finding (or ``mean``) and figure; DeLong's interval is ``auroc_delong``.
-        raw: calibration figures of the raw probabilities, by finding.
+        raw: calibration figures of the raw probabilities, by finding; None for scores that are not probabilities.
         calibrated: those of the calibrated probabilities; None if the bundle has no calibration.
         calibrated_in_sample: findings whose calibration was fitted on these rows, so that its figures are too good.
         operating: operating points by finding.
-        decision_curves: net benefit by finding, of the calibrated probabilities if there are any.
+        decision_curves: net benefit by finding, of the calibrated probabilities if there are any; None for
+            scores that are not probabilities.
         honest: rates at thresholds chosen without the rows they count; None unless the bundle's thresholds were chosen
             on these rows.
         subgroups: figures by attribute, group and finding.
@@ -68,11 +69,11 @@ class Assessment:
     settings: AssessmentSettings
     patients: int
     intervals: Mapping[str, Mapping[str, Interval]]
-    raw: Mapping[str, CalibrationFigures]
+    raw: Mapping[str, CalibrationFigures] | None
     calibrated: Mapping[str, CalibrationFigures] | None
     calibrated_in_sample: frozenset[str]
     operating: Mapping[str, OperatingPoint]
-    decision_curves: Mapping[str, DecisionCurve]
+    decision_curves: Mapping[str, DecisionCurve] | None
     honest: Mapping[str, HonestRates] | None
     subgroups: tuple[SubgroupFigures, ...]
     gaps: tuple[GroupGap, ...]
@@ -86,12 +87,12 @@ class Assessment:
             | {
                 "intervals": _plain(self.intervals[finding]),
                 "calibration": {
-                    "raw": self.raw[finding].to_dict(),
+                    "raw": None if self.raw is None else self.raw[finding].to_dict(),
                     "calibrated": None if self.calibrated is None else self.calibrated[finding].to_dict(),
                     "in_sample": None if self.calibrated is None else finding in self.calibrated_in_sample,
                 },
                 "operating_points": asdict(self.operating[finding]),
-                "decision_curve": self.decision_curves[finding].to_dict(),
+                "decision_curve": None if self.decision_curves is None else self.decision_curves[finding].to_dict(),
                 "honest": None if self.honest is None else self.honest[finding].to_dict(),
             }
             for finding, metrics in self.evaluation.labels.items()
@@ -129,6 +130,7 @@ def assess(
     origin: ThresholdOrigin | None = None,
     scalings: Mapping[str, Scaling] | None = None,
     calibration_origin: CalibrationOrigin | None = None,
+    notes: Sequence[str] = (),
 ) -> Assessment:
     """Compute figures, intervals, calibration, operating points and subgroups of a table.
 
@@ -139,11 +141,14 @@ def assess(
         origin: how the thresholds were chosen.
         scalings: the bundle's calibration, by finding.
         calibration_origin: where the calibration was fitted.
+        notes: further warnings, which come first.
     """
+    if not table.are_probabilities:
+        thresholds = scalings = None
     evaluation = evaluate(table, thresholds)
     honest = None
     patients = len(set(table.patients))
-    warnings = [*evaluation.warnings, *few_patients_warnings(table.split, patients)]
+    warnings = [*notes, *evaluation.warnings, *few_patients_warnings(table.split, patients)]
     if thresholds is not None and origin is not None and origin.chosen_on(table):
         honest = honest_rates(table, origin.search, settings.bootstrap, seed=settings.bootstrap.seed)
         warnings.append(
@@ -170,11 +175,11 @@ def assess(
         settings=settings,
         patients=patients,
         intervals=_intervals(table, settings.bootstrap, thresholds),
-        raw=calibration_figures(table, None, settings.bootstrap),
+        raw=calibration_figures(table, None, settings.bootstrap) if table.are_probabilities else None,
         calibrated=None if scalings is None else calibration_figures(table, scalings, settings.bootstrap),
         calibrated_in_sample=in_sample,
         operating=operating_points(table, thresholds, settings.prevalence, settings.bootstrap.confidence),
-        decision_curves=decision_curves(table, scalings),
+        decision_curves=decision_curves(table, scalings) if table.are_probabilities else None,
         honest=honest,
         subgroups=subgroups,
         gaps=group_gaps(table, settings.by, settings.bootstrap, thresholds),

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxrtool.choices import Level, MistakeKind
-from cxrtool.errors import RequestError
+from cxrtool.choices import MistakeKind
 from cxrtool.evaluation.table import PredictionTable, to_study_level
 
 
@@ -43,17 +42,12 @@ def find_mistakes(
     """List false positives by falling and false negatives by rising probability, for each finding.
 
     Args:
-        images: an image-level table, which names the image file of a mistake.
+        images: an image-level table, which names the image file of a mistake; a study-level one names the study.
         thresholds: by finding; a study is positive if its probability is at or above the threshold.
         kind: kind of mistakes to list.
         finding: name of the only finding to list; None lists all.
         top: most mistakes to list per finding and kind; None lists all.
-
-    Raises:
-        RequestError: the table is not at image level.
     """
-    if images.level is not Level.IMAGE:
-        raise RequestError("mistakes need an image-level table, but this one is at study level", "Use --level image.")
     studies = to_study_level(images)
     most_probable = _most_probable_images(images, studies)
     found: list[Mistake] = []

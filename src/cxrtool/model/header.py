@@ -17,6 +17,7 @@ FORMAT_VERSION = 2
 """Version 1 had no digest of the header."""
 
 DEFAULT_THRESHOLD = 0.5
+INTENDED_USE = "Research software, not a medical device."
 
 
 class _Part(BaseModel):
@@ -129,7 +130,7 @@ class BundleHeader(_Part):
     run: str
     created: str
     weights_sha256: str = ""
-    intended_use: str = Field(default="Research software, not a medical device.")
+    intended_use: str = Field(default=INTENDED_USE)
 
     @field_validator("thresholds")
     @classmethod

@@ -92,7 +92,7 @@ def model_card(header: BundleHeader, assessment: Assessment, study: Study | None
             ["finding", "share of positives", "mean probability", "Brier", "ECE (ten equal bins)"],
             [
                 [finding, *(cell(value) for value in (one.prevalence, one.mean_probability, one.brier, one.ece))]
-                for finding, one in (assessment.calibrated or assessment.raw).items()
+                for finding, one in (assessment.calibrated or assessment.raw or {}).items()
             ],
         ),
         "",

@@ -9,6 +9,7 @@ from cxrtool.cells import cell, interval_text
 from cxrtool.evaluation.curves import curve_bands, precision_recall_curve, roc_curve
 from cxrtool.evaluation.operating import FIXED_RATES
 from cxrtool.evaluation.thresholds import threshold_curve, threshold_grid
+from cxrtool.model.header import StoredCalibration
 from cxrtool.report import plots
 from cxrtool.report.content import ReportContent
 from cxrtool.report.figures import counts_table
@@ -47,9 +48,11 @@ def curve_sections(content: ReportContent) -> Iterable[Section]:
     yield Section("pr", "Precision-recall curves", (text,), charts=pr)
 
 
-def calibration_section(content: ReportContent) -> Section:
-    """Return the section with reliability, Brier score and calibration error, raw and calibrated."""
+def calibration_section(content: ReportContent) -> Section | None:
+    """Return the section with reliability, Brier score and calibration error; None for scores of ranks only."""
     assessment = content.assessment
+    if assessment.raw is None:
+        return None
     kinds = {"raw": assessment.raw} | ({} if assessment.calibrated is None else {"calibrated": assessment.calibrated})
     charts = [
         plots.reliability_chart(
@@ -82,12 +85,8 @@ def calibration_section(content: ReportContent) -> Section:
     ]
     if assessment.calibrated_in_sample:
         text.append("The calibration was fitted on these rows, so figures of calibrated probabilities are too good.")
-    stored = content.header.calibration
-    text.append(
-        "The bundle has no calibration: probabilities are those of the network, which pos_weight in training raises."
-        if stored is None
-        else f"Calibrated by {stored.method.capitalize()} scaling, fitted on {stored.split} ({stored.rows} studies)."
-    )
+    if content.header is not None:
+        text.append(_calibrated_by(content.header.calibration))
     tables = [
         Table("Calibration", header, rows, "calibration"),
         Table("Points of the reliability curves", columns, bins, "reliability"),
@@ -95,9 +94,15 @@ def calibration_section(content: ReportContent) -> Section:
     return Section("calibration", "Calibration", text, tables, charts)
 
 
+def _calibrated_by(stored: StoredCalibration | None) -> str:
+    if stored is None:
+        return "The bundle has no calibration: probabilities are the network's, which pos_weight in training raises."
+    return f"Calibrated by {stored.method.capitalize()} scaling, fitted on {stored.split} ({stored.rows} studies)."
+
+
 def thresholds_section(content: ReportContent) -> Section:
     """Return the section with rates over thresholds and the distribution of probabilities by class."""
-    chosen = content.header.thresholds or {}
+    chosen = {} if content.header is None else content.header.thresholds or {}
     charts = []
     text = ["Histograms show positives upwards and negatives downwards, each as shares of their class."]
     if content.tuning_table is not None:
@@ -127,7 +132,9 @@ def decisions_section(content: ReportContent) -> Section:
                 finding,
                 *(cell(one.sensitivity_at[rate]) for rate in rates),
                 *(cell(one.specificity_at[rate]) for rate in rates),
-                *(cell(value) for value in ((values.prevalence, values.ppv, values.npv) if values else (None,) * 3)),
+                cell(values.prevalence if values else None),
+                interval_text(values.ppv, values.ppv_interval, 3) if values else cell(None),
+                interval_text(values.npv, values.npv_interval, 3) if values else cell(None),
             ]
         )
     header = [
@@ -139,13 +146,16 @@ def decisions_section(content: ReportContent) -> Section:
         "NPV",
     ]
     tables.append(Table("Operating points", header, rows, "operating_points"))
+    curves = assessment.decision_curves
+    if curves is None:
+        return Section("decisions", "Decisions", (), tables)
     charts = [
-        plots.decision_chart(finding, assessment.decision_curves[finding])
-        for _, finding, _, _ in _findings_with_both_classes(content)
+        plots.decision_chart(finding, curves[finding]) for _, finding, _, _ in _findings_with_both_classes(content)
     ]
+    calibrated = content.header is not None and content.header.scalings is not None
     text = (
-        "PPV and NPV hold at the bundle's thresholds and the prevalence shown. Net benefit (Vickers and Elkin 2006) "
-        "weighs a false positive by the odds of the threshold probability; it assumes calibrated probabilities"
-        + ("." if content.header.scalings is not None else ", but these are not calibrated.")
+        "PPV and NPV hold at the thresholds and the prevalence shown. Net benefit (Vickers and Elkin 2006) weighs a "
+        "false positive by the odds of the threshold probability; it assumes calibrated probabilities"
+        + ("." if calibrated else ", but these are not calibrated here.")
     )
     return Section("decisions", "Decisions", (text,), tables, charts)

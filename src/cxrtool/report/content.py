@@ -20,6 +20,7 @@ from cxrtool.settings import Settings
 from cxrtool.tasks.evaluate import assess_table, evaluate_model
 from cxrtool.tasks.gallery import MistakesResult, collect_mistakes
 from cxrtool.tasks.policies import COMPARISON_NAME
+from cxrtool.tasks.scores import ScoresResult
 from cxrtool.training.folder import settings_of_run
 from cxrtool.training.state import EpochRecord
 
@@ -32,7 +33,7 @@ class ReportContent:
 
     Attributes:
         run: the run folder.
-        header: header of its bundle.
+        header: header of its bundle; None for scores that came without a model.
         table: predictions of the reported split.
         assessment: figures of `table`.
         tuning_table: the predictions on which thresholds were chosen, None if there is no such file.
@@ -45,7 +46,7 @@ class ReportContent:
     """
 
     run: Path
-    header: BundleHeader
+    header: BundleHeader | None
     table: PredictionTable
     assessment: Assessment
     tuning_table: PredictionTable | None
@@ -107,6 +108,29 @@ def gather(
         settings=stored,
         dataset=_read_json(run / "dataset.json"),
         study=study,
+    )
+
+
+def content_of_scores(result: ScoresResult, settings: Settings, command: str = "") -> ReportContent:
+    """Return the content of a report on scores that came without a model and images.
+
+    Args:
+        result: the evaluation.
+        settings: the meaning of blank labels.
+        command: the command line that the methods state; empty states none.
+    """
+    return ReportContent(
+        run=result.folder,
+        header=None,
+        table=result.table,
+        assessment=result.assessment,
+        tuning_table=None,
+        history=(),
+        mistakes=None,
+        policies=None,
+        settings={},
+        dataset={},
+        study=Study(result.table, result.assessment, blank=settings.data.blank, command=command),
     )
 
 

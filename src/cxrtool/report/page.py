@@ -5,8 +5,10 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from cxrtool import __version__
 from cxrtool.cells import interval_text
 from cxrtool.files import write_text
+from cxrtool.model.header import INTENDED_USE
 from cxrtool.report.content import ReportContent
 from cxrtool.report.sections import sections_of
 
@@ -21,14 +23,28 @@ def write_report(content: ReportContent, out: Path) -> None:
         lstrip_blocks=True,
     )
     page = environment.get_template("report.html.j2").render(
-        title=f"{content.header.run}: {content.assessment.evaluation.split}",
-        header=content.header,
+        title=f"{_name(content)}: {content.assessment.evaluation.split}",
+        name=_name(content),
+        described=_described(content),
+        use=INTENDED_USE,
+        version=__version__,
         headline=_headline(content),
         warnings=[*content.assessment.warnings, *_ledger_warnings(content)],
         sections=[section for section in sections_of(content) if section is not None],
         svg=lambda chart: Markup(chart.svg),
     )
     write_text(out, page)
+
+
+def _name(content: ReportContent) -> str:
+    return "scores" if content.header is None else content.header.run
+
+
+def _described(content: ReportContent) -> str:
+    if content.header is None:
+        return f"Scores with SHA-256 {content.table.model_sha256[:16]}"
+    size = content.header.image_preprocessing.image_size
+    return f"{content.header.architecture}, {size} px, weights {content.header.weights_sha256[:16]}"
 
 
 def _headline(content: ReportContent) -> list[tuple[str, str]]:
@@ -38,14 +54,11 @@ def _headline(content: ReportContent) -> list[tuple[str, str]]:
         ("mean AUPRC", _non_breaking(interval_text(evaluation.mean_auprc, intervals["auprc"]))),
         ("split", f"{evaluation.split}, {evaluation.level} level"),
         ("studies", f"{evaluation.studies:,} of {content.assessment.patients:,} patients"),
-        ("policy", content.header.policy),
-        (
-            "thresholds",
-            f"{content.header.tuning.criterion} on {content.header.tuning.split}"
-            if content.header.tuning
-            else "not tuned",
-        ),
     ]
+    if content.header is not None:
+        tuning = content.header.tuning
+        facts.append(("policy", content.header.policy))
+        facts.append(("thresholds", f"{tuning.criterion} on {tuning.split}" if tuning else "not tuned"))
     looks = None if content.study is None else content.study.looks
     return facts if looks is None else [*facts, (f"{looks.split} looked at", _non_breaking(looks.short()))]
 

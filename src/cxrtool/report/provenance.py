@@ -25,7 +25,7 @@ from cxrtool.report.table import Cell, Number, Table
 
 def history_section(content: ReportContent) -> Section | None:
     """Return the section with a row per epoch; None for a bundle without its run folder."""
-    if not content.history:
+    if not content.history or content.header is None:
         return None
     epoch = content.header.metrics.get("epoch")
     best = epoch if isinstance(epoch, int) else 0
@@ -39,9 +39,11 @@ def history_section(content: ReportContent) -> Section | None:
     return Section("history", "Training history", (), [table], [plots.history_chart(content.history, best)])
 
 
-def mistakes_section(content: ReportContent) -> Section:
+def mistakes_section(content: ReportContent) -> Section | None:
     """Return the section with the most confident mistakes and their heatmaps."""
     found = content.mistakes
+    if found is None and content.header is None:
+        return None
     if found is None:
         text = "The images are not available; give --data to show them."
         return Section("mistakes", "Most confident mistakes", (text,))
@@ -90,7 +92,7 @@ def data_section(content: ReportContent) -> Section:
             digest.studies,
             digest.sheet_sha256[:16],
         ]
-        for split, digest in content.header.data.items()
+        for split, digest in ({} if content.header is None else content.header.data).items()
     ]
     table = content.table
     evaluation = content.assessment.evaluation
@@ -115,8 +117,10 @@ def data_section(content: ReportContent) -> Section:
     return Section("data", "Data", (), tables)
 
 
-def settings_section(content: ReportContent) -> Section:
+def settings_section(content: ReportContent) -> Section | None:
     """Return the section with the settings of the run and the versions of libraries and weights."""
+    if content.header is None:
+        return None
     flat: list[list[Cell]] = list(_flatten(content.settings or {"train": content.header.training}))
     versions: list[list[Cell]] = [[name, number] for name, number in content.header.versions.items()]
     versions.append(["weights SHA-256", content.header.weights_sha256])

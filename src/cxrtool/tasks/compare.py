@@ -1,6 +1,8 @@
 """Comparison of several models, or of their saved tables, on the same split."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cxrtool.data.dataset import Dataset
@@ -16,6 +18,9 @@ from cxrtool.predict.split import dataset_of, predict_split
 from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.settings import Settings
 from cxrtool.tasks.evaluate import bootstrap_settings
+from cxrtool.tasks.scores import ScoreFiles, joined
+
+log = logging.getLogger(__name__)
 
 DIFFERENCE_COLUMNS: Mapping[str, Callable[[Difference], object]] = {
     "first": lambda one: one.first,
@@ -52,6 +57,7 @@ def compare_models(
     progress: ProgressCallback = ignore_progress,
     reference: str | None = None,
     margin: float | None = None,
+    truth: ScoreFiles | None = None,
 ) -> Comparison:
     """Compare models on `settings.eval.split`, at study level.
 
@@ -62,6 +68,7 @@ def compare_models(
         progress: called as images are read.
         reference: path or name of the model that each other is compared with; None compares all pairs.
         margin: margin of non-inferiority, such as 0.02.
+        truth: table of labels, with which all of `models` are joined as tables of scores; its `scores` is not used.
 
     Raises:
         RequestError: there are fewer than two models, rows, labels or patients differ, a table is from another split,
@@ -72,6 +79,13 @@ def compare_models(
     paths = [model.path if isinstance(model, Bundle) else Path(model) for model in models]
     names = names or short_names(paths)
     reference = None if reference is None else reference_name(reference, paths, names)
+    if truth is not None:
+        files = [replace(truth, scores=path) for path in paths]
+        found = joined(files, settings, settings.eval.split)
+        for note in dict.fromkeys(note for one in found for note in one.notes):
+            log.warning("%s", note)
+        scored = [Candidate(name, (to_study_level(one.table),)) for name, one in zip(names, found, strict=True)]
+        return compare(scored, bootstrap_settings(settings.eval), reference, margin)
     dataset = dataset_of(settings.data, settings.eval.split)
     candidates = [
         Candidate(name, (_table(model, settings, dataset, progress),))

@@ -75,10 +75,15 @@ def evaluate_model(
     folder = out or bundle.path.parent / f"eval_{options.split}"
     write_predictions(folder / "predictions.csv", table)
     write_json(folder / "metrics.json", describe_evaluation(assessment, bundle, how, flow, characteristics))
+    write_figures(folder, assessment)
+    return EvalResult(assessment, table, images, folder, how, flow, characteristics)
+
+
+def write_figures(folder: Path, assessment: Assessment) -> None:
+    """Write metrics.csv, subgroups.csv and gaps.csv."""
     _write_metrics_csv(folder / "metrics.csv", assessment)
     _write_rows(folder / "subgroups.csv", [item.to_dict() for item in assessment.subgroups])
     _write_rows(folder / "gaps.csv", [item.to_dict() for item in assessment.gaps])
-    return EvalResult(assessment, table, images, folder, how, flow, characteristics)
 
 
 def analysed_rows(dataset: Dataset, images: PredictionTable) -> tuple[RowFlow, Characteristics]:

@@ -1,5 +1,6 @@
 """Choice of thresholds and calibration on valid, which are stored in the bundle."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +22,9 @@ from cxrtool.predict.split import dataset_of, predict_split
 from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.settings import Settings, TuneSettings
 from cxrtool.tasks.evaluate import bootstrap_settings
+from cxrtool.tasks.scores import ScoreFiles, joined
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,54 @@ def tune_model(
     options = settings.tune
     bundle = None if model is None else open_model(model)
     table, how = _choosing_table(bundle, settings, options.split, predictions, progress)
+    path = None if bundle is None else bundle.path
+    beside = path or predictions
+    folder = out or (beside.parent if beside else Path()) / f"tune_{table.split}"
+    before = None if bundle is None else bundle.header.thresholds
+    result = _tuned(table, settings, folder, path, how, before)
+    if predictions is None:
+        write_predictions(folder / "predictions.csv", table)
+    if bundle is not None:
+        change_header(bundle, thresholds=dict(result.tuned.thresholds), tuning=_provenance(options, table))
+    return result
+
+
+def tune_scores(files: ScoreFiles, settings: Settings, out: Path | None = None) -> TuneResult:
+    """Choose thresholds for scores that another program wrote, and write the files that `tune_model` writes.
+
+    Args:
+        files: scores and labels, of a split other than test.
+        settings: split, criterion and grid.
+        out: output folder; None uses ``tune_<split>`` beside the scores.
+
+    Raises:
+        RequestError: the files cannot be joined, the scores are not probabilities, or the split is test.
+        CxrError: no finding has both classes, so that nothing could be tuned; nothing was written.
+    """
+    (found,) = joined([files], settings, settings.tune.split)
+    for note in found.notes:
+        log.warning("%s", note)
+    table = to_study_level(found.table)
+    if not table.are_probabilities:
+        raise RequestError(f"{files.scores} holds scores that are not probabilities", "Thresholds need probabilities.")
+    folder = out or files.scores.parent / f"tune_{table.split}"
+    result = _tuned(table, settings, folder, None, None, None)
+    write_predictions(folder / "predictions.csv", table)
+    return result
+
+
+def _tuned(
+    table: PredictionTable,
+    settings: Settings,
+    folder: Path,
+    path: Path | None,
+    how: HowRun | None,
+    before: Mapping[str, float] | None,
+) -> TuneResult:
+    """Choose thresholds on a table and write thresholds.json, thresholds.csv and curves.csv."""
+    options = settings.tune
     grid = threshold_grid(options.minimum, options.maximum, options.step)
     search = ThresholdSearch(options.criterion, grid, options.target, options.grid_only)
-    before = None if bundle is None else bundle.header.thresholds
     tuned = tune_thresholds(table, search, settings.data.i_know, before)
     if all(value is None for value in tuned.values.values()):
         raise CxrError(
@@ -86,19 +135,12 @@ def tune_model(
         )
     tuned = replace(tuned, warnings=(*tuned.warnings, *few_patients_warnings(table.split, len(set(table.patients)))))
     stability = threshold_stability(table, search, bootstrap_settings(settings.eval))
-    path = None if bundle is None else bundle.path
-    beside = path or predictions
-    folder = out or (beside.parent if beside else Path()) / f"tune_{table.split}"
     result = TuneResult(tuned, stability, folder, path, how)
     write_json(folder / "thresholds.json", result.to_dict())
     ends = [(stability[finding].low, stability[finding].high) for finding in tuned.thresholds]
     rows = [[finding, number, *end] for (finding, number), end in zip(tuned.thresholds.items(), ends, strict=True)]
     write_csv(folder / "thresholds.csv", ["finding", "threshold", "low", "high"], rows)
     write_curves_csv(folder / "curves.csv", tuned)
-    if predictions is None:
-        write_predictions(folder / "predictions.csv", table)
-    if bundle is not None:
-        change_header(bundle, thresholds=dict(tuned.thresholds), tuning=_provenance(options, table))
     return result
 
 
