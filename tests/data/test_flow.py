@@ -14,10 +14,9 @@ def test_every_row_of_a_sheet_is_counted_once(few: Path, tmp_path: Path) -> None
     sheet = folder / "train.csv"
     header, *rows = csv.reader(sheet.read_text().splitlines())
     view = header.index("Frontal/Lateral")
-    for row in rows:
-        row[view] = "Frontal"
     rows[0][view] = rows[1][view] = "Lateral"
-    rows[2][view], rows[2][0] = "", rows[2][0].replace("frontal", "oblique")
+    rows[2][view] = rows[2][header.index("AP/PA")] = ""
+    rows[2][0] = rows[2][0].replace("frontal", "oblique")
     gone = [rows[3][0].replace("view1", "view9"), *rows[3][1:]]
     changed = [header, *rows, rows[4], rows[4], gone]
     sheet.write_text("\n".join(",".join(row) for row in changed) + "\n")
