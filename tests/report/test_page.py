@@ -87,6 +87,14 @@ def test_names_are_escaped(report: Path) -> None:
     assert "&lt;script&gt;" in text
 
 
+def test_participants_methods_and_checklists_are_shown(report: Path) -> None:
+    text = report.read_text()
+    assert {"flow.csv", "characteristics.csv", "counts.csv", "checklist_stard.csv"} <= set(_Page(text).downloads)
+    assert re.search(r"<details><summary>Show</summary>.*TRIPOD\+AI.*</details>", text, re.DOTALL)
+    assert "test looked at</dt><dd>once" in text
+    assert "Biometrics 1988" in text
+
+
 def test_a_small_learning_rate_is_shown_with_all_its_digits(call: Call, run: Path) -> None:
     history = json.loads((run / "history.json").read_text())
     (run / "history.json").write_text(json.dumps([row | {"learning_rate": 0.00003} for row in history]))
@@ -114,8 +122,12 @@ def test_a_downloaded_table_equals_the_shown_one(report: Path) -> None:
     rows = list(csv.reader(base64.b64decode(encoded).decode().splitlines()))
     assert rows[0][:2] == ["finding", "AUROC"]
     assert [row[0] for row in rows[1:]][-1] == "mean"
-    for cell in rows[1]:
-        assert f">{cell}</" in text
+    assert rows[0][1:5] == ["AUROC", "AUROC low", "AUROC high", "AUROC method"]
+    assert any(low for _, _, low, *_ in rows[1:])
+    for name, value, low, high, *_ in rows[1:-1]:
+        assert f">{name}</" in text
+        if low:
+            assert f">{float(value):.4f} ({float(low):.4f}-{float(high):.4f})</" in text
 
 
 @pytest.mark.needs_debian

@@ -193,6 +193,8 @@ def write_formats(stem: Path, paint: Callable[[Figure], None], size: tuple[float
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         paint(figure)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # once for all formats: the layout takes most of the time
         for suffix in FORMATS:
             content = io.BytesIO()
             # No dates: the same figures give the same files.
