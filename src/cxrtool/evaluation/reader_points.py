@@ -63,35 +63,43 @@ class PairedRows:
         if not (self._positives and self._negatives):
             nothing = np.full(draws.settings.draws, np.nan)
             return PairedPoint(np.nan, np.nan, Interval(None, None, reason=ONE_CLASS), nothing)
-        ones = np.ones((1, len(self._rows)))
-        (model,), (reader,) = self._sensitivities(ones)
-        drawn, by_negatives = [], []
+        (model,), (reader,) = self._sensitivities(np.ones((1, len(self._rows)), dtype=np.float32))
+        values = self._drawn(draws, of_positives=True)
+        interval = self._interval(values, draws, (float(model), float(reader)))
+        return PairedPoint(float(model), float(model - reader), interval, values)
+
+    def _drawn(self, draws: PatientDraws, of_positives: bool) -> Draws:
+        """Return the difference in each draw, [B]; without `of_positives`, only negatives are drawn."""
+        found = []
         for weights in draws.chunks():
-            own = weights[:, self._rows].astype(np.float64)
-            drawn.append(np.subtract(*self._sensitivities(own)))
-            by_negatives.append(np.subtract(*self._sensitivities(np.where(self._positive, 1.0, own))))
-        values = np.concatenate(drawn)
-        interval = self._interval(values, np.concatenate(by_negatives), (model, reader), draws.settings.confidence)
-        return PairedPoint(model, model - reader, interval, values)
+            own = weights[:, self._rows]
+            found.append(np.subtract(*self._sensitivities(own if of_positives else np.where(self._positive, 1, own))))
+        return np.concatenate(found)
 
-    def _sensitivities(self, weights: Array) -> tuple[Array, Array]:
+    def _sensitivities(self, weights: NDArray[np.float32]) -> tuple[Array, Array]:
         """Return the sensitivity of the model at the reader's specificity and that of the reader, [b] each."""
-        hits = np.cumsum(weights * self._positive, axis=1)
-        alarms = np.cumsum(weights * ~self._positive, axis=1)
+        # Whole numbers below 2**24 are exact in float32.
+        hits = self._curve(weights * self._positive)
+        alarms = self._curve(weights * ~self._positive)
         positives, negatives = hits[:, -1], alarms[:, -1]
-        at = (weights * (self._called & ~self._positive)).sum(axis=1)
-        reached = [
-            np.interp(one, np.append(0.0, fp), np.append(0.0, tp))
-            for one, fp, tp in zip(at, alarms[:, self._ends], hits[:, self._ends], strict=True)
-        ]
+        target = (weights * (self._called & ~self._positive)).sum(axis=1, dtype=np.float64)
+        draw = np.arange(len(weights))
+        last = (alarms <= target[:, None]).sum(axis=1) - 1  # the last threshold with no more alarms than the reader
+        after = np.minimum(last + 1, alarms.shape[1] - 1)
+        step = alarms[draw, after] - alarms[draw, last]
+        share = np.divide(target - alarms[draw, last], step, out=np.zeros(len(weights)), where=step > 0)
+        reached = hits[draw, last] + share * (hits[draw, after] - hits[draw, last])
         with np.errstate(divide="ignore", invalid="ignore"):
-            found = np.where(negatives > 0, np.array(reached), np.nan) / positives
-            return found, (weights * (self._called & self._positive)).sum(axis=1) / positives
+            model = np.where(negatives > 0, reached / positives, np.nan)
+            return model, (weights * (self._called & self._positive)).sum(axis=1, dtype=np.float64) / positives
 
-    def _interval(
-        self, values: Draws, by_negatives: Draws, sensitivities: tuple[float, float], confidence: float
-    ) -> Interval:
-        undefined = int(np.isnan(values).sum())
+    def _curve(self, weights: NDArray[np.float32]) -> Array:
+        """Return the weight at or above each distinct score, from 0, [b, G + 1]."""
+        counted = np.cumsum(weights, axis=1)[:, self._ends].astype(np.float64)
+        return np.concatenate([np.zeros((len(weights), 1)), counted], axis=1)
+
+    def _interval(self, values: Draws, draws: PatientDraws, sensitivities: tuple[float, float]) -> Interval:
+        undefined, confidence = int(np.isnan(values).sum()), draws.settings.confidence
         if len(np.unique(self._patients)) == 1:
             return Interval(None, None, undefined, ONE_PATIENT)
         nearest = min(min(rate, 1 - rate) for rate in sensitivities)
@@ -103,7 +111,7 @@ class PairedRows:
             self._called[self._positive].astype(np.float64),
             self._patients[self._positive],
             confidence,
-            z**2 * float(np.nanvar(by_negatives)),
+            z**2 * float(np.nanvar(self._drawn(draws, of_positives=False))),
         )
         return Interval(low, high, undefined, method="newcombe 10, with draws of negatives")
 
