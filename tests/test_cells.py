@@ -1,6 +1,6 @@
 import pytest
 
-from cxrtool.cells import cell, exact, interval_text, range_text
+from cxrtool.cells import cell, exact, interval_text, p_text, range_text
 from cxrtool.evaluation.intervals import Interval
 
 
@@ -40,3 +40,11 @@ def test_a_range() -> None:
     assert range_text(Interval(None, None)) == "–"
     assert range_text(Interval(0.314, 0.47), 2) == "0.31 to 0.47"
     assert range_text(Interval(-0.012, 0.0345), signed=True) == "-0.0120 to +0.0345"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (float("nan"), "–"), (0.0, "< 0.0001"), (0.00012, "0.0001"), (0.0082, "0.0082"), (0.5, "0.500")],
+)
+def test_a_p_value(value: float | None, text: str) -> None:
+    assert p_text(value) == text

@@ -339,6 +339,9 @@ class LocalizeSettings(_Section):
         description="Methods to compare, separated by commas; layer-cam@denseblock2 also names the layer.",
     )
     otsu: bool = Field(default=False, description="Cut maps at Otsu's threshold instead of one chosen on valid.")
+    fill_holes: bool = Field(
+        default=False, description="Fill holes of the regions that are cut out of maps, as CheXlocalize's code does."
+    )
     positives_only: bool = Field(default=False, description="Use only images that the model calls positive.")
     limit: int = Field(default=0, ge=0, description="Use at most this many images; 0 uses all.")
     faithfulness: int = Field(

@@ -173,6 +173,15 @@ def test_compare_two_tables_and_two_models(call: Call, phantoms: Path, run: Path
     assert {row["finding"] for row in rows} == {*FINDINGS, "mean"}
     done = call("compare", *tables, "--draws", 100)
     assert document["sentence"] in done.stdout
+    assert all(f"note: {note}." in done.stdout for note in document["notes"])
+    line = ["compare", *tables, "--draws", 100, "--reference", tables[0], "--margin", 0.1]
+    against = call(*line, "--json").json
+    assert {row["first"] for row in against["differences"]} == {document["differences"][0]["second"]}
+    for turned, row in zip(against["differences"], document["differences"], strict=True):
+        assert turned["difference"] == (row["difference"] and pytest.approx(-row["difference"]))
+    printed = call(*line).stdout
+    assert "With a margin of 0.1 in mean AUROC" in printed
+    assert "not worse than the other by 0.1" in printed
 
 
 @pytest.mark.parametrize(
@@ -184,12 +193,33 @@ def test_compare_two_tables_and_two_models(call: Call, phantoms: Path, run: Path
         (["compare", "--train", "--data", "DATA"], "--out"),
         (["compare", "--train", "--data", "DATA", "--out", "x", "--policies", "u-ones"], "fewer than two"),
         (["compare", "--train", "RUN", "--data", "DATA", "--out", "x"], "cannot be combined with models"),
+        (
+            ["compare", "RUN", "RUN/model.safetensors", "--reference", "none"],
+            "the reference 'none' is none of the models",
+        ),
+        (["compare", "RUN", "RUN/model.safetensors", "--margin", "2"], "a margin of 2 is not between 0 and 1"),
+        (["compare", "--train", "--data", "DATA", "--out", "x", "--margin", "-1"], "a margin of -1 is not between 0"),
+        (
+            [
+                "compare",
+                "--train",
+                "--data",
+                "DATA",
+                "--out",
+                "x",
+                "--policies",
+                "u-ones,u-zeros",
+                "--reference",
+                "u-ignore",
+            ],
+            "'u-ignore' is none of the models",
+        ),
     ],
 )
 def test_wrong_comparisons_are_refused(
     call: Call, phantoms: Path, run: Path, arguments: list[str], message: str, tmp_path: Path
 ) -> None:
-    names = {"DATA": phantoms, "RUN": run}
+    names = {"DATA": phantoms, "RUN": run, "RUN/model.safetensors": run / "model.safetensors"}
     done = call(*(names.get(argument, argument) for argument in arguments))
     assert done.code == 2
     assert message in done.stderr
@@ -199,9 +229,12 @@ def test_wrong_comparisons_are_refused(
 def test_compare_train_trains_missing_runs_and_prints_the_table(call: Call, phantoms: Path, tmp_path: Path) -> None:
     line = ["compare", "--train", "--policies", "u-ignore,u-ones,Edema=u-zeros", "--data", phantoms, "--out", "p"]
     line += ["--init", "none", "--image-size", 32, "--epochs", 1, "--batch-size", 6, "--device", "cpu", "--draws", 50]
+    line += ["--reference", "u-ignore", "--margin", 0.05]
     done = call(*line)
     assert done.code == 0, done.stderr
     assert "Chosen on valid" in done.stdout
+    assert "u-ones,Edema=u-zeros - u-ignore" in done.stdout
+    assert "do not contain the spread between trainings" in done.stdout
     document = json.loads((tmp_path / "p" / "policies.json").read_text())
     assert list(document["runs"]) == ["u-ignore", "u-ones,Edema=u-zeros"]
     values = {
@@ -219,7 +252,10 @@ def test_compare_train_trains_missing_runs_and_prints_the_table(call: Call, phan
     assert again.json["comparisons"] == document["comparisons"]
     wider = call("report", tmp_path / "p" / "u-ignore_seed0", "--draws", 20)
     assert wider.code == 0, wider.stderr
-    assert "Uncertainty policies" in (tmp_path / "p" / "u-ignore_seed0" / "report.html").read_text()
+    page = (tmp_path / "p" / "u-ignore_seed0" / "report.html").read_text()
+    assert "Uncertainty policies" in page
+    assert "Differences of the means on valid" in page
+    assert "do not contain the spread between trainings" in page
 
 
 def test_errors_lists_mistakes_and_draws_them(call: Call, phantoms: Path, run: Path) -> None:

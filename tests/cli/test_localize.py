@@ -2,12 +2,16 @@
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco
+from scipy.ndimage import binary_fill_holes
+from torch.nn.functional import interpolate
 
 from conftest import Call
 from cxrtool import Classifier
@@ -65,7 +69,15 @@ def test_maps_in_chexlocalizes_layout(call: Call, phantoms: Path, run: Path, tmp
             if file.exists():
                 stored = pickle.loads(file.read_bytes())
                 assert stored["cxr_dims"] == (64, 64)
-                assert stored["map"].ndim == 4
+                assert stored["task"] == task
+                assert 0 <= stored["prob"] <= 1
+                # What its scripts do: enlarge, normalise, truncate to levels, cut at Otsu's, fill the outlines.
+                if not stored["map"].any():
+                    continue
+                large = interpolate(stored["map"], size=stored["cxr_dims"][::-1], mode="bilinear").squeeze().numpy()
+                levels = np.uint8(255 * (large - large.min()) / (large.max() - large.min()))
+                _, cut = cv2.threshold(levels, 0, levels.max(), cv2.THRESH_OTSU)
+                assert (coco.decode(item) != binary_fill_holes(cut > 0)).mean() < 0.01
             else:
                 assert not coco.decode(item).any()
 
@@ -111,3 +123,25 @@ def test_the_panel_shows_all_five(call: Call, phantoms: Path, run: Path, tmp_pat
     assert [one["label"] for one in row["explanations"]] == list(FINDINGS)
     with Image.open(tmp_path / row["panel"]) as picture:
         assert picture.width > 5 * 200
+
+
+def test_an_unreadable_image_is_left_out_where_that_is_allowed(
+    call: Call, phantoms: Path, run: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(phantoms, data)
+    broken = min((data / "test").rglob("*frontal.jpg"))
+    broken.write_bytes(broken.read_bytes()[:200])
+    options = ["localize", "--data", data, "--model", run, "--methods", "grad-cam", "--draws", 20]
+    refused = call(*options)
+    assert refused.code == 1
+    assert broken.name in refused.stderr
+    assert "--skip-unreadable" in refused.stderr
+    done = call(*options, "--skip-unreadable", "--max-missing", 0.5, "--json")
+    assert done.code == 0, done.stderr
+    assert "the image is left out" in done.stderr
+    (method,) = done.json["methods"].values()
+    whole = call("localize", "--data", phantoms, "--model", run, "--methods", "grad-cam", "--draws", 20, "--json")
+    (before,) = whole.json["methods"].values()
+    lost = sum(before["labels"][f]["images"] - method["labels"][f]["images"] for f in FINDINGS)
+    assert lost == len(list((phantoms / "masks" / broken.relative_to(data).with_suffix("")).glob("*.png")))

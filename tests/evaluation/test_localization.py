@@ -1,7 +1,9 @@
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import binary_fill_holes
 
 from cxrtool.evaluation.intervals import BootstrapSettings
 from cxrtool.evaluation.localization import (
@@ -9,6 +11,7 @@ from cxrtool.evaluation.localization import (
     LocalizedImages,
     border_share,
     choose_map_threshold,
+    cut_map,
     intersection_over_union,
     is_hit,
     localization_figures,
@@ -39,19 +42,49 @@ def test_hits_and_overlaps_by_hand() -> None:
 
 
 @pytest.mark.parametrize("level", [0.25, 0.5, 0.75])
-def test_a_pixel_at_the_threshold_belongs_to_the_region(level: float) -> None:
+def test_a_pixel_at_the_threshold_is_outside_the_region(level: float) -> None:
     heat = np.zeros((40, 40), dtype=np.float32)
     heat[10:20, 10:20] = level
     heat[12, 12] = 1
     found = overlaps(heat, box(10, 20, 10, 20))[:-1]
-    np.testing.assert_allclose(found, np.where(level >= MAP_THRESHOLDS, 1, 1 / 100))
+    np.testing.assert_allclose(found, np.where(level > MAP_THRESHOLDS, 1, 1 / 100))
+
+
+@given(st.integers(0, 2**31))
+def test_a_map_is_cut_as_chexlocalizes_code_cuts_it(seed: int) -> None:
+    """Its levels are truncated, and a pixel belongs to the region if its level is above Otsu's."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.random((5, 5)).astype(np.float32)
+    scaled = stretched(cv2.resize(coarse, (40, 40), interpolation=cv2.INTER_LINEAR))
+    levels = np.uint8(255 * scaled)
+    _, theirs = cv2.threshold(levels, 0, levels.max(), cv2.THRESH_OTSU)
+    np.testing.assert_array_equal(cut_map(scaled, None), theirs > 0)
+    np.testing.assert_array_equal(cut_map(scaled, None, fill_holes=True), binary_fill_holes(theirs > 0))
+
+
+def test_a_map_of_zeros_overlaps_nothing_and_counts_unless_only_positives_do() -> None:
+    zeros, truth = np.zeros((40, 40), dtype=np.float32), box(0, 10, 0, 10)
+    assert (overlaps(zeros, truth) == 0).all()
+    assert np.isnan(overlaps(zeros, truth, positives_only=True)).all()
+    ious = np.stack([overlaps(zeros, truth, positives_only=True), np.full(len(MAP_THRESHOLDS) + 1, 0.4)])
+    measured = LocalizedImages(("p0", "p1"), np.array([False, True]), ious, np.zeros(2))
+    assert localization_figures(measured, None, BootstrapSettings(50)).iou == pytest.approx(0.4)
+
+
+def test_a_hit_in_every_image_is_no_certainty() -> None:
+    measured = LocalizedImages(
+        tuple(f"p{n}" for n in range(12)), np.ones(12, bool), np.full((12, len(MAP_THRESHOLDS) + 1), 0.5), np.zeros(12)
+    )
+    found = localization_figures(measured, None, BootstrapSettings(50)).hit_interval
+    assert found.high == 1
+    assert found.low == pytest.approx(0.7575, abs=1e-4)  # 12 / (12 + 1.96^2)
 
 
 def test_otsus_threshold_separates_two_peaks() -> None:
     rng = np.random.default_rng(0)
     heat = np.clip(np.concatenate((rng.normal(0.2, 0.03, 3000), rng.normal(0.8, 0.03, 1000))), 0, 1)
     cut = otsu_threshold(heat.reshape(40, 100).astype(np.float32))
-    assert (heat >= cut).sum() == 1000
+    assert (heat > cut).sum() == 1000
 
 
 @given(st.integers(0, 2**31), st.floats(0.01, 100), st.floats(0, 5))

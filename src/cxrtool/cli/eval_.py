@@ -13,6 +13,7 @@ from cxrtool.resolved_settings import ResolvedSettings
 
 if TYPE_CHECKING:
     from cxrtool.evaluation.assessment import Assessment
+    from cxrtool.evaluation.fairness import GroupGap
 
 
 @settings_options(
@@ -54,9 +55,8 @@ def evaluate(
         console.print_json(describe_evaluation(result.assessment, model, result.how))
         return
     show_assessment(result.assessment)
-    console.say(
-        f"files: {result.folder}/predictions.csv, metrics.json, metrics.csv, subgroups.csv, gaps.csv (by {result.how})"
-    )
+    names = "predictions.csv, metrics.json, metrics.csv, subgroups.csv, gaps.csv"
+    console.say(f"files: {result.folder}/{names} (by {result.how})")
 
 
 def register(app: typer.Typer) -> None:
@@ -155,7 +155,7 @@ def _show_calibration(assessment: "Assessment") -> None:
 
 def _show_gaps(assessment: "Assessment") -> None:
     """Print the largest gap of each attribute and figure; gaps.csv has all."""
-    largest = {}
+    largest: dict[tuple[str, str], GroupGap] = {}
     for one in assessment.gaps:
         key = (one.attribute, one.figure)
         if key not in largest or one.p_value < largest[key].p_value:
@@ -174,8 +174,6 @@ def _show_gaps(assessment: "Assessment") -> None:
         for one in largest.values()
     ]
     if rows:
-        title = (
-            "gaps between groups, the least probable by chance; 95 % of random groups have at most the gap by chance"
-        )
+        title = "largest gaps between groups, beside the gap that 95 % of random groups stay below"
         header = ["by", "figure", "finding", "groups", "gap", "by chance", "p", "p (Holm)"]
         console.print_table(title, header, rows)

@@ -8,7 +8,7 @@ import typer
 from cxrtool.cells import cell, interval_text
 from cxrtool.cli import console
 from cxrtool.cli.inputs import opened_model
-from cxrtool.cli.options import BOOTSTRAP, MAPS, ROWS, RUNTIME, JsonOption, settings_options
+from cxrtool.cli.options import BOOTSTRAP, DATA, MAPS, RUNTIME, JsonOption, settings_options
 from cxrtool.resolved_settings import ResolvedSettings
 
 if TYPE_CHECKING:
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     "localize.methods",
     *MAPS,
     "localize.otsu",
+    "localize.fill_holes",
     "localize.positives_only",
     "localize.limit",
     "localize.faithfulness",
     *BOOTSTRAP,
-    *ROWS,
+    *DATA,
     *RUNTIME,
     "runtime.batch_size",
 )

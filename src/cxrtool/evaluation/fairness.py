@@ -159,12 +159,12 @@ class _Permuted:
             [np.bincount(self._group[side], minlength=len(self._names)) >= FEW_CASES for side in sides], axis=0
         )
         sides = [side & enough[self._group] for side in sides]
-        columns = []
+        columns: list[tuple[NDArray[np.bool_], Array]] = []
         if figure == "auroc":
             used = sides[0] | sides[1]
-            placements = structural_components(positive[used], scores[used]) if enough.any() else ([], [])
+            placements = structural_components(positive[used], scores[used])
             for side, values in zip(sides, placements, strict=True):
-                columns += [(side, np.asarray(values) - (np.mean(values) if len(values) else 0))]
+                columns.append((side, values - values.mean() if len(values) else values))
         else:
             right = scores >= threshold if figure == "recall" else scores < threshold
             columns = [(sides[0], right[sides[0]].astype(np.float64))]

@@ -8,7 +8,7 @@ import numpy as np
 
 from cxrtool.data.rle import encode_rle
 from cxrtool.data.truth import CHEXLOCALIZE_TASKS, chexlocalize_id
-from cxrtool.evaluation.localization import otsu_threshold, stretched
+from cxrtool.evaluation.localization import cut_map, stretched
 from cxrtool.files import write_bytes, write_json
 from cxrtool.findings import FINDINGS
 from cxrtool.tasks.localize_cases import Case
@@ -18,7 +18,9 @@ class ChexlocalizeFiles:
     """Writes heatmaps for CheXlocalize's evaluator.
 
     For the overlap it writes pred_segmentations.json with every task of CheXlocalize, empty for tasks that this model
-    does not have; for the hit rate a pickle per map, as the evaluator requires. cxrtool never reads these pickles.
+    does not have; for the hit rate a pickle per map, as the evaluator requires: ``map`` [1, 1, h, w], which it
+    enlarges, ``cxr_dims`` (width, height), ``prob``, which it compares with its cut-offs, and ``task``. Maps are cut at
+    Otsu's threshold and holes filled, as its heatmap_to_segmentation.py does. cxrtool never reads these pickles.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,8 +38,13 @@ class ChexlocalizeFiles:
         for column, coarse in case.maps.items():
             finding = FINDINGS[column]
             heatmap = stretched(case.heatmap(column))
-            tasks[finding] = encode_rle((heatmap > otsu_threshold(heatmap)) if heatmap.any() else empty)
-            content = {"map": torch.from_numpy(coarse)[None, None], "cxr_dims": (width, height), "task": finding}
+            tasks[finding] = encode_rle(cut_map(heatmap, None, fill_holes=True) if heatmap.any() else empty)
+            content = {
+                "map": torch.from_numpy(coarse)[None, None],
+                "prob": float(case.probabilities[column]),
+                "task": finding,
+                "cxr_dims": (width, height),
+            }
             write_bytes(self._folder / "maps" / f"{name}_{finding}_map.pkl", pickle.dumps(content))
         self._segmentations[name] = tasks
 

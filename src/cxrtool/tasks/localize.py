@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.choices import Layer
+from cxrtool.data.batches import skip_list
 from cxrtool.data.dataset import Dataset
 from cxrtool.data.manifest import Manifest
 from cxrtool.data.truth import Truth, load_truth
@@ -32,7 +33,7 @@ from cxrtool.model.header import BundleHeader, StoredLocalization
 from cxrtool.model.resolve import Model, open_model
 from cxrtool.predict.classifier import Classifier, find_method
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
-from cxrtool.settings import ExplainSettings, LocalizeSettings, Settings
+from cxrtool.settings import ExplainSettings, Settings
 from cxrtool.tasks.chexlocalize import ChexlocalizeFiles
 from cxrtool.tasks.evaluate import bootstrap_settings
 from cxrtool.tasks.localize_cases import Case, Clock, cases_of
@@ -180,7 +181,7 @@ def _map_thresholds(
         return otsu, []
     if options.split == "valid" or "valid" not in dataset.available:
         return otsu, ["maps are cut at Otsu's threshold, because there is no other split on which to choose one"]
-    measured, _ = _localize(classifier, dataset.usable("valid"), truth, method, options, None, progress)
+    measured, _ = _localize(classifier, dataset.usable("valid"), truth, method, settings, None, progress)
     chosen = {finding: choose_map_threshold(one) for finding, one in measured.items()}
     without = ", ".join(finding for finding, cut in chosen.items() if cut is None)
     note = f"maps of {without} are cut at Otsu's threshold, because valid has no true regions of that finding"
@@ -198,13 +199,13 @@ def _measure(
     progress: ProgressCallback,
 ) -> MethodResult:
     options = settings.localize
-    measured, speed = _localize(classifier, manifest, truth, method, options, export, progress)
+    measured, speed = _localize(classifier, manifest, truth, method, settings, export, progress)
     draws = bootstrap_settings(settings.eval)
     figures = {finding: localization_figures(one, cuts[finding], draws) for finding, one in measured.items()}
     sanity: Mapping[str, float] = {}
     deletion = insertion = None
     if options.faithfulness:
-        sanity, deletion, insertion = _faithfulness(classifier, manifest, truth, method, options, progress)
+        sanity, deletion, insertion = _faithfulness(classifier, manifest, truth, method, settings, progress)
     return MethodResult(figures, speed, sanity, deletion, insertion)
 
 
@@ -213,18 +214,24 @@ def _localize(
     manifest: Manifest,
     truth: Truth,
     method: MapSettings,
-    options: LocalizeSettings,
+    settings: Settings,
     export: ChexlocalizeFiles | None,
     progress: ProgressCallback,
 ) -> tuple[dict[str, LocalizedImages], float]:
     """Return hits and overlaps by finding, and images per second."""
     found: dict[str, list[tuple[str, bool, NDArray[np.float64], float]]] = {finding: [] for finding in FINDINGS}
-    clock = Clock()
-    for case in cases_of(classifier, manifest, truth, method, options, clock, progress):
+    clock, options = Clock(), settings.localize
+    skip = skip_list(manifest.split, len(manifest), settings.data)
+    for case in cases_of(classifier, manifest, truth, method, options, clock, progress, skip):
         for column, region in case.truths.items():
             heatmap = case.heatmap(column)
             found[FINDINGS[column]].append(
-                (case.patient, is_hit(heatmap, region), overlaps(heatmap, region), border_share(heatmap))
+                (
+                    case.patient,
+                    is_hit(heatmap, region),
+                    overlaps(heatmap, region, options.fill_holes, options.positives_only),
+                    border_share(heatmap),
+                )
             )
         if export is not None:
             export.add(case)
@@ -245,12 +252,13 @@ def _faithfulness(
     manifest: Manifest,
     truth: Truth,
     method: MapSettings,
-    options: LocalizeSettings,
+    settings: Settings,
     progress: ProgressCallback,
 ) -> tuple[dict[str, float], float, float]:
     """Compute sanity, deletion and insertion over the first pairs of an image and a finding that it shows."""
     pairs: list[tuple[Case, int]] = []
-    for case in cases_of(classifier, manifest, truth, method, options, Clock(), ignore_progress):
+    options, skip = settings.localize, skip_list(manifest.split, len(manifest), settings.data)
+    for case in cases_of(classifier, manifest, truth, method, options, Clock(), ignore_progress, skip):
         pairs += [(case, column) for column in case.truths]
         if len(pairs) >= options.faithfulness:
             break

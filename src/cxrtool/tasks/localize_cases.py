@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrtool.data.batches import Unreadable
 from cxrtool.data.manifest import Manifest
 from cxrtool.data.radiograph import Radiograph, Reading, radiograph_batches
 from cxrtool.data.truth import Truth
 from cxrtool.engines.device import sigmoid
-from cxrtool.errors import CxrError
+from cxrtool.errors import CxrError, ImageError
 from cxrtool.explain.explanation import heatmap_of
 from cxrtool.explain.methods import Map, MapSettings
 from cxrtool.findings import FINDINGS
@@ -31,6 +32,7 @@ class Case:
         pixels: [S, S] uint8, the network's input.
         maps: coarse maps by position of the finding.
         truths: [H, W] bool, true regions by position of the finding.
+        probabilities: [F] float32, raw probability of each finding.
     """
 
     path: str
@@ -39,6 +41,7 @@ class Case:
     pixels: NDArray[np.uint8]
     maps: Mapping[int, Map]
     truths: Mapping[int, NDArray[np.bool_]]
+    probabilities: NDArray[np.float32]
 
     def heatmap(self, column: int) -> NDArray[np.float32]:
         """Return the map of a finding at the image's size, scaled so that its peak is 1, [H, W]."""
@@ -65,8 +68,14 @@ def cases_of(
     options: LocalizeSettings,
     clock: Clock,
     progress: ProgressCallback,
+    skip: Unreadable | None = None,
 ) -> Iterator[Case]:
-    """Yield the images that have true regions, with maps of those findings."""
+    """Yield the images that have true regions, with maps of those findings.
+
+    Raises:
+        ImageError: an image cannot be read, and `skip` is None.
+        CxrError: more images than `skip` allows cannot be read.
+    """
     reading: Reading = replace(classifier.reading, full_size=True)
     total = min(len(manifest), options.limit or len(manifest))
     files = [manifest.file(row) for row in range(total)]
@@ -77,7 +86,12 @@ def cases_of(
         rows: list[int] = []
         for _, result in batch:
             if isinstance(result, CxrError):
-                raise type(result)(result.message, "List all unreadable images with: cxr check-data DATA --full.")
+                if skip is None or not isinstance(result, ImageError):
+                    advice = "List all unreadable images with: cxr check-data DATA --full. Or use --skip-unreadable."
+                    raise type(result)(result.message, advice)
+                skip.add(row, result)
+                row += 1
+                continue
             regions = _truths(truth, str(manifest.paths[row]), result.image.shape)
             if regions:
                 truths.append(regions)
@@ -86,13 +100,14 @@ def cases_of(
             row += 1
         if good:
             began = time.perf_counter()
-            maps = _maps(classifier, good, truths, method, options.positives_only)
+            logits, maps = _maps(classifier, good, truths, method, options.positives_only)
             clock.seconds += time.perf_counter() - began
             clock.images += len(good)
-            for one, place, found, regions in zip(good, rows, maps, truths, strict=True):
+            probabilities = sigmoid(logits)
+            for one, place, found, regions, own in zip(good, rows, maps, truths, probabilities, strict=True):
                 kept = {column: region for column, region in regions.items() if column in found}
                 path, patient = str(manifest.paths[place]), str(manifest.patients[place])
-                yield Case(path, patient, one.image, one.pixels, found, kept)
+                yield Case(path, patient, one.image, one.pixels, found, kept, own)
         progress(Progress(f"{method.title} on {manifest.split}", row, total))
 
 
@@ -108,11 +123,11 @@ def _maps(
     truths: Sequence[Mapping[int, NDArray[np.bool_]]],
     method: MapSettings,
     positives_only: bool,
-) -> list[dict[int, Map]]:
+) -> tuple[NDArray[np.float32], list[dict[int, Map]]]:
     cuts = np.array([classifier.thresholds[finding] for finding in FINDINGS])
 
     def wanted(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
         chosen = np.array([[column in regions for column in range(len(FINDINGS))] for regions in truths])
         return chosen & (sigmoid(logits).astype(np.float64) >= cuts) if positives_only else chosen
 
-    return classifier.maps_of(radiographs, wanted, method)[1]
+    return classifier.maps_of(radiographs, wanted, method)
