@@ -8,7 +8,9 @@ import typer
 from cxrtool.cells import cell, interval_text, range_text
 from cxrtool.cli import console
 from cxrtool.cli.inputs import model_to_run
-from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, settings_options
+from cxrtool.cli.many_values import ManyValues
+from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, ReadersOption, settings_options
+from cxrtool.cli.readers import show_readers
 from cxrtool.resolved_settings import ResolvedSettings
 
 if TYPE_CHECKING:
@@ -34,25 +36,27 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", help="Output folder. \\[default: eval_<split> beside the model]")
     ] = None,
+    readers: ReadersOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Evaluate a model: AUROC and AUPRC per finding, with 95 % intervals over patients.
 
-    Writes predictions.csv, metrics.json, metrics.csv, subgroups.csv and gaps.csv.
+    Writes predictions.csv, metrics.json, metrics.csv, subgroups.csv and gaps.csv; with --readers, also readers.csv.
 
     \b
     cxr eval --data CheXpert-v1.0-small --model runs/my-run --split test
     cxr eval --data CheXpert-v1.0-small --level image --json
     cxr eval --data CheXpert-v1.0-small --by sex,Hospital --prevalence 0.05
+    cxr eval --data CheXpert-v1.0-small --split test --readers bc4.csv bc6.csv bc8.csv
     """
     from cxrtool.tasks.evaluate import describe_evaluation, evaluate_model
 
     with model_to_run(resolved) as model, console.progress_bar() as progress:
-        result = evaluate_model(model, resolved.settings, out, progress)
-    for text in result.assessment.warnings:
+        result = evaluate_model(model, resolved.settings, out, progress, readers or ())
+    for text in (*result.assessment.warnings, *(result.readers.notes if result.readers else ())):
         console.warn(text)
     if json_output:
-        console.print_json(describe_evaluation(result.assessment, model, result.how))
+        console.print_json(describe_evaluation(result.assessment, model, result.how, result.readers))
         return
     show_assessment(result.assessment)
     names = "predictions.csv, metrics.json, metrics.csv, subgroups.csv, gaps.csv"
@@ -61,7 +65,7 @@ def evaluate(
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command("eval")(evaluate)
+    app.command("eval", cls=ManyValues)(evaluate)
 
 
 def show_assessment(assessment: "Assessment") -> None:

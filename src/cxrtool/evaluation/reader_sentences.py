@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cxrtool.cells import p_text, range_text
+from cxrtool.cells import UNDEFINED, p_text, range_text
 from cxrtool.evaluation.readers import MAJORITY, SENSITIVITY, AverageReader, ReaderFigures, ReaderStudy
 
 NOTE_ON_AREA = (
@@ -52,3 +52,13 @@ def _on_average(one: AverageReader) -> str:
         f"; sensitivity {estimate.value:+.3f} ({range_text(one.interval, 3, signed=True)}, "
         f"p {p if p.startswith('<') else f'= {p}'}) against the average reader"
     )
+
+
+def place_of(row: ReaderFigures) -> str:
+    """Return where the model lies beside a reader: ``above`` or ``below`` by its interval, else ``... by point``."""
+    if row.difference is None:
+        return UNDEFINED
+    side = "above" if row.difference > 0 else "below"
+    if row.above_by_interval or row.below_by_interval:
+        return side
+    return f"{side} by point" if row.difference else "level"

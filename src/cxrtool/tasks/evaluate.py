@@ -8,8 +8,11 @@ from cxrtool.choices import Level
 from cxrtool.engines.engine import HowRun
 from cxrtool.evaluation.assessment import Assessment, AssessmentSettings, assess, attribute_names
 from cxrtool.evaluation.intervals import BootstrapSettings
+from cxrtool.evaluation.reader_files import ReaderFile, match_readers, read_readers
+from cxrtool.evaluation.readers import ReaderStudy, check_level, study_readers
 from cxrtool.evaluation.table import PredictionTable, to_study_level, write_predictions
 from cxrtool.files import write_csv, write_json
+from cxrtool.findings import Findings
 from cxrtool.model.bundle import Bundle
 from cxrtool.model.header import BundleHeader
 from cxrtool.model.resolve import Model, open_model
@@ -26,8 +29,10 @@ class EvalResult:
         assessment: figures at the requested level, with intervals and warnings.
         table: the predictions that the figures come from.
         images: the same predictions at image level.
-        folder: folder with predictions.csv, metrics.json, metrics.csv, subgroups.csv and gaps.csv.
+        folder: folder with predictions.csv, metrics.json, metrics.csv, subgroups.csv, gaps.csv and, with readers,
+            readers.csv.
         how: backend and precision of the network.
+        readers: the model beside readers; None without readers.
     """
 
     assessment: Assessment
@@ -35,10 +40,15 @@ class EvalResult:
     images: PredictionTable
     folder: Path
     how: HowRun
+    readers: ReaderStudy | None = None
 
 
 def evaluate_model(
-    model: Model, settings: Settings, out: Path | None = None, progress: ProgressCallback = ignore_progress
+    model: Model,
+    settings: Settings,
+    out: Path | None = None,
+    progress: ProgressCallback = ignore_progress,
+    readers: Sequence[Path] = (),
 ) -> EvalResult:
     """Evaluate a model on `settings.eval.split` and write its predictions and metrics.
 
@@ -47,23 +57,46 @@ def evaluate_model(
         settings: data, split, level and device.
         out: output folder; None uses ``eval_<split>`` beside the model.
         progress: called as images are read.
+        readers: CSV files of readers to compare the model with; see `read_readers`.
 
     Raises:
         CxrError: data or model cannot be used, an image cannot be read, or a file cannot be written.
+        RequestError: a file of a reader cannot be used, or readers are given at image level.
     """
     options = settings.eval
     bundle = open_model(model)
+    files = readers_of(readers, options.level, Findings(bundle.header.findings))
     dataset = dataset_of(settings.data, options.split, attribute_names(options.by))
     images, how = predict_split(bundle, settings, dataset, options.split, progress)
     table = to_study_level(images) if options.level is Level.STUDY else images
     assessment = assess_table(table, bundle.header, options)
+    study = compare_with_readers(table, files, options) if files else None
     folder = out or bundle.path.parent / f"eval_{options.split}"
     write_predictions(folder / "predictions.csv", table)
-    write_json(folder / "metrics.json", describe_evaluation(assessment, bundle, how))
+    write_json(folder / "metrics.json", describe_evaluation(assessment, bundle, how, study))
     _write_metrics_csv(folder / "metrics.csv", assessment)
     _write_rows(folder / "subgroups.csv", [item.to_dict() for item in assessment.subgroups])
     _write_rows(folder / "gaps.csv", [item.to_dict() for item in assessment.gaps])
-    return EvalResult(assessment, table, images, folder, how)
+    if study is not None:
+        _write_rows(folder / "readers.csv", [row.to_row() for row in study.rows])
+    return EvalResult(assessment, table, images, folder, how, study)
+
+
+def readers_of(paths: Sequence[Path], level: Level, findings: Findings) -> tuple[ReaderFile, ...]:
+    """Read the files of readers before anything is predicted.
+
+    Raises:
+        RequestError: a file cannot be used, or figures are of images.
+    """
+    if paths:
+        check_level(level)
+    return read_readers(paths, findings)
+
+
+def compare_with_readers(table: PredictionTable, files: Sequence[ReaderFile], options: EvalSettings) -> ReaderStudy:
+    """Compare a table of predictions with readers, matched by study."""
+    readings, notes = match_readers(files, table)
+    return study_readers(table, readings, bootstrap_settings(options), notes)
 
 
 def assess_table(table: PredictionTable, header: BundleHeader, options: EvalSettings) -> Assessment:
@@ -83,7 +116,9 @@ def bootstrap_settings(options: EvalSettings) -> BootstrapSettings:
     return BootstrapSettings(options.draws, options.draw_seed, options.confidence)
 
 
-def describe_evaluation(assessment: Assessment, bundle: Bundle, how: HowRun) -> dict[str, object]:
+def describe_evaluation(
+    assessment: Assessment, bundle: Bundle, how: HowRun, readers: ReaderStudy | None = None
+) -> dict[str, object]:
     """Return the document of ``cxr eval --json`` and of metrics.json."""
     header = bundle.header
     return assessment.to_dict() | {
@@ -97,6 +132,7 @@ def describe_evaluation(assessment: Assessment, bundle: Bundle, how: HowRun) -> 
             "image_size": header.image_preprocessing.image_size,
             "run": header.run,
         },
+        "readers": None if readers is None else readers.to_dict(),
     }
 
 
