@@ -1,7 +1,8 @@
-"""Ratings of Van Dyke et al. 1993: five radiologists, 114 patients, 45 of them with an aortic dissection, two kinds of MRI.
+"""Ratings of Van Dyke et al. 1993: five radiologists, 114 patients, two kinds of MRI.
 
 The usual example of software for multi-reader studies: OR-DBM MRMC (Schartz, Hillis, Pesce & Berbaum), RJafroc
 (Chakraborty) and MRMCaov (Smith & Hillis) print results of these same ratings, from 1 to 5.
+Forty-five patients had an aortic dissection.
 """
 
 import numpy as np
@@ -24,7 +25,9 @@ _CINE = """
 
 
 def _ratings(text: str) -> NDArray[np.float64]:
-    return np.array([[int(rating) for rating in line.replace(" ", "")] for line in text.split("\n") if line], dtype=float)
+    return np.array(
+        [[int(rating) for rating in line.replace(" ", "")] for line in text.split("\n") if line], dtype=float
+    )
 
 
 RATINGS = np.stack([_ratings(_SPIN_ECHO), _ratings(_CINE)])

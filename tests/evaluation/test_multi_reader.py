@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from van_dyke import DISSECTION, RATINGS
 
 from cxrtool.evaluation.metrics import auroc
 from cxrtool.evaluation.multi_reader import (
@@ -11,6 +10,7 @@ from cxrtool.evaluation.multi_reader import (
     jackknife_covariance,
     jackknifed_areas,
 )
+from van_dyke import DISSECTION, RATINGS
 
 AREAS = np.array([[auroc(DISSECTION, ratings) for ratings in modality] for modality in RATINGS])
 PATIENTS = np.arange(len(DISSECTION))

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
-from tests_support import table_of
 
 from cxrtool.choices import Level
 from cxrtool.errors import RequestError
@@ -18,6 +17,7 @@ from cxrtool.evaluation.reader_points import PairedRows
 from cxrtool.evaluation.reader_sentences import sentences_on
 from cxrtool.evaluation.readers import MAJORITY, Readings, majority_vote, study_readers
 from cxrtool.evaluation.table import PredictionTable
+from tests_support import table_of
 
 SETTINGS = BootstrapSettings(draws=200)
 
@@ -170,9 +170,7 @@ def test_blank_cells_do_not_count() -> None:
     masked = replace(reader, mask=reader.mask & ~unread[:, None])
     row = study_readers(table, [masked], SETTINGS).rows[0]
     kept = table.select(np.flatnonzero(~unread))
-    expected = study_readers(
-        kept, [Readings("kept", reader.positive[~unread], reader.mask[~unread])], SETTINGS
-    ).rows[0]
+    expected = study_readers(kept, [Readings("kept", reader.positive[~unread], reader.mask[~unread])], SETTINGS).rows[0]
     assert row.not_read == 50
     assert (row.positives, row.negatives) == (expected.positives, expected.negatives)
     assert row.model_sensitivity == pytest.approx(expected.model_sensitivity)

@@ -1,4 +1,4 @@
-"""An option that takes several values in a row: ``--readers a.csv b.csv``, as well as ``--readers a.csv --readers b.csv``.
+"""An option that takes several values in a row: ``--readers a.csv b.csv``, or one each time it is given.
 
 The parser under typer knows options with a fixed number of values only, so the arguments are rewritten before it sees
 them. A command without positional arguments is unambiguous: what follows such an option up to the next option is its
@@ -6,8 +6,8 @@ values.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
-import click
 from typer.core import TyperCommand
 
 MANY = ("--readers",)
@@ -17,7 +17,7 @@ MANY = ("--readers",)
 class ManyValues(TyperCommand):
     """A command whose options in `MANY` take several values in a row."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command line with each value after an option of its own."""
         return super().parse_args(ctx, one_value_each(args))
 

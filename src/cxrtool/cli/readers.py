@@ -11,19 +11,20 @@ if TYPE_CHECKING:
 
 def show_readers(study: "ReaderStudy") -> None:
     """Print each reader's rates beside the model, the model against the average reader, and a sentence per finding."""
-    from cxrtool.evaluation.reader_sentences import NOTE_ON_AREA, sentences_on
+    from cxrtool.evaluation.reader_sentences import FIGURES, sentences_on
+    from cxrtool.evaluation.readers import NOTE_ON_AREA
 
     percent = f"{100 * study.settings.confidence:g} %"
     console.print_table(
         f"readers, and the model's sensitivity at each reader's specificity ({percent} intervals over patients)",
-        ["finding", "reader", "sensitivity", "specificity", "model there", "difference", "model"],
+        ["finding", "reader", "sensitivity", "specificity", "model's sensitivity", "difference", "model lies"],
         [_row(row) for row in study.rows],
     )
     if study.averages:
         rows = [
             [
                 one.finding,
-                one.figure,
+                FIGURES[one.figure],
                 cell(one.model, 3),
                 cell(one.readers, 3),
                 f"{cell(one.analysis.estimate.value, 3)} ({range_text(one.interval, 3, signed=True)})",
@@ -54,4 +55,3 @@ def _row(row: "ReaderFigures") -> list[object]:
         f"{cell(row.difference, 3)} ({range_text(intervals['difference'], 3, signed=True)})",
         place_of(row),
     ]
-

@@ -7,7 +7,8 @@ import typer
 
 from cxrtool.cli import console
 from cxrtool.cli.inputs import model_to_run
-from cxrtool.cli.options import BOOTSTRAP, DATA, RUNTIME, JsonOption, settings_options
+from cxrtool.cli.many_values import ManyValues
+from cxrtool.cli.options import BOOTSTRAP, DATA, RUNTIME, JsonOption, ReadersOption, settings_options
 from cxrtool.resolved_settings import ResolvedSettings
 
 
@@ -21,6 +22,7 @@ def report(
         Path | None,
         typer.Option("--out", help="Output file. \\[default: report.html or MODEL_CARD.md in the run folder]"),
     ] = None,
+    readers: ReadersOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Write an HTML report on a model: its performance, with uncertainty, and its mistakes.
@@ -30,6 +32,7 @@ def report(
     \b
     cxr report runs/my-run
     cxr report runs/my-run --data CheXpert-v1.0-small --split test --out report.html
+    cxr report runs/my-run --split test --readers bc4.csv bc6.csv bc8.csv
     cxr report runs/my-run --card
     """
     from cxrtool.files import write_text
@@ -39,7 +42,7 @@ def report(
 
     chosen = resolved if run is None else resolved.changed("command line", model=run)
     with model_to_run(chosen) as model, console.progress_bar() as progress:
-        content = gather(model, resolved.settings, None if card else top, progress)
+        content = gather(model, resolved.settings, None if card else top, progress, readers or ())
     path = out or model.path.parent / ("MODEL_CARD.md" if card else "report.html")
     if card:
         write_text(path, model_card(content.header, content.assessment))
@@ -55,4 +58,4 @@ def report(
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command("report")(report)
+    app.command("report", cls=ManyValues)(report)

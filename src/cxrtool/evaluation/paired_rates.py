@@ -1,4 +1,4 @@
-"""Interval of the difference of two sensitivities on the same positives, where a bootstrap has too few errors to draw."""
+"""Interval of the difference of two sensitivities on the same positives, where draws hold too few errors."""
 
 from math import sqrt
 

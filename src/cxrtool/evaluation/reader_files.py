@@ -80,9 +80,7 @@ def _call(path: Path, study: str, column: str, cell: str | None) -> float:
     return _CALLS[text]
 
 
-def match_readers(
-    files: Sequence[ReaderFile], table: PredictionTable
-) -> tuple[tuple[Readings, ...], tuple[str, ...]]:
+def match_readers(files: Sequence[ReaderFile], table: PredictionTable) -> tuple[tuple[Readings, ...], tuple[str, ...]]:
     """Bring readings into the rows and columns of a table, matched by study, and say what was left out.
 
     A study is matched as written, or by its last two parts: ``CheXpert-v1.0/test/patient64741/study1`` is

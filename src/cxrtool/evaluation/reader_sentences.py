@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 
 from cxrtool.cells import UNDEFINED, p_text, range_text
-from cxrtool.evaluation.readers import MAJORITY, SENSITIVITY, AverageReader, ReaderFigures, ReaderStudy
+from cxrtool.evaluation.readers import AREA, MAJORITY, SENSITIVITY, AverageReader, ReaderFigures, ReaderStudy
 
-NOTE_ON_AREA = (
-    "a reader's area is that under one point, (sensitivity + specificity) / 2, which a whole curve exceeds at the same "
-    "skill: the comparison of areas favours the model, that of sensitivities does not"
-)
+FIGURES = {SENSITIVITY: "sensitivity at the readers' specificity", AREA: "area (favours the model)"}
+"""Names of the figures of a multi-reader analysis in tables."""
 
 
 def sentences_on(study: ReaderStudy) -> tuple[str, ...]:
@@ -29,9 +27,7 @@ def _on(finding: str, rows: Sequence[ReaderFigures], study: ReaderStudy) -> str:
     if below:
         text += f" (below {below} of {len(judged)} by intervals)"
     text += "".join(_on_vote(row) for row in rows if row.reader == MAJORITY and row.difference is not None)
-    text += "".join(
-        _on_average(one) for one in study.averages if one.finding == finding and one.figure == SENSITIVITY
-    )
+    text += "".join(_on_average(one) for one in study.averages if one.finding == finding and one.figure == SENSITIVITY)
     return text + "."
 
 

@@ -15,14 +15,18 @@ from cxrtool.errors import RequestError
 from cxrtool.evaluation.intervals import BootstrapSettings, Draws, Interval, PatientDraws
 from cxrtool.evaluation.metrics import auroc, confusion, or_none
 from cxrtool.evaluation.multi_reader import AgainstReaders, against_readers, jackknife_covariance, jackknifed_areas
-from cxrtool.evaluation.reader_points import PairedPoint, PairedRows
 from cxrtool.evaluation.rates import rate_interval
+from cxrtool.evaluation.reader_points import PairedPoint, PairedRows
 from cxrtool.evaluation.table import PredictionTable
 
 MAJORITY = "majority vote"
 METHOD = "obuchowski-rockette"
 SENSITIVITY, AREA = "sensitivity", "auroc"
 """Figures of a multi-reader analysis: sensitivity at each reader's specificity, and area."""
+NOTE_ON_AREA = (
+    "a reader's area is that under one point, (sensitivity + specificity) / 2, which a whole curve exceeds at the same "
+    "skill: the comparison of areas favours the model, that of sensitivities does not"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,11 @@ def majority_vote(readings: Sequence[Readings]) -> Readings:
     votes = np.sum([one.positive & one.mask for one in readings], axis=0)
     voters = np.sum([one.mask for one in readings], axis=0)
     return Readings(MAJORITY, 2 * votes > voters, voters > 0)
+
+
+_COUNTS = ("reader", "finding", "positives", "negatives", "not_read")
+_RATES = ("sensitivity", "specificity", "precision", "model_sensitivity", "difference")
+_PLACES = ("above_by_point", "above_by_interval", "below_by_interval")
 
 
 @dataclass(frozen=True)
@@ -99,9 +108,7 @@ class ReaderFigures:
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON."""
-        names = ("reader", "finding", "positives", "negatives", "not_read", "sensitivity", "specificity", "precision")
-        names += ("model_sensitivity", "difference", "above_by_point", "above_by_interval", "below_by_interval")
-        return {name: getattr(self, name) for name in names} | {
+        return {name: getattr(self, name) for name in (*_COUNTS, *_RATES, *_PLACES)} | {
             "intervals": {name: one.to_dict() for name, one in self.intervals.items()}
         }
 
@@ -190,7 +197,7 @@ class ReaderStudy:
                 }
                 for finding in findings
             },
-            "notes": list(self.notes),
+            "notes": [*self.notes, *((NOTE_ON_AREA,) if self.averages else ())],
         }
 
 

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,15 @@ from typing import Any
 from cxrtool.data.manifest import find_sheet
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.assessment import Assessment
+from cxrtool.evaluation.readers import ReaderStudy
 from cxrtool.evaluation.table import PredictionTable, read_predictions
+from cxrtool.findings import Findings
 from cxrtool.model.bundle import Bundle
 from cxrtool.model.header import BundleHeader
 from cxrtool.model.resolve import Model, open_model
 from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.settings import Settings
-from cxrtool.tasks.evaluate import assess_table, evaluate_model
+from cxrtool.tasks.evaluate import assess_table, compare_with_readers, evaluate_model, readers_of
 from cxrtool.tasks.gallery import MistakesResult, collect_mistakes
 from cxrtool.tasks.policies import COMPARISON_NAME
 from cxrtool.training.folder import settings_of_run
@@ -40,6 +42,7 @@ class ReportContent:
         policies: JSON of the policy comparison that the run is part of; None if it is part of none.
         settings: the run's resolved settings, nested; empty if there is no such file.
         dataset: dataset.json of the run; empty if there is no such file.
+        readers: the model beside readers; None without readers.
     """
 
     run: Path
@@ -52,10 +55,15 @@ class ReportContent:
     policies: Mapping[str, Any] | None
     settings: Mapping[str, Any]
     dataset: Mapping[str, Any]
+    readers: ReaderStudy | None = None
 
 
 def gather(
-    model: Model, settings: Settings, top: int | None = 4, progress: ProgressCallback = ignore_progress
+    model: Model,
+    settings: Settings,
+    top: int | None = 4,
+    progress: ProgressCallback = ignore_progress,
+    readers: Sequence[Path] = (),
 ) -> ReportContent:
     """Collect the content of a report. The model is run if there are no saved predictions and the data are available.
 
@@ -64,6 +72,7 @@ def gather(
         settings: split, draws, subgroups and data; without data, those of the run are used if they still exist.
         top: most mistakes to show per finding and kind; None leaves out mistakes.
         progress: called as images are read and pictures are drawn.
+        readers: CSV files of readers to show beside the model.
 
     Raises:
         RequestError: there are neither saved predictions of this model nor data to make them from.
@@ -73,6 +82,7 @@ def gather(
     stored = _stored_settings(run)
     settings = _with_data(settings, stored)
     split = settings.eval.split
+    files = readers_of(readers, settings.eval.level, Findings(header.findings))
     table, images = _read_own_predictions(run / f"eval_{split}" / "predictions.csv", header), None
     if table is None:
         if not _data_available(settings, split):
@@ -93,6 +103,7 @@ def gather(
         policies=_policies(run),
         settings=stored,
         dataset=_read_json(run / "dataset.json"),
+        readers=compare_with_readers(table, files, settings.eval) if files else None,
     )
 
 

@@ -7,6 +7,7 @@ from cxrtool.report.content import ReportContent
 from cxrtool.report.figures import figures_section, policies_section, subgroups_section
 from cxrtool.report.parts import Section
 from cxrtool.report.provenance import data_section, history_section, mistakes_section, settings_section
+from cxrtool.report.readers import readers_section
 
 LIMITS = (
     "Research software, not a medical device. It must not be used to decide about a patient.",
@@ -24,6 +25,7 @@ def sections_of(content: ReportContent) -> Iterable[Section | None]:
     yield figures_section(content.assessment)
     yield policies_section(content)
     yield from curve_sections(content)
+    yield readers_section(content.readers)
     yield calibration_section(content)
     yield thresholds_section(content)
     yield decisions_section(content)
