@@ -59,6 +59,9 @@ def evaluate(
         return
     show_assessment(result.assessment)
     names = "predictions.csv, metrics.json, metrics.csv, subgroups.csv, gaps.csv"
+    if result.readers is not None:
+        show_readers(result.readers)
+        names += ", readers.csv"
     console.say(f"files: {result.folder}/{names} (by {result.how})")
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.readers import Readings
@@ -121,18 +122,18 @@ def _match(file: ReaderFile, table: PredictionTable, place: dict[str, int]) -> t
     return Readings(file.name, values == 1, mask), _notes(file, table, mask, len(of_row), others)
 
 
-def _notes(file: ReaderFile, table: PredictionTable, mask: np.ndarray, rows: int, others: int) -> list[str]:
+def _notes(file: ReaderFile, table: PredictionTable, mask: NDArray[np.bool_], rows: int, others: int) -> list[str]:
     notes = []
     if rows < len(table):
-        notes.append(f"{file.name} has {rows:,} of {len(table):,} studies: figures are of those")
+        notes.append(f"reader {file.name}: {rows:,} of {len(table):,} studies are in the file; figures are of those")
     if others:
-        notes.append(f"{file.name} has {others:,} studies that are not in the {table.split} split, which do not count")
+        notes.append(f"reader {file.name}: left out are studies that are not in the {table.split} split ({others:,})")
     absent = [name for name in table.findings if name not in file.findings]
     if absent:
-        notes.append(f"{file.name} has no column for {', '.join(absent)}")
-    read = mask.any(axis=1)
+        notes.append(f"reader {file.name}: no column for {', '.join(absent)}")
     columns = [table.findings.index(name) for name in file.findings]
+    read = mask.any(axis=1)
     blank = int((~mask[read][:, columns] & table.mask[read][:, columns]).sum())
     if blank:
-        notes.append(f"{file.name} leaves {blank:,} cells blank: those studies do not count for that finding")
+        notes.append(f"reader {file.name}: left out are blank cells ({blank:,})")
     return notes

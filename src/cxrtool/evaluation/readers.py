@@ -74,7 +74,7 @@ class ReaderFigures:
         precision: positive predictive value of the reader.
         model_sensitivity: height of the model's ROC curve at the reader's specificity.
         difference: `model_sensitivity` minus `sensitivity`.
-        intervals: of ``sensitivity``, ``specificity`` and ``difference``.
+        intervals: of ``sensitivity``, ``specificity``, ``precision`` and ``difference``.
     """
 
     reader: str
@@ -267,6 +267,7 @@ def _compare(
         intervals={
             "sensitivity": rate_interval(called[positive], group[positive], confidence),
             "specificity": rate_interval(~called[~positive], group[~positive], confidence),
+            "precision": rate_interval(positive[called], group[called], confidence),
             "difference": point.interval,
         },
     ), point

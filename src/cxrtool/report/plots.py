@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -100,7 +100,7 @@ class Mark:
 _SHAPES = "os^vDPX<>"
 
 
-def _paint_marks(axes: Axes, marks: Sequence[Mark], corner: Literal["lower left", "lower right"]) -> None:
+def _paint_marks(axes: Axes, marks: Sequence[Mark]) -> None:
     for number, mark in enumerate(marks):
         colour, shape, size = (GREEN, "*", 60) if mark.vote else (ORANGE, _SHAPES[number % len(_SHAPES)], 22)
         if mark.x_range is not None:
@@ -109,7 +109,9 @@ def _paint_marks(axes: Axes, marks: Sequence[Mark], corner: Literal["lower left"
             axes.vlines(mark.x, *mark.y_range, color=colour, linewidth=0.8, zorder=3)
         axes.scatter([mark.x], [mark.y], s=size, color=colour, marker=shape, label=mark.name, zorder=4)
     if marks:
-        axes.legend(loc=corner, handletextpad=0.1, borderaxespad=0.2, labelspacing=0.3)
+        axes.legend(
+            loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(4, len(marks)), handletextpad=0.1, columnspacing=1
+        )
 
 
 def _described(caption: str, marks: Sequence[Mark]) -> str:
@@ -131,7 +133,7 @@ def roc_chart(
         axes.plot(fpr, tpr, color=BLUE)
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":")
         _unit_axes(axes, "1 - specificity", "sensitivity")
-        _paint_marks(axes, readers, "lower right")
+        _paint_marks(axes, readers)
 
     return _draw(finding, _described(f"ROC curve, {caption}", readers), paint)
 
@@ -152,7 +154,7 @@ def pr_chart(
         axes.step(recall, precision, color=BLUE, where="pre")
         axes.axhline(prevalence, color=GREY, linestyle=":")
         _unit_axes(axes, "recall", "precision")
-        _paint_marks(axes, readers, "lower left")
+        _paint_marks(axes, readers)
 
     return _draw(finding, _described(f"Precision-recall curve, {caption}", readers), paint)
 

@@ -10,33 +10,27 @@ from cxrtool.report.plots import Mark
 
 def roc_marks(study: ReaderStudy | None, finding: str) -> tuple[Mark, ...]:
     """Return the readers' points on a ROC chart, with the intervals of specificity and sensitivity."""
-    marks = []
-    for row in () if study is None else study.of(finding):
-        if row.sensitivity is None or row.specificity is None:
-            continue
-        specificity = _ends(row.intervals["specificity"])
-        marks.append(
-            Mark(
-                name=row.reader,
-                x=1 - row.specificity,
-                y=row.sensitivity,
-                x_range=None if specificity is None else (1 - specificity[1], 1 - specificity[0]),
-                y_range=_ends(row.intervals["sensitivity"]),
-                vote=row.reader == MAJORITY,
-            )
-        )
-    return tuple(marks)
+    return tuple(
+        Mark(row.reader, 1 - row.specificity, row.sensitivity, _mirrored(x), _ends(y), row.reader == MAJORITY)
+        for row in (() if study is None else study.of(finding))
+        if row.sensitivity is not None and row.specificity is not None
+        for x, y in [(row.intervals["specificity"], row.intervals["sensitivity"])]
+    )
 
 
 def pr_marks(study: ReaderStudy | None, finding: str) -> tuple[Mark, ...]:
-    """Return the readers' points on a precision-recall chart, with the interval of recall."""
+    """Return the readers' points on a precision-recall chart, with the intervals of recall and precision."""
     return tuple(
-        Mark(
-            row.reader, row.sensitivity, row.precision, _ends(row.intervals["sensitivity"]), vote=row.reader == MAJORITY
-        )
+        Mark(row.reader, row.sensitivity, row.precision, _ends(x), _ends(y), row.reader == MAJORITY)
         for row in (() if study is None else study.of(finding))
         if row.sensitivity is not None and row.precision is not None
+        for x, y in [(row.intervals["sensitivity"], row.intervals["precision"])]
     )
+
+
+def _mirrored(interval: Interval) -> tuple[float, float] | None:
+    ends = _ends(interval)
+    return None if ends is None else (1 - ends[1], 1 - ends[0])
 
 
 def _ends(interval: Interval) -> tuple[float, float] | None:
@@ -48,7 +42,7 @@ def readers_section(study: ReaderStudy | None) -> Section | None:
     if study is None:
         return None
     percent = f"{100 * study.settings.confidence:g} %"
-    header = ["finding", "reader", f"sensitivity ({percent})", f"specificity ({percent})", "precision"]
+    header = ["finding", "reader", f"sensitivity ({percent})", f"specificity ({percent})", f"precision ({percent})"]
     header += ["model's sensitivity there", f"difference ({percent})", "model lies"]
     tables = [
         Table(
@@ -91,7 +85,7 @@ def _row(row: ReaderFigures) -> list[str]:
         row.reader,
         interval_text(row.sensitivity, intervals["sensitivity"], 3),
         interval_text(row.specificity, intervals["specificity"], 3),
-        cell(row.precision, 3),
+        interval_text(row.precision, intervals["precision"], 3),
         cell(row.model_sensitivity, 3),
         f"{cell(row.difference, 3)} ({range_text(intervals['difference'], 3, signed=True)})",
         place_of(row),
