@@ -8,7 +8,17 @@ import typer
 from cxrtool.cells import cell, interval_text, range_text
 from cxrtool.cli import console
 from cxrtool.cli.inputs import model_to_run
-from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, PaperOption, settings_options
+from cxrtool.cli.many_values import ManyValues
+from cxrtool.cli.options import (
+    BOOTSTRAP,
+    CACHE,
+    DATA,
+    ENGINE,
+    JsonOption,
+    PaperOption,
+    ReadersOption,
+    settings_options,
+)
 from cxrtool.cli.score_options import KeyOption, MapOption, ScoresOption, TruthOption, score_files
 from cxrtool.errors import RequestError
 from cxrtool.resolved_settings import ResolvedSettings
@@ -18,6 +28,7 @@ _FILES = "predictions.csv, metrics.json, metrics.csv, subgroups.csv, gaps.csv"
 if TYPE_CHECKING:
     from cxrtool.evaluation.assessment import Assessment
     from cxrtool.evaluation.fairness import GroupGap
+    from cxrtool.evaluation.readers import ReaderStudy
     from cxrtool.tasks.scores import ScoreFiles
 
 
@@ -48,11 +59,13 @@ def evaluate(
         typer.Option("--thresholds", help="With --scores: thresholds by name (Edema=0.3), or a file of cxr tune."),
     ] = None,
     paper: PaperOption = False,
+    readers: ReadersOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Evaluate a model, or scores of any program: AUROC and AUPRC per finding, with 95 % intervals over patients.
 
-    Writes predictions.csv, metrics.json, metrics.csv, subgroups.csv and gaps.csv, and with --paper the folder paper/.
+    Writes predictions.csv, metrics.json, metrics.csv, subgroups.csv and gaps.csv; with --readers, also readers.csv, and
+    with --paper the folder paper/.
 
     \b
     cxr eval --data CheXpert-v1.0-small --model runs/my-run --split test
@@ -60,32 +73,37 @@ def evaluate(
     cxr eval --data CheXpert-v1.0-small --by sex,Hospital --prevalence 0.05
     cxr eval --data CheXpert-v1.0-small --split test --paper
     cxr eval --scores theirs.csv --truth groundtruth.csv
+    cxr eval --data CheXpert-v1.0-small --split test --readers bc4.csv bc6.csv bc8.csv
     """
     files = score_files(scores, truth, key, map_)
     if files is not None:
-        _evaluate_scores(resolved, files, thresholds, out, paper, json_output)
+        _evaluate_scores(resolved, files, thresholds, out, readers or [], paper, json_output)
         return
     if thresholds is not None:
         raise RequestError("--thresholds belongs to --scores", "Store a model's thresholds with cxr tune.")
     from cxrtool.tasks.evaluate import describe_evaluation, evaluate_model
 
     with model_to_run(resolved) as model, console.progress_bar() as progress:
-        result = evaluate_model(model, resolved.settings, out, progress)
+        result = evaluate_model(model, resolved.settings, out, progress, readers=readers or ())
         if paper:
             from cxrtool.report.paper import PAPER_NAME, write_paper
             from cxrtool.report.study import study_of_evaluation
 
             study = study_of_evaluation(model, result, resolved.settings.data, console.command_line())
             write_paper(result.folder / PAPER_NAME, study)
-    for text in result.assessment.warnings:
+    for text in (*result.assessment.warnings, *(result.readers.notes if result.readers else ())):
         console.warn(text)
     if json_output:
         console.print_json(
-            describe_evaluation(result.assessment, model, result.how, result.flow, result.characteristics)
+            describe_evaluation(
+                result.assessment, model, result.how, result.flow, result.characteristics, result.readers
+            )
         )
         return
     show_assessment(result.assessment)
-    console.say(f"files: {result.folder}/{_FILES} (by {result.how})")
+    _show_readers(result.readers)
+    files_of_readers = "" if result.readers is None else ", readers.csv"
+    console.say(f"files: {result.folder}/{_FILES}{files_of_readers} (by {result.how})")
     if paper:
         console.say(f"for a paper: {result.folder}/paper")
 
@@ -95,12 +113,13 @@ def _evaluate_scores(
     files: "ScoreFiles",
     thresholds: str | None,
     out: Path | None,
+    readers: list[Path],
     paper: bool,
     as_json: bool,
 ) -> None:
     from cxrtool.tasks.scores import evaluate_scores
 
-    result = evaluate_scores(files, resolved.settings, out, thresholds)
+    result = evaluate_scores(files, resolved.settings, out, thresholds, readers)
     if paper:
         from cxrtool.report.paper import PAPER_NAME, write_paper
         from cxrtool.report.study import Study
@@ -108,20 +127,28 @@ def _evaluate_scores(
         blank, command = resolved.settings.data.blank, console.command_line()
         study = Study(result.table, result.assessment, blank=blank, command=command)
         write_paper(result.folder / PAPER_NAME, study)
-    for text in result.assessment.warnings:
+    for text in (*result.assessment.warnings, *(result.readers.notes if result.readers else ())):
         console.warn(text)
     if as_json:
         console.print_json(result.to_dict())
         return
     show_assessment(result.assessment)
-    console.say(f"files: {result.folder}/{_FILES}")
+    _show_readers(result.readers)
+    console.say(f"files: {result.folder}/{_FILES}{'' if result.readers is None else ', readers.csv'}")
     if paper:
         console.say(f"for a paper: {result.folder}/paper")
 
 
+def _show_readers(study: "ReaderStudy | None") -> None:
+    if study is not None:
+        from cxrtool.cli.readers import show_readers
+
+        show_readers(study)
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command("eval")(evaluate)
+    app.command("eval", cls=ManyValues)(evaluate)
 
 
 def show_assessment(assessment: "Assessment") -> None:

@@ -25,6 +25,14 @@ PaperOption = Annotated[
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="YAML file with settings; see `cxr config`.")
 ]
+ReadersOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--readers",
+        metavar="FILE...",
+        help="CSV files of readers, with a column Study and 0 or 1 for each finding, to compare the model with.",
+    ),
+]
 
 _NAMES = {"data.root": "--data", "tune.minimum": "--min", "tune.maximum": "--max"}
 

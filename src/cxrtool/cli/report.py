@@ -7,7 +7,16 @@ import typer
 
 from cxrtool.cli import console
 from cxrtool.cli.inputs import model_to_run
-from cxrtool.cli.options import BOOTSTRAP, DATA, RUNTIME, JsonOption, PaperOption, settings_options
+from cxrtool.cli.many_values import ManyValues
+from cxrtool.cli.options import (
+    BOOTSTRAP,
+    DATA,
+    RUNTIME,
+    JsonOption,
+    PaperOption,
+    ReadersOption,
+    settings_options,
+)
 from cxrtool.cli.score_options import KeyOption, MapOption, ScoresOption, TruthOption, score_files
 from cxrtool.errors import RequestError
 from cxrtool.resolved_settings import ResolvedSettings
@@ -31,6 +40,7 @@ def report(
     truth: TruthOption = None,
     key: KeyOption = None,
     map_: MapOption = None,
+    readers: ReadersOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Write an HTML report on a model: its performance, with uncertainty, and its mistakes.
@@ -40,6 +50,7 @@ def report(
     \b
     cxr report runs/my-run
     cxr report runs/my-run --data CheXpert-v1.0-small --split test --out report.html
+    cxr report runs/my-run --split test --readers bc4.csv bc6.csv bc8.csv
     cxr report runs/my-run --card
     cxr report runs/my-run --paper
     cxr report --scores theirs.csv --truth groundtruth.csv
@@ -54,11 +65,12 @@ def report(
     if files is not None:
         if run is not None or card:
             raise RequestError("--scores takes no run and no --card", "Leave these out: there is no model.")
-        _report_scores(resolved, files, out, paper, json_output)
+        _report_scores(resolved, files, out, readers or [], paper, json_output)
         return
     chosen = resolved if run is None else resolved.changed("command line", model=run)
     with model_to_run(chosen) as model, console.progress_bar() as progress:
-        content = gather(model, resolved.settings, None if card else top, progress, console.command_line())
+        command = console.command_line()
+        content = gather(model, resolved.settings, None if card else top, progress, command, readers or ())
     path = out or model.path.parent / ("MODEL_CARD.md" if card else "report.html")
     if card:
         write_text(path, model_card(model.header, content.assessment, content.study))
@@ -77,14 +89,14 @@ def report(
 
 
 def _report_scores(
-    resolved: ResolvedSettings, files: "ScoreFiles", out: Path | None, paper: bool, as_json: bool
+    resolved: ResolvedSettings, files: "ScoreFiles", out: Path | None, readers: list[Path], paper: bool, as_json: bool
 ) -> None:
     from cxrtool.report.content import content_of_scores
     from cxrtool.report.page import write_report
     from cxrtool.report.paper import PAPER_NAME, write_paper
     from cxrtool.tasks.scores import evaluate_scores
 
-    result = evaluate_scores(files, resolved.settings)
+    result = evaluate_scores(files, resolved.settings, readers=readers)
     content = content_of_scores(result, resolved.settings, console.command_line())
     path = out or files.scores.parent / "report.html"
     write_report(content, path)
@@ -100,4 +112,4 @@ def _report_scores(
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command("report")(report)
+    app.command("report", cls=ManyValues)(report)

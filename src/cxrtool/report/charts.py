@@ -14,6 +14,7 @@ from cxrtool.report import plots
 from cxrtool.report.content import ReportContent
 from cxrtool.report.figures import counts_table
 from cxrtool.report.parts import Section, Table
+from cxrtool.report.readers import pr_marks, roc_marks
 
 _CALIBRATION = {"brier": "Brier", "ece": "ECE", "in_the_large": "in the large", "slope": "slope"}
 """Figures shown with their intervals."""
@@ -37,12 +38,19 @@ def curve_sections(content: ReportContent) -> Iterable[Section]:
         row = assessment.evaluation.labels[finding]
         roc_band, pr_band = curve_bands(content.table, column, assessment.settings.bootstrap)
         caption = f"area {interval_text(row.auroc, assessment.intervals[finding]['auroc'])}"
-        roc.append(plots.roc_chart(finding, *roc_curve(targets, scores), roc_band, caption))
+        roc.append(
+            plots.roc_chart(
+                finding, *roc_curve(targets, scores), roc_band, caption, roc_marks(content.readers, finding)
+            )
+        )
         caption = f"average precision {interval_text(row.auprc, assessment.intervals[finding]['auprc'])}"
         recall, precision = precision_recall_curve(targets, scores)
-        pr.append(plots.pr_chart(finding, recall, precision, pr_band, float(np.mean(targets)), caption))
+        marks = pr_marks(content.readers, finding)
+        pr.append(plots.pr_chart(finding, recall, precision, pr_band, float(np.mean(targets)), caption, marks))
     confidence = f"{100 * assessment.settings.bootstrap.confidence:g} %"
     text = f"The band is the pointwise {confidence} interval of the curve's height over draws of patients."
+    if content.readers is not None:
+        text += " Readers are points, with the intervals of both rates; a star is their majority vote."
     yield Section("roc", "ROC curves", (text,), charts=roc)
     text = "The dotted line is the share of positives, which is the precision of a random guess."
     yield Section("pr", "Precision-recall curves", (text,), charts=pr)

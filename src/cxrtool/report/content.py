@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,16 @@ from typing import Any
 from cxrtool.data.manifest import find_sheet
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.assessment import Assessment
+from cxrtool.evaluation.readers import ReaderStudy
 from cxrtool.evaluation.table import PredictionTable, read_predictions
+from cxrtool.findings import Findings
 from cxrtool.model.bundle import Bundle
 from cxrtool.model.header import BundleHeader
 from cxrtool.model.resolve import Model, open_model
 from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.report.study import Study, study_of_evaluation, study_of_files
 from cxrtool.settings import Settings
-from cxrtool.tasks.evaluate import assess_table, evaluate_model
+from cxrtool.tasks.evaluate import assess_table, compare_with_readers, evaluate_model, readers_of
 from cxrtool.tasks.gallery import MistakesResult, collect_mistakes
 from cxrtool.tasks.policies import COMPARISON_NAME
 from cxrtool.tasks.scores import ScoresResult
@@ -43,6 +45,7 @@ class ReportContent:
         settings: the run's resolved settings, nested; empty if there is no such file.
         dataset: dataset.json of the run; empty if there is no such file.
         study: what a paper says about the evaluation; None leaves out the sections that need it.
+        readers: the model beside readers; None without readers.
     """
 
     run: Path
@@ -56,6 +59,7 @@ class ReportContent:
     settings: Mapping[str, Any]
     dataset: Mapping[str, Any]
     study: Study | None = None
+    readers: ReaderStudy | None = None
 
 
 def gather(
@@ -64,6 +68,7 @@ def gather(
     top: int | None = 4,
     progress: ProgressCallback = ignore_progress,
     command: str = "",
+    readers: Sequence[Path] = (),
 ) -> ReportContent:
     """Collect the content of a report. The model is run if there are no saved predictions and the data are available.
 
@@ -73,6 +78,7 @@ def gather(
         top: most mistakes to show per finding and kind; None leaves out mistakes.
         progress: called as images are read and pictures are drawn.
         command: the command line that the methods state; empty states none.
+        readers: CSV files of readers to show beside the model.
 
     Raises:
         RequestError: there are neither saved predictions of this model nor data to make them from.
@@ -82,6 +88,7 @@ def gather(
     stored = _stored_settings(run)
     settings = _with_data(settings, stored)
     split = settings.eval.split
+    files = readers_of(readers, settings.eval.level, Findings(header.findings))
     table, images = _read_own_predictions(run / f"eval_{split}" / "predictions.csv", header), None
     if table is None:
         if not _data_available(settings, split):
@@ -108,6 +115,7 @@ def gather(
         settings=stored,
         dataset=_read_json(run / "dataset.json"),
         study=study,
+        readers=compare_with_readers(table, files, settings.eval) if files else None,
     )
 
 
@@ -131,6 +139,7 @@ def content_of_scores(result: ScoresResult, settings: Settings, command: str = "
         settings={},
         dataset={},
         study=Study(result.table, result.assessment, blank=settings.data.blank, command=command),
+        readers=result.readers,
     )
 
 

@@ -78,16 +78,69 @@ def _unit_axes(axes: Axes, x: str, y: str) -> None:
     axes.set_yticks([0, 0.5, 1])
 
 
-def roc_chart(finding: str, fpr: NDArray[np.float64], tpr: NDArray[np.float64], band: Band, caption: str) -> Chart:
-    """Draw the ROC curve with its pointwise band."""
+@dataclass(frozen=True)
+class Mark:
+    """A reader's point on a chart.
+
+    Attributes:
+        name: shown in the legend.
+        x: in [0, 1].
+        y: in [0, 1].
+        x_range: ends of the interval of `x`; None draws none.
+        y_range: ends of the interval of `y`; None draws none.
+        vote: whether it is the majority vote of the readers.
+    """
+
+    name: str
+    x: float
+    y: float
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+    vote: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.x:.3f}, {self.y:.3f}"
+
+
+_SHAPES = "os^vDPX<>"
+
+
+def _paint_marks(axes: Axes, marks: Sequence[Mark]) -> None:
+    for number, mark in enumerate(marks):
+        colour, shape, size = (GREEN, "*", 60) if mark.vote else (ORANGE, _SHAPES[number % len(_SHAPES)], 22)
+        if mark.x_range is not None:
+            axes.hlines(mark.y, *mark.x_range, color=colour, linewidth=0.8, zorder=3)
+        if mark.y_range is not None:
+            axes.vlines(mark.x, *mark.y_range, color=colour, linewidth=0.8, zorder=3)
+        axes.scatter([mark.x], [mark.y], s=size, color=colour, marker=shape, label=mark.name, zorder=4)
+    if marks:
+        axes.legend(
+            loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(4, len(marks)), handletextpad=0.1, columnspacing=1
+        )
+
+
+def _described(caption: str, marks: Sequence[Mark]) -> str:
+    return caption + "".join(f"; {mark}" for mark in marks)
+
+
+def roc_chart(
+    finding: str,
+    fpr: NDArray[np.float64],
+    tpr: NDArray[np.float64],
+    band: Band,
+    caption: str,
+    readers: Sequence[Mark] = (),
+) -> Chart:
+    """Draw the ROC curve with its pointwise band, and readers as points with their intervals."""
 
     def paint(axes: Axes) -> None:
         axes.fill_between(band.x, band.low, band.high, color=BLUE, alpha=0.25, linewidth=0)
         axes.plot(fpr, tpr, color=BLUE)
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":")
         _unit_axes(axes, "1 - specificity", "sensitivity")
+        _paint_marks(axes, readers)
 
-    return _draw(finding, f"ROC curve, {caption}", paint)
+    return _draw(finding, _described(f"ROC curve, {caption}", readers), paint)
 
 
 def pr_chart(
@@ -97,16 +150,18 @@ def pr_chart(
     band: Band,
     prevalence: float,
     caption: str,
+    readers: Sequence[Mark] = (),
 ) -> Chart:
-    """Draw the precision-recall curve with its pointwise band; the dotted line is a random guess."""
+    """Draw the precision-recall curve with its pointwise band, and readers; the dotted line is a random guess."""
 
     def paint(axes: Axes) -> None:
         axes.fill_between(band.x, band.low, band.high, color=BLUE, alpha=0.25, linewidth=0)
         axes.step(recall, precision, color=BLUE, where="pre")
         axes.axhline(prevalence, color=GREY, linestyle=":")
         _unit_axes(axes, "recall", "precision")
+        _paint_marks(axes, readers)
 
-    return _draw(finding, f"Precision-recall curve, {caption}", paint)
+    return _draw(finding, _described(f"Precision-recall curve, {caption}", readers), paint)
 
 
 def reliability_chart(

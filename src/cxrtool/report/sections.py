@@ -15,6 +15,7 @@ from cxrtool.report.provenance import (
     participants_section,
     settings_section,
 )
+from cxrtool.report.readers import readers_section
 
 LIMITS = (
     "Research software, not a medical device. It must not be used to decide about a patient.",
@@ -34,6 +35,7 @@ def sections_of(content: ReportContent) -> Iterable[Section | None]:
         yield participants_section(content.study)
     yield policies_section(content)
     yield from curve_sections(content)
+    yield readers_section(content.readers)
     yield calibration_section(content)
     yield thresholds_section(content)
     yield decisions_section(content)

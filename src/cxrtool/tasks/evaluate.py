@@ -13,8 +13,11 @@ from cxrtool.data.flow import RowFlow
 from cxrtool.engines.engine import HowRun
 from cxrtool.evaluation.assessment import Assessment, AssessmentSettings, assess, attribute_names
 from cxrtool.evaluation.intervals import BootstrapSettings
+from cxrtool.evaluation.reader_files import ReaderFile, match_readers, read_readers
+from cxrtool.evaluation.readers import ReaderStudy, check_level, study_readers
 from cxrtool.evaluation.table import PredictionTable, to_study_level, write_predictions
 from cxrtool.files import write_csv, write_json
+from cxrtool.findings import Findings
 from cxrtool.model.bundle import Bundle
 from cxrtool.model.header import BundleHeader
 from cxrtool.model.resolve import Model, open_model
@@ -31,10 +34,12 @@ class EvalResult:
         assessment: figures at the requested level, with intervals and warnings.
         table: the predictions that the figures come from.
         images: the same predictions at image level.
-        folder: folder with predictions.csv, metrics.json, metrics.csv, subgroups.csv and gaps.csv.
+        folder: folder with predictions.csv, metrics.json, metrics.csv, subgroups.csv, gaps.csv and, with readers,
+            readers.csv.
         how: backend and precision of the network.
         flow: how many rows of the sheet were analysed, and why the others were not.
         characteristics: patients, studies and images that were analysed.
+        readers: the model beside readers; None without readers.
     """
 
     assessment: Assessment
@@ -44,6 +49,7 @@ class EvalResult:
     how: HowRun
     flow: RowFlow
     characteristics: Characteristics
+    readers: ReaderStudy | None = None
 
 
 def evaluate_model(
@@ -52,6 +58,7 @@ def evaluate_model(
     out: Path | None = None,
     progress: ProgressCallback = ignore_progress,
     command: str = "eval",
+    readers: Sequence[Path] = (),
 ) -> EvalResult:
     """Evaluate a model on `settings.eval.split` and write its predictions and metrics.
 
@@ -61,29 +68,53 @@ def evaluate_model(
         out: output folder; None uses ``eval_<split>`` beside the model.
         progress: called as images are read.
         command: what the ledger beside the model names as the reason.
+        readers: CSV files of readers to compare the model with; see `read_readers`.
 
     Raises:
         CxrError: data or model cannot be used, an image cannot be read, or a file cannot be written.
+        RequestError: a file of a reader cannot be used, or readers are given at image level.
     """
     options = settings.eval
     bundle = open_model(model)
+    files = readers_of(readers, options.level, Findings(bundle.header.findings))
     dataset = dataset_of(settings.data, options.split, attribute_names(options.by))
     images, how = predict_split(bundle, settings, dataset, options.split, progress, command, out)
     flow, characteristics = analysed_rows(dataset, images)
     table = to_study_level(images) if options.level is Level.STUDY else images
     assessment = assess_table(table, bundle.header, options)
+    study = compare_with_readers(table, files, options) if files else None
     folder = out or bundle.path.parent / f"eval_{options.split}"
     write_predictions(folder / "predictions.csv", table)
-    write_json(folder / "metrics.json", describe_evaluation(assessment, bundle, how, flow, characteristics))
-    write_figures(folder, assessment)
-    return EvalResult(assessment, table, images, folder, how, flow, characteristics)
+    document = describe_evaluation(assessment, bundle, how, flow, characteristics, study)
+    write_json(folder / "metrics.json", document)
+    write_figures(folder, assessment, study)
+    return EvalResult(assessment, table, images, folder, how, flow, characteristics, study)
 
 
-def write_figures(folder: Path, assessment: Assessment) -> None:
-    """Write metrics.csv, subgroups.csv and gaps.csv."""
+def write_figures(folder: Path, assessment: Assessment, readers: ReaderStudy | None = None) -> None:
+    """Write metrics.csv, subgroups.csv and gaps.csv, and with readers readers.csv."""
     _write_metrics_csv(folder / "metrics.csv", assessment)
     _write_rows(folder / "subgroups.csv", [item.to_dict() for item in assessment.subgroups])
     _write_rows(folder / "gaps.csv", [item.to_dict() for item in assessment.gaps])
+    if readers is not None:
+        _write_rows(folder / "readers.csv", [row.to_row() for row in readers.rows])
+
+
+def readers_of(paths: Sequence[Path], level: Level, findings: Findings) -> tuple[ReaderFile, ...]:
+    """Read the files of readers before anything is predicted.
+
+    Raises:
+        RequestError: a file cannot be used, or figures are of images.
+    """
+    if paths:
+        check_level(level)
+    return read_readers(paths, findings)
+
+
+def compare_with_readers(table: PredictionTable, files: Sequence[ReaderFile], options: EvalSettings) -> ReaderStudy:
+    """Compare a table of predictions with readers, matched by study."""
+    readings, notes = match_readers(files, table)
+    return study_readers(table, readings, bootstrap_settings(options), notes)
 
 
 def analysed_rows(dataset: Dataset, images: PredictionTable) -> tuple[RowFlow, Characteristics]:
@@ -119,6 +150,7 @@ def describe_evaluation(
     how: HowRun,
     flow: RowFlow | None = None,
     characteristics: Characteristics | None = None,
+    readers: ReaderStudy | None = None,
 ) -> dict[str, object]:
     """Return the document of ``cxr eval --json`` and of metrics.json."""
     header = bundle.header
@@ -135,6 +167,7 @@ def describe_evaluation(
             "image_size": header.image_preprocessing.image_size,
             "run": header.run,
         },
+        "readers": None if readers is None else readers.to_dict(),
     }
 
 

@@ -8,12 +8,13 @@ from cxrtool.choices import Level, MistakeKind
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.assessment import Assessment, AssessmentSettings, assess, attribute_names
 from cxrtool.evaluation.mistakes import Mistake, find_mistakes
+from cxrtool.evaluation.readers import ReaderStudy
 from cxrtool.evaluation.scores import JoinedScores, JoinSettings, join_scores
 from cxrtool.evaluation.table import PredictionTable, to_study_level, write_predictions
 from cxrtool.evaluation.threshold_files import parse_thresholds
 from cxrtool.files import write_csv, write_json
 from cxrtool.settings import Settings
-from cxrtool.tasks.evaluate import bootstrap_settings, write_figures
+from cxrtool.tasks.evaluate import bootstrap_settings, compare_with_readers, readers_of, write_figures
 
 UNTUNED = 0.5
 
@@ -44,12 +45,14 @@ class ScoresResult:
         table: scores and labels, at the level that was asked for.
         folder: folder with predictions.csv, metrics.json, metrics.csv, subgroups.csv and gaps.csv.
         files: the files that they come from.
+        readers: the scores beside readers; None without readers.
     """
 
     assessment: Assessment
     table: PredictionTable
     folder: Path
     files: ScoreFiles
+    readers: ReaderStudy | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return the document of ``cxr eval --scores --json`` and of metrics.json."""
@@ -58,6 +61,7 @@ class ScoresResult:
             "truth": {"path": str(self.files.truth), "sha256": self.table.sheet_sha256},
             "are_probabilities": self.table.are_probabilities,
             "model": None,
+            "readers": None if self.readers is None else self.readers.to_dict(),
         }
 
 
@@ -69,7 +73,11 @@ def joined(files: Sequence[ScoreFiles], settings: Settings, split: str) -> list[
 
 
 def evaluate_scores(
-    files: ScoreFiles, settings: Settings, out: Path | None = None, thresholds: str | None = None
+    files: ScoreFiles,
+    settings: Settings,
+    out: Path | None = None,
+    thresholds: str | None = None,
+    readers: Sequence[Path] = (),
 ) -> ScoresResult:
     """Evaluate scores against labels and write figures as ``cxr eval`` does.
 
@@ -78,6 +86,7 @@ def evaluate_scores(
         settings: split, level, subgroups, draws and the meaning of blank labels.
         out: output folder; None uses ``eval_<split>`` beside the scores.
         thresholds: text or a file as in `parse_thresholds`, for figures at thresholds; None leaves these out.
+        readers: files of readers to compare the scores with; see `read_readers`.
 
     Raises:
         RequestError: the files cannot be joined; see `join_scores`.
@@ -89,10 +98,12 @@ def evaluate_scores(
     known = None if thresholds is None else _thresholds(table, thresholds)
     how = AssessmentSettings(bootstrap_settings(options), attribute_names(options.by), options.prevalence)
     assessment = assess(table, how, known, notes=found.notes)
-    result = ScoresResult(assessment, table, out or files.scores.parent / f"eval_{table.split}", files)
+    read = readers_of(readers, options.level, table.findings)
+    study = compare_with_readers(table, read, options) if read else None
+    result = ScoresResult(assessment, table, out or files.scores.parent / f"eval_{table.split}", files, study)
     write_predictions(result.folder / "predictions.csv", table)
     write_json(result.folder / "metrics.json", result.to_dict())
-    write_figures(result.folder, assessment)
+    write_figures(result.folder, assessment, study)
     return result
 
 
