@@ -128,7 +128,8 @@ class _Permuted:
         self.unit = self._patients if by_patient else np.arange(len(self._group))
         self.permuted = "patients" if by_patient else "rows"
         first = np.unique(self.unit, return_index=True)[1]
-        self._group_of_unit = self._group[first]
+        # Bytes: a permutation of 20,000 then stays in the first-level cache.
+        self._group_of_unit = self._group[first].astype(np.int8)
 
     def gaps(self, thresholds: Mapping[str, float] | None) -> list[GroupGap]:
         """Return the gaps of all findings and figures; their `p_holm` is not corrected yet."""
@@ -194,11 +195,13 @@ class _Permuted:
             for part, kept, end in zip(sums, compared, ends, strict=True)
         ]
 
-    def _group_sums(self, groups: NDArray[np.int64], sums: Array) -> Array:
+    def _group_sums(self, groups: NDArray[np.int8], sums: Array) -> Array:
         """Return sums [b, G, K] of `sums` [U, K] over the units of each group, for groups [b, U]."""
-        member = (groups[:, None, :] == np.arange(len(self._names))[:, None]).astype(np.float32)
+        # The last group is what the others leave.
+        member = (groups[:, None, :] == np.arange(len(self._names) - 1, dtype=np.int8)[:, None]).astype(np.float32)
         found = member.reshape(-1, groups.shape[1]) @ sums.astype(np.float32)
-        return np.asarray(found.reshape(len(groups), len(self._names), -1), dtype=np.float64)
+        others = found.reshape(len(groups), len(self._names) - 1, -1).astype(np.float64)
+        return np.concatenate([others, sums.sum(axis=0) - others.sum(axis=1, keepdims=True)], axis=1)
 
     def _gap(
         self,
