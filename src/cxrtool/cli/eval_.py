@@ -10,6 +10,7 @@ from cxrtool.cli import console
 from cxrtool.cli.inputs import model_to_run
 from cxrtool.cli.many_values import ManyValues
 from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, ReadersOption, settings_options
+from cxrtool.cli.readers import show_readers
 from cxrtool.resolved_settings import ResolvedSettings
 
 if TYPE_CHECKING:
