@@ -28,7 +28,7 @@ PAGES = [
 ]
 ENGINES = ("onnx", "openvino", "torch-export")
 """Marks of the snippets in docs/export.md, which the engines' own tests run."""
-OF_A_RUN = ("export/", "masks/", "truth/", "runs/", "site/")
+OF_A_RUN = ("export/", "masks/", "truth/", "runs/", "site/", "paper/")
 """Folders that commands write."""
 COMMANDS = typer.main.get_command(app).commands
 

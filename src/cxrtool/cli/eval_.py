@@ -19,6 +19,7 @@ from cxrtool.cli.options import (
     ReadersOption,
     settings_options,
 )
+from cxrtool.cli.readers import show_readers
 from cxrtool.cli.score_options import KeyOption, MapOption, ScoresOption, TruthOption, score_files
 from cxrtool.errors import RequestError
 from cxrtool.resolved_settings import ResolvedSettings
@@ -141,8 +142,6 @@ def _evaluate_scores(
 
 def _show_readers(study: "ReaderStudy | None") -> None:
     if study is not None:
-        from cxrtool.cli.readers import show_readers
-
         show_readers(study)
 
 

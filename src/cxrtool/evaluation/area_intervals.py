@@ -109,7 +109,7 @@ def auroc_interval(
     if reason:
         return Interval(None, None, undefined, reason)
     area = auroc(targets, scores)
-    if draws is not None and _percentile_holds(min(positives, negatives), min(positives, negatives), area):
+    if draws is not None and percentile_holds(min(positives, negatives), min(positives, negatives), area):
         return percentile_interval(draws, confidence)
     effect = area_design_effect(targets, scores, patients)
     low, high = newcombe(area, positives / effect, negatives / effect, confidence)
@@ -134,7 +134,7 @@ def auprc_interval(
         return Interval(None, None, undefined, reason)
     value = average_precision(targets, scores)
     fewest = min(positives, negatives)
-    if draws is not None and _percentile_holds(fewest, positives, value):
+    if draws is not None and percentile_holds(fewest, positives, value):
         return percentile_interval(draws, confidence)
     # An average precision of 1 has no log-odds; half a case is taken as wrong.
     inner = min(value, 1 - 0.5 / (positives + 1))
@@ -149,7 +149,8 @@ def auprc_interval(
     return Interval(min(low, value), 1.0 if value == 1 else max(high, value), undefined, method=method)
 
 
-def _percentile_holds(fewest: int, cases: int, value: float) -> bool:
+def percentile_holds(fewest: float, cases: float, value: float) -> bool:
+    """Return whether percentiles of draws hold for an area of `value` with so many cases, `fewest` of a class."""
     return fewest >= FEW_CASES and cases * min(value, 1 - value) >= _FEW_ERRORS
 
 

@@ -35,7 +35,9 @@ class ReaderFile:
 
 
 def read_readers(paths: Sequence[Path], findings: Findings) -> tuple[ReaderFile, ...]:
-    """Read the files of several readers, of any kind that `read_text_file` reads; other columns than the study and the findings are ignored.
+    """Read the files of several readers, of any kind that `read_text_file` reads.
+
+    Other columns than the study and the findings are ignored.
 
     Raises:
         RequestError: a file cannot be read, has no column ``Study`` or none of the findings, has a study twice, or
