@@ -1,16 +1,18 @@
-"""Power of the paired test at the difference that ``cxr power`` calls detectable, and variances of formulas: simulation.
+"""Power of the paired test at the difference that ``cxr power`` calls detectable, by simulation.
 
-``python benchmarks/power.py [SAMPLES]`` prints both tables of docs/measurements/power.md.
+``python benchmarks/power.py [SAMPLES]`` prints the table of docs/evaluation.md, with ratios of formulas to variances of
+the samples.
 """
 
 import sys
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.evaluation.delong import compare_areas
 from cxrtool.evaluation.metrics import auroc
-from cxrtool.evaluation.power import _NORMAL, Assumptions, TwoSidedTest, area_covariance, detectable_difference
+from cxrtool.evaluation.power import Assumptions, TwoSidedTest, area_covariance, detectable_difference
 
 CASES = [  # AUROC, prevalence, correlation, studies
     (0.85, 0.3, 0.6, 500),
@@ -29,12 +31,12 @@ def scores_of(
     """Return binormal scores of two models, [2, N]."""
     noise = rng.standard_normal((2, len(positive)))
     noise[1] = correlation * noise[0] + np.sqrt(1 - correlation**2) * noise[1]
-    gaps = np.array([np.sqrt(2) * _NORMAL.inv_cdf(area) for area in areas])
+    gaps = np.array([np.sqrt(2) * NormalDist().inv_cdf(area) for area in areas])
     return noise + gaps[:, None] * positive
 
 
 def main() -> None:
-    """Print the tables."""
+    """Print the table."""
     samples = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     test = TwoSidedTest()
     print("AUROC  prevalence  correlation  studies  detectable  power  level  variance  covariance  Hanley-McNeil")

@@ -163,8 +163,9 @@ class TwoSidedTest:
 def detectable_difference(assumed: Assumptions, studies: float, test: TwoSidedTest) -> float | None:
     """Return the smallest true gain in AUROC that is found with the given power; None if even an AUROC of 1 is not.
 
-    It is (z(1 - alpha / 2) + z(power)) x standard error (Obuchowski & McClish 1997, Statistics in Medicine 16:1529). The
-    standard error is that with the difference, because DeLong's and Obuchowski's tests estimate it from the data.
+    In large samples it is (z(1 - alpha / 2) + z(power)) x standard error (Obuchowski & McClish 1997, Statistics in
+    Medicine 16:1529). The error is that with the difference, because DeLong's and Obuchowski's tests estimate it from
+    the data; see `TwoSidedTest.reach` for small samples.
     """
     most = 1 - assumed.auroc
     if min(assumed.cases(studies)) < 1:
@@ -188,7 +189,7 @@ def studies_to_detect(assumed: Assumptions, difference: float, test: TwoSidedTes
     Raises:
         RequestError: the difference is not above 0, or the better AUROC would not be below 1.
     """
-    if not 0 < difference < 1 - assumed.auroc:
+    if not (difference > 0 and assumed.auroc + difference < 1 - 1e-9):
         raise RequestError(
             f"a difference of {difference:g} from an AUROC of {assumed.auroc:g} does not stay below 1",
             f"Give one between 0 and {1 - assumed.auroc:g}.",
