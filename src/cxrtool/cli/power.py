@@ -171,12 +171,10 @@ def _purpose(purpose: str, target: float, asked: "PowerSettings") -> str:
 def _sentence(one: "FindingPower", auroc: float, size: "AtSize", asked: "PowerSettings") -> str:
     start = f"{one.finding}: with" if one.finding else "With"
     start += f" {size.studies:,} studies ({size.positives:,} positives), "
+    odds = f"would be found with a probability of {100 * asked.test.power:g} %"
     if size.detectable is None:
-        return f"{start}no gain over an AUROC of {auroc:.3f} would be found with a probability of {100 * asked.test.power:g} %."
-    return (
-        f"{start}a gain in AUROC from {auroc:.3f} to {auroc + size.detectable:.3f} would be found with a probability of "
-        f"{100 * asked.test.power:g} %."
-    )
+        return f"{start}no gain over an AUROC of {auroc:.3f} {odds}."
+    return f"{start}a gain in AUROC from {auroc:.3f} to {auroc + size.detectable:.3f} {odds}."
 
 
 def register(app: typer.Typer) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.area_intervals import newcombe, percentile_holds
@@ -21,6 +22,7 @@ from cxrtool.evaluation.proportions import wilson
 
 _NORMAL = NormalDist()
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(40)
+_NORMAL_NODES, _NORMAL_WEIGHTS = np.polynomial.hermite_e.hermegauss(40)
 MOST_CASES = 10**9
 """Number of studies above which none is named."""
 
@@ -47,6 +49,13 @@ def _excess(h: float, k: float, correlation: float) -> float:
     angle = end / 2 * (_NODES + 1)
     exponent = (h * h + k * k - 2 * h * k * np.sin(angle)) / (2 * np.cos(angle) ** 2)
     return float(end / 2 * (_WEIGHTS @ np.exp(-exponent)) / (2 * math.pi))
+
+
+def _cdf(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    from scipy.special import ndtr
+
+    found: NDArray[np.float64] = ndtr(values)
+    return found
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,24 @@ class Assumptions:
         shared = area_covariance(self.auroc, better, self.correlation, *cases)
         return math.sqrt(self.difference_effect * max(0.0, own - 2 * shared))
 
+    def gain_moments(self, difference: float, studies: float) -> tuple[float, float]:
+        """Return the skewness of the difference, and the variance of its estimated standard error over its variance.
+
+        They are those of the means of DeLong's components, a case's placement in one model less that in the other. The
+        covariance of a mean with its estimated variance is the third moment over the squared number of cases.
+        """
+        h, k = _NORMAL.inv_cdf(self.auroc) * math.sqrt(2), _NORMAL.inv_cdf(self.auroc + difference) * math.sqrt(2)
+        first, other = np.meshgrid(_NORMAL_NODES, _NORMAL_NODES)
+        second = self.correlation * first + math.sqrt(1 - self.correlation**2) * other
+        weights = np.outer(_NORMAL_WEIGHTS, _NORMAL_WEIGHTS) / (2 * math.pi)
+        gains = _cdf(second + k) - _cdf(first + h)
+        centred = gains - (weights * gains).sum()
+        two, three, four = (float((weights * centred**power).sum()) for power in (2, 3, 4))
+        cases = np.array(self.cases(studies)) / self.difference_effect
+        variance = float((two / cases).sum())
+        skewness = float((three / cases**2).sum()) / variance**1.5
+        return skewness, float(((four - two**2) / cases**3).sum()) / (4 * variance**2)
+
 
 @dataclass(frozen=True)
 class TwoSidedTest:
@@ -121,16 +148,24 @@ class TwoSidedTest:
             )
 
     def reach(self, assumed: Assumptions, difference: float, studies: float) -> float:
-        """Return the difference that is found with this power if the standard errors are those at `difference`."""
-        null = _NORMAL.inv_cdf(1 - self.alpha / 2) * assumed.difference_error(0.0, studies)
-        return null + _NORMAL.inv_cdf(self.power) * assumed.difference_error(difference, studies)
+        """Return the difference that is found with this power if errors are those at `difference`.
+
+        The test finds D > z x its estimated error. Errors are estimated larger where D is larger, because gains are
+        skewed, so that D - z x error varies less than D does.
+        """
+        z = _NORMAL.inv_cdf(1 - self.alpha / 2)
+        error = assumed.difference_error(difference, studies)
+        skewness, spread = assumed.gain_moments(difference, studies)
+        narrowing = math.sqrt(max(0.1, 1 - z * skewness + z**2 * spread))
+        return (z + _NORMAL.inv_cdf(self.power) * narrowing) * error
 
 
 def detectable_difference(assumed: Assumptions, studies: float, test: TwoSidedTest) -> float | None:
     """Return the smallest true gain in AUROC that is found with the given power; None if even an AUROC of 1 is not.
 
-    The level applies to the standard error without a difference, the power to that with it (Obuchowski & McClish 1997,
-    Statistics in Medicine 16:1529, equation 3).
+    In large samples it is (z(1 - alpha / 2) + z(power)) x standard error (Obuchowski & McClish 1997, Statistics in
+    Medicine 16:1529). The error is that with the difference, because DeLong's and Obuchowski's tests estimate it from
+    the data; see `TwoSidedTest.reach` for small samples.
     """
     most = 1 - assumed.auroc
     if min(assumed.cases(studies)) < 1:
@@ -154,7 +189,7 @@ def studies_to_detect(assumed: Assumptions, difference: float, test: TwoSidedTes
     Raises:
         RequestError: the difference is not above 0, or the better AUROC would not be below 1.
     """
-    if not 0 < difference < 1 - assumed.auroc:
+    if not (difference > 0 and assumed.auroc + difference < 1 - 1e-9):
         raise RequestError(
             f"a difference of {difference:g} from an AUROC of {assumed.auroc:g} does not stay below 1",
             f"Give one between 0 and {1 - assumed.auroc:g}.",
