@@ -18,7 +18,7 @@ from tests_support import tiny_training
 
 PUBLIC = [
     *("Classifier", "Prediction", "Explanation"),
-    *("train", "evaluate", "tune", "calibrate", "compare"),
+    *("train", "evaluate", "evaluate_scores", "tune", "calibrate", "compare"),
     *("load_settings", "Settings", "RuntimeSettings", "Method", "Findings", "CHEXPERT5"),
     *("CxrError", "RequestError", "SheetError", "ModelError", "ImageError", "WriteError", "InterruptedWorkError"),
     "__version__",

@@ -69,7 +69,7 @@ def _of_rows(study: Study) -> dict[str, str]:
         "eligibility": f"Here: {views}. Criteria by which the sheet was made: not stated." if views else "",
         "characteristics": f"By split ({many}): table_characteristics." if many else "",
         "compared": f"Splits side by side ({many}): table_characteristics." if len(study.characteristics) > 1 else "",
-        "reference": f"Labels of the sheet ({study.table.sheet_sha256[:12]}); who gave them and how: not stated."
+        "reference": f"Labels of the sheet (SHA-256 {study.table.sheet_sha256[:12]}); who gave them: not stated."
         if study.table.sheet_sha256
         else "",
     }
