@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrtool.errors import SheetError
+from cxrtool.findings import canonical
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +36,18 @@ class Sheet:
     named: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def read_sheet(path: Path, required: Sequence[str], aliases: Mapping[str, Sequence[str]] | None = None) -> Sheet:
+def read_sheet(
+    path: Path,
+    required: Sequence[str],
+    aliases: Mapping[str, Sequence[str]] | None = None,
+    optional: Sequence[str] = (),
+) -> Sheet:
     """Read columns of a CSV file (RFC 4180, UTF-8 with or without a byte order mark).
 
     Args:
         path: the file.
-        required: columns that it must have, under exactly these names.
+        required: columns that it must have, under these names or, for findings, other known names; see `canonical`.
+        optional: columns to read if it has them, under the same names.
         aliases: names of further columns by meaning, the preferred one first; those that the file has are read. Case,
             spaces, ``_``, ``-`` and ``/`` do not matter in them.
 
@@ -51,12 +58,15 @@ def read_sheet(path: Path, required: Sequence[str], aliases: Mapping[str, Sequen
     """
     content = _read(path)
     header = _read_header(path, content)
-    _check_header(path, header, required)
+    _check_header(path, header)
+    columns = {name: _find_column(path, header, name) for name in required}
+    present = {canonical(name) for name in header}
+    columns |= {name: _find_column(path, header, name) for name in optional if name in present}
     lines = _line_numbers(path, content, len(header))
     if len(lines) == 0:
         raise SheetError(f"{path} has a header but no rows", "Check that the whole sheet was copied.")
     named = _columns_by_meaning(header, aliases or {})
-    wanted = dict.fromkeys((*required, *(name for names in named.values() for name in names)))
+    wanted = dict.fromkeys((*columns.values(), *(name for names in named.values() for name in names)))
     try:
         frame = pd.read_csv(
             io.BytesIO(content),
@@ -72,6 +82,7 @@ def read_sheet(path: Path, required: Sequence[str], aliases: Mapping[str, Sequen
         ) from None
     if len(frame) != len(lines):
         raise SheetError(f"{path} has blank lines inside quotes", "Remove the line breaks from cells.")
+    frame = frame.rename(columns={column: name for name, column in columns.items()})
     return Sheet(path, hashlib.sha256(content).hexdigest(), frame, lines, named)
 
 
@@ -120,17 +131,26 @@ def _read_header(path: Path, content: bytes) -> list[str]:
     return header
 
 
-def _check_header(path: Path, header: list[str], required: Sequence[str]) -> None:
+def _check_header(path: Path, header: list[str]) -> None:
     for name in header:
         if header.count(name) > 1:
             raise SheetError(f"{path} has the column {name!r} twice", "Remove one of them.")
         if name != name.strip():
             raise SheetError(f"{path} has the column {name!r} with spaces around it", f"Name it {name.strip()!r}.")
-    for name in required:
-        if name not in header:
-            near = difflib.get_close_matches(name, header, n=1)
-            hint = f"Is it {near[0]!r}?" if near else f"It has {', '.join(header[:6])}, ..."
-            raise SheetError(f"{path} has no column {name!r}", hint)
+
+
+def _find_column(path: Path, header: list[str], name: str) -> str:
+    """Return the column called `name`, or a finding's column under another known name."""
+    if name in header:
+        return name
+    known = [column for column in header if canonical(column) == name]
+    if len(known) == 1:
+        return known[0]
+    if known:
+        raise SheetError(f"{path} names {name} in two columns, {known[0]!r} and {known[1]!r}", "Remove one of them.")
+    near = difflib.get_close_matches(name, header, n=1)
+    hint = f"Is it {near[0]!r}? " if near else ""
+    raise SheetError(f"{path} has no column {name!r}", f"{hint}It has {', '.join(header)}.")
 
 
 def _line_numbers(path: Path, content: bytes, columns: int) -> NDArray[np.int64]:

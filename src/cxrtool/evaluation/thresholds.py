@@ -15,7 +15,7 @@ from cxrtool.errors import RequestError
 from cxrtool.evaluation.ranking import rank_by_score
 from cxrtool.evaluation.table import UNKNOWN_SPLIT, PredictionTable
 from cxrtool.files import write_csv
-from cxrtool.findings import FINDINGS, find_finding
+from cxrtool.findings import Findings
 
 Curve = NDArray[np.float64]
 _UNTUNED = 0.5
@@ -216,13 +216,14 @@ def write_curves_csv(path: Path, tuned: TunedThresholds) -> None:
     write_csv(path, ["finding", "threshold", *names], rows)
 
 
-def parse_thresholds(text: str) -> dict[str, float]:
+def parse_thresholds(text: str, findings: Findings) -> dict[str, float]:
     """Read thresholds from text or from a file.
 
     Args:
-        text: five numbers in the order of `FINDINGS` (``0.46,0.11,0.47,0.34,0.37``); some by name
+        text: a number for each finding in order (``0.46,0.11,0.47,0.34,0.37``); some by name
             (``Edema=0.3,Cardiomegaly=0.2``); or a file: thresholds.json or thresholds.csv of ``cxr tune``, or JSON of
             ``{finding: number}``.
+        findings: the findings of the model.
 
     Returns:
         Thresholds by finding, of the findings that `text` names.
@@ -232,7 +233,7 @@ def parse_thresholds(text: str) -> dict[str, float]:
     """
     path = Path(text)
     is_file = path.suffix.lower() in (".json", ".csv")
-    pairs = _pairs_in_file(path) if is_file else _pairs_in_text(text)
+    pairs = _pairs_in_file(path) if is_file else _pairs_in_text(text, findings)
     found: dict[str, float] = {}
     for name, number in pairs:
         try:
@@ -242,20 +243,20 @@ def parse_thresholds(text: str) -> dict[str, float]:
             raise RequestError(f"threshold {shown} of {name} is not a number", "Write it as 0.46.") from None
         if not 0 <= value <= 1:
             raise RequestError(f"threshold {value:g} of {name} is outside [0, 1]", "Write it as 0.46.")
-        found[find_finding(name)] = value
+        found[findings.find(name)] = value
     return found
 
 
-def _pairs_in_text(text: str) -> list[tuple[str, str]]:
+def _pairs_in_text(text: str, findings: Findings) -> list[tuple[str, str]]:
     parts = [part.strip() for part in text.split(",")]
     if all("=" in part for part in parts):
         return [(name, number) for name, _, number in (part.partition("=") for part in parts)]
-    if len(parts) != len(FINDINGS):
+    if len(parts) != len(findings):
         raise RequestError(
-            f"--thresholds has {len(parts)} numbers, but there are {len(FINDINGS)} findings",
-            f"Give one number for each of {', '.join(FINDINGS)}, or some by name (Edema=0.3), or a .json or .csv file.",
+            f"--thresholds has {len(parts)} numbers, but there are {len(findings)} findings",
+            f"Give one number for each of {', '.join(findings)}, or some by name (Edema=0.3), or a .json or .csv file.",
         )
-    return list(zip(FINDINGS, parts, strict=True))
+    return list(zip(findings, parts, strict=True))
 
 
 def _pairs_in_file(path: Path) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from cxrtool.errors import RequestError
 from cxrtool.evaluation.comparison import Candidate, Comparison, compare
 from cxrtool.evaluation.table import PredictionTable, read_predictions, to_study_level
 from cxrtool.files import write_csv, write_json
+from cxrtool.findings import CHEXPERT5, Findings
 from cxrtool.model.bundle import Bundle
 from cxrtool.model.resolve import Model, open_model
 from cxrtool.predict.split import dataset_of, predict_split
@@ -35,10 +36,12 @@ def compare_models(
     """
     check_models(models)
     names = names or short_names([model.path if isinstance(model, Bundle) else Path(model) for model in models])
-    dataset = dataset_of(settings.data, settings.eval.split)
+    opened = [model if is_table(model) else open_model(model) for model in models]
+    findings = dict.fromkeys(name for model in opened if isinstance(model, Bundle) for name in model.header.findings)
+    dataset = dataset_of(settings.data, settings.eval.split, Findings(tuple(findings)) if findings else CHEXPERT5)
     candidates = [
         Candidate(name, (_table(model, settings, dataset, progress),))
-        for name, model in zip(names, models, strict=True)
+        for name, model in zip(names, opened, strict=True)
     ]
     return compare(candidates, bootstrap_settings(settings.eval))
 

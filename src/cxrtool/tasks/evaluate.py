@@ -52,7 +52,7 @@ def evaluate_model(
     """
     options = settings.eval
     bundle = open_model(model)
-    dataset = dataset_of(settings.data, options.split, attribute_names(options.by))
+    dataset = dataset_of(settings.data, options.split, bundle.header.labels, attribute_names(options.by))
     images, how = predict_split(bundle, settings, dataset, options.split, progress)
     table = to_study_level(images) if options.level is Level.STUDY else images
     assessment = assess_table(table, bundle.header, options)

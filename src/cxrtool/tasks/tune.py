@@ -115,7 +115,9 @@ def _choosing_table(
             "cannot choose on the test split: its figures would no longer be out of sample",
             "Use --split valid, or use --i-know, which is recorded in the bundle and in every output.",
         )
-    images, how = predict_split(bundle, settings, dataset_of(settings.data, split), split, progress)
+    images, how = predict_split(
+        bundle, settings, dataset_of(settings.data, split, bundle.header.labels), split, progress
+    )
     return to_study_level(images), how
 
 
