@@ -11,7 +11,7 @@ from sklearn import metrics as sk
 from cxrtool.choices import Criterion
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.thresholds import parse_thresholds, threshold_curve, threshold_grid, tune_thresholds
-from cxrtool.findings import FINDINGS
+from cxrtool.findings import CHEXPERT5, FINDINGS
 from tests_support import random_table
 
 GRID = threshold_grid()
@@ -91,12 +91,12 @@ def test_a_finding_with_one_class_keeps_the_default_threshold_with_a_warning() -
 
 def test_thresholds_as_text_and_as_files(tmp_path: Path) -> None:
     values = {"Atelectasis": 0.46, "Cardiomegaly": 0.11, "Consolidation": 0.47, "Edema": 0.34, "Pleural Effusion": 0.37}
-    assert parse_thresholds("0.46,0.11,0.47,0.34,0.37") == values
-    assert parse_thresholds("edema=0.3, Pleural Effusion = 0.2") == {"Edema": 0.3, "Pleural Effusion": 0.2}
+    assert parse_thresholds("0.46,0.11,0.47,0.34,0.37", CHEXPERT5) == values
+    assert parse_thresholds("edema=0.3, Pleural Effusion = 0.2", CHEXPERT5) == {"Edema": 0.3, "Pleural Effusion": 0.2}
     (tmp_path / "t.json").write_text(json.dumps({"thresholds": values}))
-    assert parse_thresholds(str(tmp_path / "t.json")) == values
+    assert parse_thresholds(str(tmp_path / "t.json"), CHEXPERT5) == values
     (tmp_path / "t.csv").write_text("finding,threshold\n" + "".join(f"{k},{v}\n" for k, v in values.items()))
-    assert parse_thresholds(str(tmp_path / "t.csv")) == values
+    assert parse_thresholds(str(tmp_path / "t.csv"), CHEXPERT5) == values
 
 
 @pytest.mark.parametrize(
@@ -111,4 +111,4 @@ def test_thresholds_as_text_and_as_files(tmp_path: Path) -> None:
 )
 def test_wrong_thresholds_are_refused(text: str, word: str) -> None:
     with pytest.raises(RequestError, match=word):
-        parse_thresholds(text)
+        parse_thresholds(text, CHEXPERT5)
