@@ -26,7 +26,7 @@ from cxrtool.choices import (
     Views,
 )
 from cxrtool.errors import RequestError
-from cxrtool.findings import UncertaintyPolicy
+from cxrtool.findings import PRESETS, Findings, UncertaintyPolicy, parse_findings
 from cxrtool.processors import automatic_workers, usable_processors
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -70,6 +70,10 @@ class DataSettings(_Section):
     """Which rows of the sheets are used, and what a blank label means."""
 
     root: Path | None = Field(default=None, description="Data folder in CheXpert's layout.")
+    findings: str = Field(
+        default="chexpert5",
+        description="Findings to read: chexpert5, chexpert14, nih14, or names separated by commas.",
+    )
     views: Views = Field(
         default=Views.FRONTAL, description="Which radiographs to use: frontal views only, or all views."
     )
@@ -98,6 +102,20 @@ class DataSettings(_Section):
     cache_dir: Path | None = Field(
         default=None, description="Folder of the pixel cache. If not given: .cxr-cache in the data folder."
     )
+
+    @field_validator("findings")
+    @classmethod
+    def _findings_parse(cls, text: str) -> str:
+        try:
+            findings = parse_findings(text)
+        except RequestError as error:
+            raise ValueError(f"{error.message}; {error.advice}") from None
+        return text.strip().lower() if text.strip().lower() in PRESETS else ",".join(findings)
+
+    @property
+    def label_names(self) -> Findings:
+        """The findings to read, in order."""
+        return parse_findings(self.findings)
 
     @property
     def folder(self) -> Path:
@@ -369,3 +387,11 @@ class Settings(_Section):
     calibrate: CalibrateSettings = CalibrateSettings()
     explain: ExplainSettings = ExplainSettings()
     localize: LocalizeSettings = LocalizeSettings()
+
+    @model_validator(mode="after")
+    def _policy_fits_findings(self) -> "Settings":
+        try:
+            self.train.uncertainty.of(self.data.label_names)
+        except RequestError as error:
+            raise ValueError(f"train.policy: {error.message}; {error.advice}") from None
+        return self

@@ -21,7 +21,7 @@ from cxrtool.data.missing import missing_images
 from cxrtool.errors import CxrError, RequestError, SheetError
 from cxrtool.evaluation.thresholds import parse_thresholds
 from cxrtool.files import csv_row
-from cxrtool.findings import FINDINGS, UncertaintyPolicy
+from cxrtool.findings import CHEXPERT5, FINDINGS, UncertaintyPolicy
 from cxrtool.resolved_settings import load_settings
 from cxrtool.settings import Settings
 from cxrtool.text import printable
@@ -109,14 +109,15 @@ NUMBERS = st.floats(0, 1)
 
 @given(st.lists(NUMBERS, min_size=5, max_size=5))
 def test_five_thresholds_are_read_back(numbers: list[float]) -> None:
-    assert list(parse_thresholds(",".join(map(repr, numbers))).values()) == numbers
-    named = parse_thresholds(",".join(f"{name} = {number!r}" for name, number in zip(FINDINGS, numbers, strict=True)))
+    assert list(parse_thresholds(",".join(map(repr, numbers)), CHEXPERT5).values()) == numbers
+    text = ",".join(f"{name} = {number!r}" for name, number in zip(CHEXPERT5, numbers, strict=True))
+    named = parse_thresholds(text, CHEXPERT5)
     assert list(named.values()) == numbers
 
 
 PARTS = st.sampled_from(["Edema", "=", "0.5", ",", "nan", "1e999", ".json", ".csv", "-1", "\0", "/", "a"])
 PARSERS: dict[str, Callable[[str], object]] = {
-    "thresholds": parse_thresholds,
+    "thresholds": lambda text: parse_thresholds(text, CHEXPERT5),
     "policy": UncertaintyPolicy.parse,
     "window": Window.parse,
 }
@@ -154,7 +155,7 @@ def test_a_file_of_thresholds_is_read_or_refused(tmp_path_factory: pytest.TempPa
     path = tmp_path_factory.getbasetemp() / "thresholds.json"
     path.write_text(json.dumps(content))
     try:
-        found = parse_thresholds(str(path))
+        found = parse_thresholds(str(path), CHEXPERT5)
     except RequestError:
         return
     assert all(0 <= value <= 1 for value in found.values())

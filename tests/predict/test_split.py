@@ -24,7 +24,7 @@ def test_logits_keep_the_order_of_the_rows(phantoms: Path) -> None:
     seen: list[int] = []
     reading = Reading(Preprocessing(32), batch_size=5, workers=3)
     engine = Means()
-    found = manifest_logits(engine, manifest, reading, lambda step: seen.append(step.done))  # type: ignore[arg-type]
+    found = manifest_logits(engine, manifest, reading, 5, lambda step: seen.append(step.done))  # type: ignore[arg-type]
     alone = [
         engine.logits(read_pixels(manifest.file(row), Preprocessing(32))[None, None])[0] for row in range(len(manifest))
     ]

@@ -270,7 +270,7 @@ def _train_rows(scene: _Scene) -> Iterator[Row]:
     """Time training steps from the first progress report on, with the same images, batch and size on both sides."""
     settings = scene.settings
     manifest = load_manifest(scene.data, "train")
-    targets, _ = encode_labels(manifest.raw_labels, EVALUATION_POLICY)
+    targets, _ = encode_labels(manifest.raw_labels, EVALUATION_POLICY.of(manifest.findings))
     paths = [manifest.file(row) for row in range(len(manifest))]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     given: dict[str, object] = {

@@ -8,7 +8,7 @@ import typer
 from cxrtool.cli import console
 from cxrtool.cli.options import JsonOption, settings_options
 from cxrtool.errors import RequestError
-from cxrtool.findings import FINDINGS
+from cxrtool.findings import parse_findings
 from cxrtool.resolved_settings import ResolvedSettings
 
 
@@ -18,11 +18,15 @@ def import_(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint written by torch.save (.pt, .pth).")],
     out: Annotated[Path, typer.Argument(help="Bundle file to write, or a folder for model.safetensors.")],
     findings: Annotated[
-        str, typer.Option("--findings", help="Findings in the order of the checkpoint's outputs, separated by commas.")
-    ] = ",".join(FINDINGS),
+        str,
+        typer.Option(
+            "--findings",
+            help="Findings in the order of the checkpoint's outputs: chexpert5, chexpert14, nih14 or names.",
+        ),
+    ] = "chexpert5",
     json_output: JsonOption = False,
 ) -> None:
-    """Convert a DenseNet121 that was trained elsewhere on these five findings into a bundle.
+    """Convert a DenseNet121 that was trained elsewhere into a bundle.
 
     Only weights are read: a checkpoint that contains code is refused and never run. It does not record the image
     size and policy of its training, so name them. Thresholds are 0.5 until you run cxr tune.
@@ -33,7 +37,7 @@ def import_(
     cxr import best.pt imported --findings "Edema,Atelectasis,Cardiomegaly,Consolidation,Pleural Effusion"
     """
     from cxrtool.model.bundle import BUNDLE_NAME
-    from cxrtool.model.foreign import ImportSettings, import_checkpoint, parse_findings
+    from cxrtool.model.foreign import ImportSettings, import_checkpoint
 
     train = resolved.settings.train
     settings = ImportSettings(parse_findings(findings), train.image_size, train.policy)

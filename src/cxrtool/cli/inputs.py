@@ -69,9 +69,9 @@ def load_classifier(
     from cxrtool.evaluation.threshold_files import parse_thresholds
     from cxrtool.predict.classifier import Classifier
 
-    given = None if thresholds is None else parse_thresholds(thresholds)
     runtime = resolved.settings.runtime.for_maps if for_maps else resolved.settings.runtime
     with with_export(opened_model(resolved), runtime) as bundle:
+        given = None if thresholds is None else parse_thresholds(thresholds, bundle.header.labels)
         return Classifier.load(bundle, runtime, thresholds=given, raw=raw)
 
 

@@ -17,7 +17,6 @@ from cxrtool.cli.inputs import input_paths, load_classifier
 from cxrtool.cli.options import ENGINE, READING, JsonOption, settings_options
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.files import to_json
-from cxrtool.findings import FINDINGS
 from cxrtool.progress import Progress
 from cxrtool.resolved_settings import ResolvedSettings
 from cxrtool.text import printable
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from cxrtool.predict.prediction import Prediction
 
 Sink = Callable[["Prediction"], None]
+_MOST_COLUMNS = 6
+"""Findings of a model above which only the positive ones are printed, because a terminal is not wide enough."""
 
 
 @settings_options("model", *ENGINE, *READING, "runtime.batch_size")
@@ -169,7 +170,9 @@ def _json_sink(classifier: "Classifier", name_of: Callable[[Path], str]) -> Iter
 def _text_sink(classifier: "Classifier", name_of: Callable[[Path], str]) -> Iterator[Sink]:
     """Print probabilities in columns with a star at each positive finding, and warnings below each image."""
     width = 46
-    console.say(f"{'image':<{width}}" + "".join(f"{_short(finding):>15}" for finding in FINDINGS))
+    wide = len(classifier.findings) <= _MOST_COLUMNS
+    names = [f"{_short(finding):>15}" for finding in classifier.findings] if wide else ["  findings"]
+    console.say(f"{'image':<{width}}" + "".join(names))
 
     def write(prediction: "Prediction") -> None:
         name = name_of(prediction.file)
@@ -178,13 +181,21 @@ def _text_sink(classifier: "Classifier", name_of: Callable[[Path], str]) -> Iter
             console.say(f"{shown:<{width}}  error: {printable(prediction.error)}")
             return
         cells = [f"{r.probability:.3f}{'*' if r.positive else ' '}" for r in prediction.findings]
-        console.say(f"{shown:<{width}}" + "".join(f"{cell:>15}" for cell in cells))
+        line = "".join(f"{cell:>15}" for cell in cells) if wide else f"  {_positives(prediction)}"
+        console.say(f"{shown:<{width}}{line}")
         for warning in prediction.warnings:
             console.say(f"  warning, {warning.code}: {warning.message}")
 
     yield write
     console.say(f"* at or above the finding's threshold (by {classifier.engine.how})")
     console.say("Research software, not a medical device.")
+
+
+def _positives(prediction: "Prediction") -> str:
+    """Return the positive findings, the most probable first; without any, the most probable finding."""
+    ranked = sorted(prediction.findings, key=lambda result: -result.probability)
+    positive = [f"{result.label} {result.probability:.3f}*" for result in ranked if result.positive]
+    return ", ".join(positive) or f"none (most probable: {ranked[0].label} {ranked[0].probability:.3f})"
 
 
 def _short(finding: str) -> str:

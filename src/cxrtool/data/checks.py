@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cxrtool.data.dataset import (
     CONFLICT,
@@ -26,7 +27,7 @@ from cxrtool.data.missing import MissingImages, diagnosis, missing_images
 from cxrtool.data.read_ahead import read_ahead
 from cxrtool.errors import CxrError
 from cxrtool.files import sha256_of_file
-from cxrtool.findings import EVALUATION_POLICY, FINDINGS, UNCERTAIN
+from cxrtool.findings import EVALUATION_POLICY, UNCERTAIN
 from cxrtool.settings import DEFAULT_LIMITS, DataSettings, Limits
 
 _EXAMPLES = 5
@@ -203,7 +204,7 @@ def _report(
         unknown_view=int((manifest.views == UNKNOWN).sum()),
         patients=len(set(manifest.patients)),
         studies=len(set(manifest.studies)),
-        labels={finding: _label_counts(manifest, column) for column, finding in enumerate(FINDINGS)},
+        labels={finding: _label_counts(manifest, column) for column, finding in enumerate(manifest.findings)},
         projections=_count(manifest.projections),
         sexes=_count(manifest.sexes),
         age=(float(ages.min()), float(np.median(ages)), float(ages.max())) if len(ages) else None,
@@ -245,7 +246,7 @@ def _errors_within(manifest: Manifest, settings: DataSettings) -> list[str]:
         errors.append(". ".join(no_row_left(manifest, settings.views)))
     elif manifest.split == "train" and len(viewed) == 1:
         errors.append(f"{name} has one image only: training needs at least two")
-    elif manifest.split == "train" and not encode_labels(viewed.raw_labels, EVALUATION_POLICY, settings.blank)[1].any():
+    elif manifest.split == "train" and not _encoded(viewed, settings)[1].any():
         errors.append(f"{name}: every label is uncertain or ignored. Train with --policy u-ones or u-zeros")
     elif manifest.split == "valid" and not _can_be_tuned(viewed, settings):
         errors.append(
@@ -255,11 +256,16 @@ def _errors_within(manifest: Manifest, settings: DataSettings) -> list[str]:
     return errors
 
 
+def _encoded(manifest: Manifest, settings: DataSettings) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return targets and mask as in evaluation, [N, F] each."""
+    return encode_labels(manifest.raw_labels, EVALUATION_POLICY.of(manifest.findings), settings.blank)
+
+
 def _can_be_tuned(manifest: Manifest, settings: DataSettings) -> bool:
     """Return whether any finding has positive and negative studies, as `cxrtool.evaluation.table.to_study_level`."""
-    targets, mask = encode_labels(manifest.raw_labels, EVALUATION_POLICY, settings.blank)
+    targets, mask = _encoded(manifest, settings)
     _, studies = np.unique(manifest.studies.astype(str), return_inverse=True)
-    for column in range(len(FINDINGS)):
+    for column in range(len(manifest.findings)):
         counted = mask[:, column]
         positive = set(studies[counted & (targets[:, column] > 0.5)])
         if positive and set(studies[counted]) - positive:

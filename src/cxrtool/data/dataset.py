@@ -13,6 +13,7 @@ from cxrtool.data.flow import RowFlow
 from cxrtool.data.manifest import SPLITS, Manifest, available_splits, load_manifest
 from cxrtool.data.missing import diagnosis, missing_images
 from cxrtool.errors import RequestError, SheetError
+from cxrtool.findings import Findings
 from cxrtool.settings import DataSettings
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class Dataset:
         settings: data folder, views, and the share of images that may be missing.
         splits: splits whose rows will be used. For the others only the patients are kept, to compare them.
         columns: further columns of the sheets to read, by split.
+        findings: findings whose labels are read, such as those of a model; None uses those in `settings`.
+        partial: leave out findings that a sheet has no column for; see `load_manifest`.
     """
 
     def __init__(
@@ -45,7 +48,11 @@ class Dataset:
         settings: DataSettings,
         splits: Sequence[str] = SPLITS,
         columns: Mapping[str, Sequence[str]] | None = None,
+        findings: Findings | None = None,
+        partial: bool = False,
     ) -> None:
+        self.partial = partial
+        self.findings = findings or settings.label_names
         self.settings = settings
         self._splits = tuple(splits)
         self._columns = dict(columns or {})
@@ -128,7 +135,9 @@ class Dataset:
             log.warning("%s: metrics will be too high (--i-know)", text)
 
     def _read(self, split: str, columns: Sequence[str] = ()) -> Manifest:
-        return load_manifest(self.settings.folder, split, Views.ALL, self.settings.allow_outside, columns)
+        return load_manifest(
+            self.settings.folder, split, Views.ALL, self.settings.allow_outside, columns, self.findings, self.partial
+        )
 
     def _patients_of(self, split: str) -> tuple[frozenset[str], str]:
         if split not in self._patients:

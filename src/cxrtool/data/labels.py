@@ -1,16 +1,16 @@
-"""Conversion of raw labels into targets and a mask, and of five numbers into a dict by finding.
+"""Conversion of raw labels into targets and a mask, and of numbers into a dict by finding.
 
 Separate from `cxrtool.findings`, which `cxr --help` imports and which must therefore not import numpy.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.choices import Blank, Policy
-from cxrtool.findings import FINDINGS, UNCERTAIN, UncertaintyPolicy
+from cxrtool.findings import UNCERTAIN, Findings
 
 log = logging.getLogger(__name__)
 
@@ -18,25 +18,25 @@ _EXAMPLES = 3
 
 
 def encode_labels(
-    raw_labels: NDArray[np.float32], policy: UncertaintyPolicy, blank: Blank = Blank.NEGATIVE
+    raw_labels: NDArray[np.float32], policies: Sequence[Policy], blank: Blank = Blank.NEGATIVE
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Convert CheXpert's labels into targets and a mask, as in Irvin et al. 2019.
 
     Args:
-        raw_labels: [N, 5] of 1, 0, -1 and NaN (blank).
-        policy: what -1 becomes.
+        raw_labels: [N, F] of 1, 0, -1 and NaN (blank).
+        policies: what -1 becomes, for each finding; see `UncertaintyPolicy.of`.
         blank: what NaN becomes.
 
     Returns:
-        targets: [N, 5] float32, 0 or 1; 0 where masked out, so that neither NaN nor -1 can reach a loss.
-        mask: [N, 5] bool, False for cells that are left out of losses and metrics.
+        targets: [N, F] float32, 0 or 1; 0 where masked out, so that neither NaN nor -1 can reach a loss.
+        mask: [N, F] bool, False for cells that are left out of losses and metrics.
     """
     targets = np.nan_to_num(raw_labels, nan=0.0).astype(np.float32)
     mask = np.ones(raw_labels.shape, dtype=np.bool_)
     if blank is Blank.IGNORE:
         mask &= ~np.isnan(raw_labels)
     uncertain = raw_labels == UNCERTAIN
-    for column, chosen in enumerate(policy.per_finding):
+    for column, chosen in enumerate(policies):
         rows = uncertain[:, column]
         targets[rows, column] = 1.0 if chosen is Policy.U_ONES else 0.0
         if chosen is Policy.U_IGNORE:
@@ -51,8 +51,8 @@ def contradicting_studies(
 
     Args:
         studies: [N] text, study of each image.
-        targets: [N, 5] of 0 and 1.
-        mask: [N, 5], False for labels that do not count.
+        targets: [N, F] of 0 and 1.
+        mask: [N, F], False for labels that do not count.
     """
     names, group = np.unique(studies.astype(str), return_inverse=True)
     positive, negative = (np.zeros((len(names), targets.shape[1]), dtype=np.bool_) for _ in range(2))
@@ -75,6 +75,6 @@ def warn_of_contradictions(
         )
 
 
-def by_finding(values: NDArray[np.floating]) -> Mapping[str, float]:
-    """Return five numbers as a dict by finding, as all files hold them."""
-    return {finding: float(value) for finding, value in zip(FINDINGS, values, strict=True)}
+def by_finding(values: NDArray[np.floating], findings: Findings) -> Mapping[str, float]:
+    """Return a number per finding [F] as a dict, as all files hold them."""
+    return {finding: float(value) for finding, value in zip(findings, values, strict=True)}

@@ -19,7 +19,7 @@ from cxrtool.choices import Views
 from cxrtool.data.identity import ALIASES, Texts, ages_of, identify, views_of
 from cxrtool.data.sheets import Sheet, read_sheet
 from cxrtool.errors import RequestError, SheetError
-from cxrtool.findings import FINDINGS
+from cxrtool.findings import CHEXPERT5, Findings
 
 SPLITS = ("train", "valid", "test")
 SHEET_NAMES = {
@@ -46,11 +46,12 @@ class Manifest:
         projections: [N] text, ``AP``, ``PA``, other text, or empty.
         sexes: [N] text, may be empty.
         ages: [N] float32, years; NaN if not given.
-        raw_labels: [N, 5] float32 of 1, 0, -1 and NaN (blank), in the order of `FINDINGS`.
+        raw_labels: [N, F] float32 of 1, 0, -1 and NaN (blank), in the order of `findings`.
         allow_outside: whether links may lead out of `root`.
         columns: [N] text of each requested further column of the sheet, by name.
         patients_from: where patients come from: ``column`` or ``path``.
         notes: what was assumed or could not be read in the sheet, with counts.
+        findings: names of the columns of `raw_labels`.
     """
 
     root: Path
@@ -70,6 +71,7 @@ class Manifest:
     columns: Mapping[str, Texts] = field(default_factory=dict)
     patients_from: str = "path"
     notes: tuple[str, ...] = ()
+    findings: Findings = CHEXPERT5
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -102,6 +104,13 @@ class Manifest:
         return replace(self, columns={name: texts[rows] for name, texts in self.columns.items()}, **selected)
 
 
+def with_findings(manifest: Manifest, findings: Findings) -> Manifest:
+    """Return the manifest with the labels of those of `findings` that it has, in their order."""
+    kept = Findings(tuple(finding for finding in findings if finding in manifest.findings))
+    columns = [manifest.findings.index(finding) for finding in kept]
+    return replace(manifest, raw_labels=manifest.raw_labels[:, columns], findings=kept)
+
+
 def find_sheet(root: Path, split: str) -> Path | None:
     """Return the sheet of a split; None if the folder has none."""
     return next((root / name for name in SHEET_NAMES[split] if (root / name).is_file()), None)
@@ -128,6 +137,8 @@ def load_manifest(
     views: Views = Views.FRONTAL,
     allow_outside: bool = False,
     columns: Sequence[str] = (),
+    findings: Findings = CHEXPERT5,
+    partial: bool = False,
 ) -> Manifest:
     """Read the sheet of a split; CheXpert's 223,414 rows take about a second.
 
@@ -137,6 +148,8 @@ def load_manifest(
         views: views to keep, frontal or all.
         allow_outside: whether links may lead out of the folder.
         columns: further columns of the sheet to keep.
+        findings: findings whose labels are read.
+        partial: leave out findings that the sheet has no column for, with a note; otherwise they are refused.
 
     Raises:
         RequestError: the folder does not exist.
@@ -147,13 +160,33 @@ def load_manifest(
     if path is None:
         names = " or ".join(SHEET_NAMES[split])
         raise SheetError(f"{root} has no {names}", f"It has sheets for: {', '.join(splits)}.")
-    sheet = read_sheet(path, ("Path", *FINDINGS, *columns), ALIASES)
+    required, optional = ("Path", *columns), tuple(findings)
+    sheet = read_sheet(path, required, ALIASES, optional) if partial else read_sheet(path, required + optional, ALIASES)
+    findings, note = _findings_there(sheet, findings)
     kept = {name: sheet.frame[name].to_numpy(dtype=object) for name in columns}
-    manifest = replace(_build(root, split, sheet), allow_outside=allow_outside, columns=kept)
+    manifest = replace(_build(root, split, sheet, findings), allow_outside=allow_outside, columns=kept)
+    manifest = replace(manifest, notes=(*manifest.notes, *note))
     return manifest if views is Views.ALL else manifest.select(manifest.views == "frontal")
 
 
-def _build(root: Path, split: str, sheet: Sheet) -> Manifest:
+def _findings_there(sheet: Sheet, findings: Findings) -> tuple[Findings, tuple[str, ...]]:
+    """Return the findings that the sheet has a column for, and a note on the others.
+
+    Raises:
+        SheetError: it has none of them.
+    """
+    there = [finding for finding in findings if finding in sheet.frame]
+    absent = [finding for finding in findings if finding not in sheet.frame]
+    if not there:
+        raise SheetError(
+            f"{sheet.path} has no column for any of {', '.join(findings)}", "Name its findings with --findings."
+        )
+    if not absent:
+        return findings, ()
+    return Findings(tuple(there)), (f"{sheet.path.name} has no labels of {', '.join(absent)}; these are left out",)
+
+
+def _build(root: Path, split: str, sheet: Sheet, findings: Findings) -> Manifest:
     # Lists are four times as fast here as pandas' text columns (223,414 rows).
     written: list[str] = sheet.frame["Path"].tolist()
     if "" in written:
@@ -176,7 +209,8 @@ def _build(root: Path, split: str, sheet: Sheet) -> Manifest:
         projections=_texts_of(sheet, "projection"),
         sexes=_texts_of(sheet, "sex"),
         ages=ages,
-        raw_labels=np.column_stack([_labels(sheet, finding) for finding in FINDINGS]),
+        raw_labels=np.column_stack([_labels(sheet, finding) for finding in findings]),
+        findings=findings,
         patients_from=identity.source,
         notes=(*notes_on_views, *notes_on_ages),
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cxrtool.data.text_file import read_text_file
 from cxrtool.errors import SheetError
+from cxrtool.findings import canonical
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +34,18 @@ class Sheet:
     named: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def read_sheet(path: Path, required: Sequence[str], aliases: Mapping[str, Sequence[str]] | None = None) -> Sheet:
+def read_sheet(
+    path: Path,
+    required: Sequence[str],
+    aliases: Mapping[str, Sequence[str]] | None = None,
+    optional: Sequence[str] = (),
+) -> Sheet:
     """Read columns of a file that `read_text_file` reads.
 
     Args:
         path: the file.
-        required: columns that it must have, under exactly these names.
+        required: columns that it must have, under these names or, for findings, other known names; see `canonical`.
+        optional: columns to read if it has them, under the same names.
         aliases: names of further columns by meaning, the preferred one first; those that the file has are read. Case,
             spaces, ``_``, ``-`` and ``/`` do not matter in them.
 
@@ -48,14 +55,13 @@ def read_sheet(path: Path, required: Sequence[str], aliases: Mapping[str, Sequen
             one, the line.
     """
     file = read_text_file(path)
-    for name in required:
-        if name not in file.header:
-            near = difflib.get_close_matches(name, file.header, n=1)
-            hint = f"Is it {near[0]!r}?" if near else f"It has {', '.join(file.header[:6])}, ..."
-            raise SheetError(f"{path} has no column {name!r}", hint)
+    columns = {name: _find_column(path, file.header, name) for name in required}
+    present = {canonical(name) for name in file.header}
+    columns |= {name: _find_column(path, file.header, name) for name in optional if name in present}
     named = columns_by_meaning(file.header, aliases or {})
-    wanted = dict.fromkeys((*required, *(name for names in named.values() for name in names)))
-    return Sheet(path, file.sha256, file.columns(list(wanted)), file.lines, named)
+    wanted = dict.fromkeys((*columns.values(), *(name for names in named.values() for name in names)))
+    frame = file.columns(list(wanted)).rename(columns={column: name for name, column in columns.items()})
+    return Sheet(path, file.sha256, frame, file.lines, named)
 
 
 def columns_by_meaning(header: Sequence[str], aliases: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
@@ -71,3 +77,17 @@ def columns_by_meaning(header: Sequence[str], aliases: Mapping[str, Sequence[str
 
 def _plain(name: str) -> str:
     return re.sub(r"[\s_/-]", "", name).casefold()
+
+
+def _find_column(path: Path, header: Sequence[str], name: str) -> str:
+    """Return the column called `name`, or a finding's column under another known name."""
+    if name in header:
+        return name
+    known = [column for column in header if canonical(column) == name]
+    if len(known) == 1:
+        return known[0]
+    if known:
+        raise SheetError(f"{path} names {name} in two columns, {known[0]!r} and {known[1]!r}", "Remove one of them.")
+    near = difflib.get_close_matches(name, header, n=1)
+    hint = f"Is it {near[0]!r}? " if near else ""
+    raise SheetError(f"{path} has no column {name!r}", f"{hint}It has {', '.join(header)}.")

@@ -25,7 +25,6 @@ from torch import Tensor
 
 from cxrtool.errors import CxrError, ModelError
 from cxrtool.files import cannot_write, replacing, to_json, write_bytes
-from cxrtool.findings import FINDINGS
 from cxrtool.locks import changing
 from cxrtool.model.densenet import ChestNet
 from cxrtool.model.header import FORMAT_VERSION, BundleHeader
@@ -111,7 +110,7 @@ def open_bundle(path: Path) -> Bundle:
     """Read a bundle, in one read of its file; if the file was replaced or written meanwhile, it is read once more.
 
     Raises:
-        ModelError: the file is not a bundle, has other findings or a newer version; tensors are missing, unexpected,
+        ModelError: the file is not a bundle, or has a newer version; tensors are missing, unexpected,
             of another shape or not finite; or a digest does not match.
     """
     before = _stamp_at(path)
@@ -152,7 +151,7 @@ def _read_bundle(path: Path) -> Bundle:
     metadata, tensors = _read_start(path, io.BytesIO(content), status.st_size)
     header = _header_of(path, metadata)
     with torch.device("meta"):  # shapes only: initialising weights would take half a second
-        network = ChestNet(header.image_preprocessing)
+        network = ChestNet(header.image_preprocessing, len(header.findings))
     _check_tensors(path, tensors, network)
     weights = _load_tensors(path, content)
     if digest_of_weights(weights) != header.weights_sha256:
@@ -175,7 +174,7 @@ def read_header(path: Path) -> BundleHeader:
     """Read the header of a bundle without its weights.
 
     Raises:
-        ModelError: the file is not a bundle, has other findings or a newer version.
+        ModelError: the file is not a bundle, or has a newer version.
     """
     with _open(path) as file:
         metadata, _ = _read_start(path, file, os.fstat(file.fileno()).st_size)
@@ -267,11 +266,6 @@ def _parse_header(path: Path, text: str, digest: str | None) -> BundleHeader:
         raise _not_a_bundle(path, f"header key {where or '(all)'}: {first['msg']}") from None
     except CxrError as error:
         raise _not_a_bundle(path, f"header key preprocessing: {error.message}") from None
-    if header.findings != FINDINGS:
-        raise ModelError(
-            f"model {path} predicts {', '.join(header.findings)}; cxrtool supports {', '.join(FINDINGS)}",
-            "Use a bundle with these five findings in this order.",
-        )
     return header
 
 

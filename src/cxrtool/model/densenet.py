@@ -12,7 +12,7 @@ from torch.nn import functional
 from cxrtool.choices import Layer
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.errors import ModelError, RequestError
-from cxrtool.findings import FINDINGS
+from cxrtool.findings import CHEXPERT5
 
 GROWTH = 32
 """Channels that each layer of a block adds."""
@@ -91,12 +91,13 @@ class ChestNet(nn.Module):
 
     Args:
         preprocessing: provides mean and standard deviation per channel, of pixels scaled to [0, 1].
+        outputs: number of findings, F.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, preprocessing: Preprocessing) -> None:
+    def __init__(self, preprocessing: Preprocessing, outputs: int = len(CHEXPERT5)) -> None:
         super().__init__()
         self.features = nn.Sequential(
             OrderedDict(
@@ -114,7 +115,7 @@ class ChestNet(nn.Module):
                 self.features.add_module(f"transition{number}", Transition(channels))
                 channels //= 2
         self.features.add_module("norm5", nn.BatchNorm2d(channels))
-        self.classifier = nn.Linear(channels, len(FINDINGS))
+        self.classifier = nn.Linear(channels, outputs)
         # On the CPU even if the parameters are on the meta device (`open_bundle`), because no file contains these two.
         for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
             self.register_buffer(name, torch.tensor(values, device="cpu").view(1, 3, 1, 1), persistent=False)
@@ -147,7 +148,7 @@ class ChestNet(nn.Module):
         return values
 
     def logits_after(self, activations: Tensor, layer: Layer = Layer.DENSEBLOCK4) -> Tensor:
-        """Run the rest of the network on the output of `activations` for the same layer: logits [B, 5] float32."""
+        """Run the rest of the network on the output of `activations` for the same layer: logits [B, F] float32."""
         if layer is Layer.DENSEBLOCK4:
             return self.head(activations)
         modules = dict(self.features.named_children())
@@ -160,26 +161,27 @@ class ChestNet(nn.Module):
         return self.head(functional.relu(values))
 
     def head(self, activations: Tensor) -> Tensor:
-        """Return logits [B, 5] of the last block's activations, computed in float32 whatever their type."""
+        """Return logits [B, F] of the last block's activations, computed in float32 whatever their type."""
         with torch.autocast(activations.device.type, enabled=False):
             pooled = activations.float().mean(dim=(2, 3))
             logits: Tensor = self.classifier(pooled)
         return logits
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return logits [B, 5] float32 for pixels [B, 1, S, S] in [0, 255]."""
+        """Return logits [B, F] float32 for pixels [B, 1, S, S] in [0, 255]."""
         return self.head(self.activations(pixels))
 
 
-def build_network(preprocessing: Preprocessing, init: str, seed: int) -> ChestNet:
+def build_network(preprocessing: Preprocessing, init: str, seed: int, outputs: int = len(CHEXPERT5)) -> ChestNet:
     """Create a network to train.
 
     Args:
         preprocessing: how its images are prepared.
         init: ``imagenet`` (torchvision's weights, downloaded once and kept in TORCH_HOME), ``none`` (random), or
             a ``.safetensors`` file: a bundle, or weights of a DenseNet121 in torchvision's names. A classifier in it
-            that does not have five outputs is ignored.
+            that does not have F outputs is ignored.
         seed: random seed of initial weights, including the classifier's.
+        outputs: number of findings, F.
 
     Raises:
         RequestError: the weights cannot be read or downloaded.
@@ -187,7 +189,7 @@ def build_network(preprocessing: Preprocessing, init: str, seed: int) -> ChestNe
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = ChestNet(preprocessing)
+        network = ChestNet(preprocessing, outputs)
         _draw_weights(network)
     if init != "none":
         weights = _imagenet_weights() if init == "imagenet" else _weights_in(Path(init))

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from cxrtool.choices import Blank
 from cxrtool.data.preprocessing import Preprocessing
-from cxrtool.errors import ModelError, RequestError
+from cxrtool.errors import ModelError
 from cxrtool.files import sha256_of_file
-from cxrtool.findings import FINDINGS, UncertaintyPolicy, find_finding
+from cxrtool.findings import CHEXPERT5, Findings, UncertaintyPolicy
 from cxrtool.model.bundle import open_bundle, refuse_broken, save_bundle
 from cxrtool.model.densenet import OLD_NAME, ChestNet
 from cxrtool.model.header import BundleHeader, current_versions, now
@@ -42,21 +42,9 @@ class ImportSettings:
         policy: uncertainty policy of its training, as text.
     """
 
-    findings: tuple[str, ...] = FINDINGS
+    findings: Findings = CHEXPERT5
     image_size: int = 320
     policy: str = "u-ignore"
-
-
-def parse_findings(text: str) -> tuple[str, ...]:
-    """Parse the five findings, separated by commas, and keep their order.
-
-    Raises:
-        RequestError: a finding is unknown, missing or named twice.
-    """
-    names = tuple(find_finding(part) for part in text.split(","))
-    if sorted(names) != sorted(FINDINGS):
-        raise RequestError(f"--findings {text!r} does not name each finding once", f"They are {', '.join(FINDINGS)}.")
-    return names
 
 
 def import_checkpoint(source: Path, out: Path, settings: ImportSettings) -> BundleHeader:
@@ -64,8 +52,8 @@ def import_checkpoint(source: Path, out: Path, settings: ImportSettings) -> Bund
 
     Args:
         source: a file written by `torch.save`. It holds a state dict, or a dict with one in it, of a DenseNet121 with
-            five outputs in torchvision's names. Prefixes such as ``module.`` and any name of the last layer are
-            understood.
+            an output for each finding, in torchvision's names. Prefixes such as ``module.`` and any name of the last
+            layer are understood.
         out: path of the bundle. Its header records that it was imported and the digest of `source`, but no path.
         settings: facts that the file does not record.
 
@@ -75,14 +63,16 @@ def import_checkpoint(source: Path, out: Path, settings: ImportSettings) -> Bund
     """
     preprocessing = Preprocessing(image_size=settings.image_size)
     with torch.device("meta"):
-        network = ChestNet(preprocessing)
+        network = ChestNet(preprocessing, len(settings.findings))
     weights = _with_names_of(network, _state_in(source, read_checkpoint(source)), source)
-    order = [settings.findings.index(finding) for finding in FINDINGS]
+    # In the usual order, if they are the usual five.
+    findings = CHEXPERT5 if set(settings.findings) == set(CHEXPERT5) else settings.findings
+    order = [settings.findings.index(finding) for finding in findings]
     for name in ("classifier.weight", "classifier.bias"):
         weights[name] = weights[name][order].contiguous()
     refuse_broken(weights, str(source))
     header = BundleHeader(
-        findings=FINDINGS,
+        findings=findings.names,
         preprocessing=preprocessing.to_dict(),
         policy=str(UncertaintyPolicy.parse(settings.policy)),
         blank=Blank.NEGATIVE,
@@ -170,7 +160,7 @@ def _with_names_of(network: ChestNet, state: Mapping[str, Tensor], path: Path) -
         found[OLD_NAME.sub(r"\1\2", match[2])] = tensor
     if len(prefixes) > 1:
         raise ModelError(f"{path} contains several networks ({', '.join(sorted(prefixes))})", _ADVICE)
-    found |= _classifier(head, path)
+    found |= _classifier(head, path, len(network.classifier.bias))
     own = network.state_dict()
     for name, tensor in own.items():
         if name.endswith("num_batches_tracked"):
@@ -193,7 +183,7 @@ def _plain(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.detach().to(dtype).contiguous().clone()
 
 
-def _classifier(head: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+def _classifier(head: Mapping[str, Tensor], path: Path, findings: int) -> dict[str, Tensor]:
     """Return the last layer, whatever its name: ``classifier``, ``fc``, ``model.classifier.1``."""
     matrices = [name for name, tensor in head.items() if name.endswith("weight") and tensor.dim() == 2]
     if len(matrices) != 1 or set(head) != {matrices[0], matrices[0].removesuffix("weight") + "bias"}:
@@ -204,9 +194,9 @@ def _classifier(head: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
         )
     (name,) = matrices
     outputs = len(head[name])
-    if outputs != len(FINDINGS):
+    if outputs != findings:
         raise ModelError(
-            f"{path} has {outputs} outputs, but there are {len(FINDINGS)} findings",
-            "Use it as initial weights instead: save it as .safetensors, then cxr train --init FILE.",
+            f"{path} has {outputs} outputs, but {findings} findings are named",
+            "Name its findings in the order of its outputs: --findings chexpert14, or names separated by commas.",
         )
     return {"classifier.weight": head[name], "classifier.bias": head[name.removesuffix("weight") + "bias"]}

@@ -2,15 +2,15 @@
 
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cxrtool.choices import Blank, CalibrationMethod, Criterion
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.evaluation.calibration import CalibrationOrigin, Scaling
 from cxrtool.evaluation.thresholds import ThresholdOrigin, threshold_grid
-from cxrtool.findings import FINDINGS
+from cxrtool.findings import Findings
 from cxrtool.settings import FINEST_STEP
 
 FORMAT_VERSION = 2
@@ -18,6 +18,8 @@ FORMAT_VERSION = 2
 
 DEFAULT_THRESHOLD = 0.5
 INTENDED_USE = "Research software, not a medical device."
+MOST_FINDINGS, LONGEST_NAME = 256, 100
+"""Upper limits on the findings in a header, which may come from a stranger."""
 
 
 class _Part(BaseModel):
@@ -58,13 +60,6 @@ class StoredCalibration(_Part):
     level: str
     rows: int
     sheet_sha256: str
-
-    @field_validator("scalings")
-    @classmethod
-    def _scalings_fit(cls, scalings: dict[str, Scaling]) -> dict[str, Scaling]:
-        if set(scalings) != set(FINDINGS):
-            raise ValueError(f"scalings are for {', '.join(scalings)}, not for the five findings")
-        return scalings
 
     @property
     def origin(self) -> CalibrationOrigin:
@@ -132,15 +127,32 @@ class BundleHeader(_Part):
     weights_sha256: str = ""
     intended_use: str = Field(default=INTENDED_USE)
 
+    @field_validator("findings")
+    @classmethod
+    def _findings_fit(cls, findings: tuple[str, ...]) -> tuple[str, ...]:
+        if len(findings) > MOST_FINDINGS or any(len(name) > LONGEST_NAME for name in findings):
+            raise ValueError(f"there are more than {MOST_FINDINGS} findings, or a name is longer than {LONGEST_NAME}")
+        return Findings(findings).names
+
     @field_validator("thresholds")
     @classmethod
     def _thresholds_fit(cls, thresholds: dict[str, float] | None) -> dict[str, float] | None:
-        if thresholds is not None:
-            if set(thresholds) != set(FINDINGS):
-                raise ValueError(f"thresholds are for {', '.join(thresholds)}, not for the five findings")
-            if not all(0 <= value <= 1 for value in thresholds.values()):
-                raise ValueError("a threshold is outside [0, 1]")
+        if not all(0 <= value <= 1 for value in (thresholds or {}).values()):
+            raise ValueError("a threshold is outside [0, 1]")
         return thresholds
+
+    @model_validator(mode="after")
+    def _all_findings_have_values(self) -> Self:
+        scalings = None if self.calibration is None else self.calibration.scalings
+        for name, values in (("thresholds", self.thresholds), ("scalings", scalings)):
+            if values is not None and set(values) != set(self.findings):
+                raise ValueError(f"{name} are for {', '.join(values)}, not for the findings of the model")
+        return self
+
+    @property
+    def labels(self) -> Findings:
+        """The findings of the model."""
+        return Findings(self.findings)
 
     @property
     def image_preprocessing(self) -> Preprocessing:
@@ -150,7 +162,7 @@ class BundleHeader(_Part):
     @property
     def effective_thresholds(self) -> dict[str, float]:
         """Thresholds by finding: the tuned ones, or 0.5 before tuning."""
-        return self.thresholds or dict.fromkeys(FINDINGS, DEFAULT_THRESHOLD)
+        return self.thresholds or dict.fromkeys(self.findings, DEFAULT_THRESHOLD)
 
     @property
     def scalings(self) -> dict[str, Scaling] | None:

@@ -24,7 +24,7 @@ from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.calibration import Scaling, calibrate_probabilities
 from cxrtool.explain.explanation import Explanation, heatmap_of
 from cxrtool.explain.methods import Map, MapSettings, Wanted, all_columns, explain_batch, fitting_layer
-from cxrtool.findings import FINDINGS, find_finding
+from cxrtool.findings import Findings
 from cxrtool.model.densenet import ChestNet
 from cxrtool.model.header import BundleHeader
 from cxrtool.model.resolve import Model, open_model
@@ -83,14 +83,14 @@ class Classifier:
             raw: return the network's own probabilities even if the bundle is calibrated.
 
         Raises:
-            ModelError: the model is missing or damaged, or is not a bundle of these five findings.
+            ModelError: the model is missing or damaged, or is not a bundle.
             RequestError: the backend or the device is not available, or a threshold has an unknown finding or is not
                 in [0, 1].
         """
         settings = _runtime_settings(settings)
-        custom = _check_thresholds(thresholds or {})
         bundle = open_model(model)
         header = bundle.header
+        custom = _check_thresholds(thresholds or {}, header.labels)
         engine = open_engine(bundle, settings, reported=False)
         runtime = choose_runtime(settings)
         scalings = None if raw else header.scalings
@@ -115,6 +115,11 @@ class Classifier:
         )
 
     @property
+    def findings(self) -> Findings:
+        """The findings of the model, in the order of its outputs."""
+        return self.header.labels
+
+    @property
     def identity(self) -> ModelIdentity:
         """The model settings that the probabilities depend on, besides the image."""
         how = self.engine.how
@@ -126,7 +131,7 @@ class Classifier:
         return f"Classifier({shortened(str(self.path), 50)!r}, {size} px, {self.engine.how}, weights {digest})"
 
     def predict(self, radiograph: Source) -> Prediction:
-        """Predict the five findings for one radiograph.
+        """Predict the findings of the model for one radiograph.
 
         Args:
             radiograph: a path; the content of a file as bytes; a binary file object; a PIL image; a pydicom data set;
@@ -188,7 +193,7 @@ class Classifier:
         shown = raw if self.scalings is None else calibrate_probabilities(raw[None], self.scalings)[0]
         return tuple(
             FindingResult(label, float(shown[column]), self.thresholds[label], float(raw[column]))
-            for column, label in enumerate(FINDINGS)
+            for column, label in enumerate(self.findings)
         )
 
     def explain(
@@ -206,7 +211,7 @@ class Classifier:
             ImageError: the radiograph cannot be read.
             RequestError: the finding or the method is unknown; the advice suggests the closest name.
         """
-        finding = find_finding(label)
+        finding = self.findings.find(label)
         settings = self._default_maps if method is None else replace(self._default_maps, method=find_method(method))
         read = read_radiograph(radiograph, replace(self.reading, full_size=True))
         return self._explained([read], finding, settings, stretch)[0][0]
@@ -226,7 +231,7 @@ class Classifier:
             label: finding to explain, ignoring case. Default: every positive finding, or the most probable one if none
                 is positive.
             settings: method, layer and averaging of the maps.
-            every: explain all five findings if `label` is not given.
+            every: explain all findings if `label` is not given.
             stretch: scale the peak of each map to 1, see `explain`.
 
         Yields:
@@ -236,7 +241,7 @@ class Classifier:
             RequestError: the finding is unknown, or `radiographs` is a single path or the content of a single file.
         """
         _check_not_single(radiographs)
-        finding = None if label is None else find_finding(label)
+        finding = None if label is None else self.findings.find(label)
         return self._explain_many(radiographs, finding, settings or self._default_maps, every, stretch)
 
     def _explain_many(
@@ -270,7 +275,7 @@ class Classifier:
     ) -> list[tuple[Explanation, ...]]:
         def wanted(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
             if finding is not None or every:
-                columns = range(len(FINDINGS)) if finding is None else [FINDINGS.index(finding)]
+                columns = range(len(self.findings)) if finding is None else [self.findings.index(finding)]
                 return all_columns(columns)(logits)
             return np.stack([_positive_or_top(self._results(row)) for row in sigmoid(logits)])
 
@@ -301,7 +306,7 @@ class Classifier:
 
 
 def _positive_or_top(results: Sequence[FindingResult]) -> NDArray[np.bool_]:
-    """Return a mask, [5] bool, of all positive findings, or of the most probable one if none is positive."""
+    """Return a mask, [F] bool, of all positive findings, or of the most probable one if none is positive."""
     positive = np.array([result.positive for result in results])
     if not positive.any():
         positive[int(np.argmax([result.probability for result in results]))] = True
@@ -314,10 +319,10 @@ def _runtime_settings(settings: RuntimeSettings | AnySettings | None) -> Runtime
     return settings if isinstance(settings, RuntimeSettings) else resolved(settings).settings.runtime
 
 
-def _check_thresholds(thresholds: Mapping[str, float]) -> dict[str, float]:
+def _check_thresholds(thresholds: Mapping[str, float], findings: Findings) -> dict[str, float]:
     checked: dict[str, float] = {}
     for name, value in thresholds.items():
-        finding = find_finding(name)
+        finding = findings.find(name)
         if finding in checked:
             raise RequestError(f"{finding} has two thresholds", "Pass one threshold per finding.")
         if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:  # NaN is neither

@@ -10,7 +10,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
@@ -20,7 +20,7 @@ from typing import Self, TextIO
 from cxrtool.errors import RequestError, WriteError
 from cxrtool.evaluation.table_kind import MARK, TableKind, check_resumable
 from cxrtool.files import cannot_write, csv_cell, csv_row, sync_folder, write_json
-from cxrtool.findings import FINDINGS
+from cxrtool.findings import Findings
 from cxrtool.locks import NoLocksError, is_same_file, try_lock
 from cxrtool.predict.classifier import Classifier
 from cxrtool.predict.prediction import Prediction
@@ -29,7 +29,10 @@ from cxrtool.text import printable
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("path", *FINDINGS, "positive", "error", "warnings", MARK)
+
+def columns_of(findings: Findings) -> tuple[str, ...]:
+    """Return the columns of a table of predictions of these findings."""
+    return ("path", *findings, "positive", "error", "warnings", MARK)
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ def open_table(
     """
     partial, about = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.partial.json")
     error_in_block: OSError | None = None
+    columns = columns_of(Findings(tuple(identity.thresholds)))
     if resume:
         check_resumable(path)
     try:
@@ -108,21 +112,21 @@ def open_table(
             locked = _lock(file, partial, path)
             file.seek(0)
             # As bytes, since a kill may leave half a character.
-            kept, size = _kept_rows(bytes(file.buffer.read()), about, identity) if resume else ([], 0)
+            kept, size = _kept_rows(bytes(file.buffer.read()), about, identity, columns) if resume else ([], 0)
             paths = _same_inputs(paths, kept, name_of)
             file.truncate(size)  # kept rows are not rewritten, so that a kill cannot lose them
             write_json(about, asdict(identity))
             if not size:
-                file.write(csv_row(COLUMNS))
+                file.write(csv_row(columns))
 
             def write(prediction: Prediction) -> None:
                 try:
-                    file.write(csv_row(_cells(prediction, name_of(prediction.file))))
+                    file.write(csv_row(_cells(prediction, name_of(prediction.file), identity.thresholds)))
                 except OSError as error:
                     raise _write_error(path, error) from error
 
             try:
-                yield OpenTable(paths, len(kept), sum(bool(row[COLUMNS.index("error")]) for row in kept), write)
+                yield OpenTable(paths, len(kept), sum(bool(row[columns.index("error")]) for row in kept), write)
             except OSError as error:
                 error_in_block = error
                 raise
@@ -160,8 +164,8 @@ def _lock(file: TextIO, partial: Path, path: Path) -> bool:
     raise RequestError(f"another process is writing {path}", "Wait for it to finish, or choose another --csv.")
 
 
-def _cells(prediction: Prediction, name: str) -> list[object]:
-    numbers = [prediction.probabilities.get(finding) for finding in FINDINGS]
+def _cells(prediction: Prediction, name: str, findings: Iterable[str]) -> list[object]:
+    numbers = [prediction.probabilities.get(finding) for finding in findings]
     codes = ";".join(warning.code for warning in prediction.warnings)
     # The name of a file, which its error may quote, may hold line breaks; programs that count lines would miscount.
     error = None if prediction.error is None else printable(prediction.error)
@@ -179,7 +183,9 @@ def _records(content: bytes) -> list[bytes]:
     return records
 
 
-def _kept_rows(content: bytes, about: Path, identity: TableIdentity) -> tuple[list[list[str]], int]:
+def _kept_rows(
+    content: bytes, about: Path, identity: TableIdentity, columns: Sequence[str]
+) -> tuple[list[list[str]], int]:
     """Return the rows of the complete batches of an interrupted run, and their size in bytes with the header."""
     records = _records(content)
     if len(records) < 2:
@@ -188,7 +194,7 @@ def _kept_rows(content: bytes, about: Path, identity: TableIdentity) -> tuple[li
         before = json.loads(about.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         before = {}
-    if records[0] != csv_row(COLUMNS).encode():
+    if records[0] != csv_row(columns).encode():
         raise RequestError(
             "the unfinished table has other columns: it was written by another version of cxrtool",
             "Leave out --resume-csv to start again.",

@@ -58,7 +58,7 @@ class Prediction:
 
     Attributes:
         path: path of the file; None if the input was not a path.
-        findings: five results in the order of `FINDINGS`; empty if the input could not be read.
+        findings: one result for each finding of the model, in its order; empty if the input could not be read.
         error: why the input could not be read, else None.
         warnings: warnings about the image, for example that it looks inverted.
         error_code: code of the error, a key of `cxrtool.errors.CODES`, else None.

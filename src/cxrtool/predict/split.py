@@ -13,7 +13,7 @@ from cxrtool.data.batches import Unreadable, manifest_batches, skip_list, split_
 from cxrtool.data.cache import open_cache
 from cxrtool.data.dataset import Dataset
 from cxrtool.data.labels import encode_labels, warn_of_contradictions
-from cxrtool.data.manifest import Manifest
+from cxrtool.data.manifest import Manifest, with_findings
 from cxrtool.data.radiograph import Reading
 from cxrtool.engines.device import sigmoid
 from cxrtool.engines.engine import Engine, HowRun
@@ -21,7 +21,7 @@ from cxrtool.engines.open import open_engine
 from cxrtool.evaluation.ledger import Look, digest_of_rows, record_look
 from cxrtool.evaluation.metrics import Evaluation, evaluate
 from cxrtool.evaluation.table import PredictionTable, to_study_level
-from cxrtool.findings import EVALUATION_POLICY, FINDINGS
+from cxrtool.findings import EVALUATION_POLICY, Findings
 from cxrtool.model.bundle import Bundle
 from cxrtool.model.header import BundleHeader, current_versions, now
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
@@ -40,6 +40,7 @@ def manifest_logits(
     engine: Engine,
     manifest: "Manifest",
     reading: Reading,
+    outputs: int,
     progress: ProgressCallback = ignore_progress,
     phase: str = "reading",
     cache: "PixelCache | None" = None,
@@ -47,13 +48,23 @@ def manifest_logits(
 ) -> NDArray[np.float32]:
     """Compute the logits of every image of a manifest, read from `cache` if one is given.
 
+    Args:
+        engine: runs the network.
+        manifest: the images, N of them.
+        reading: how images are read.
+        outputs: number of logits per image, F.
+        progress: called as images are done.
+        phase: name of the work for `progress`.
+        cache: decoded pixels to read instead of the files.
+        skip: where unreadable images are listed.
+
     Returns:
-        [N, 5] float32, in the manifest's order; NaN for images in `skip`.
+        [N, F] float32, in the manifest's order; NaN for images in `skip`.
 
     Raises:
         ImageError: an image cannot be read, and `skip` is None.
     """
-    logits = np.full((len(manifest), len(FINDINGS)), np.nan, dtype=np.float32)
+    logits = np.full((len(manifest), outputs), np.nan, dtype=np.float32)
     groups = split_batches(np.arange(len(manifest), dtype=np.int64), reading.batch_size)
     done = 0
     for group, batch in zip(groups, manifest_batches(manifest, groups, reading, cache, skip), strict=True):
@@ -70,11 +81,11 @@ def table_of(
     blank: Blank,
     weights_sha256: str = "",
 ) -> PredictionTable:
-    """Return logits [N, 5] and the labels of their rows as an image-level table; uncertain labels are masked.
+    """Return logits [N, F] and the labels of their rows as an image-level table; uncertain labels are masked.
 
     Its attributes are sex, age, projection and the further columns of the manifest.
     """
-    targets, mask = encode_labels(manifest.raw_labels, EVALUATION_POLICY, blank)
+    targets, mask = encode_labels(manifest.raw_labels, EVALUATION_POLICY.of(manifest.findings), blank)
     return PredictionTable(
         ids=tuple(str(path) for path in manifest.paths),
         patients=tuple(str(patient) for patient in manifest.patients),
@@ -88,6 +99,7 @@ def table_of(
         targets=targets,
         mask=mask,
         attributes=_attributes(manifest),
+        findings=manifest.findings,
     )
 
 
@@ -97,9 +109,13 @@ def _attributes(manifest: Manifest) -> dict[str, tuple[str, ...]]:
     return own | {name: _as_texts(texts) for name, texts in manifest.columns.items()}
 
 
-def dataset_of(data: DataSettings, split: str, attributes: Sequence[str] = ()) -> Dataset:
-    """Return the data set for running a model on a split; `attributes` that are columns of the sheet are read too."""
-    return Dataset(data, (split,), {split: [name for name in attributes if name not in _STANDARD_ATTRIBUTES]})
+def dataset_of(data: DataSettings, split: str, findings: Findings, attributes: Sequence[str] = ()) -> Dataset:
+    """Return the data set for running a model on a split, with the labels of the model's findings.
+
+    `attributes` that are columns of the sheet are read too.
+    """
+    columns = {split: [name for name in attributes if name not in _STANDARD_ATTRIBUTES]}
+    return Dataset(data, (split,), columns, findings, partial=True)
 
 
 def _as_texts(values: NDArray[np.object_]) -> tuple[str, ...]:
@@ -107,7 +123,7 @@ def _as_texts(values: NDArray[np.object_]) -> tuple[str, ...]:
 
 
 def evaluate_logits(logits: NDArray[np.float32], manifest: Manifest, blank: Blank) -> Evaluation:
-    """Return study-level metrics of logits [N, 5], as reported during training."""
+    """Return study-level metrics of logits [N, F], as reported during training."""
     return evaluate(to_study_level(table_of(logits, manifest, blank)))
 
 
@@ -141,18 +157,19 @@ def predict_split(
     """
     header = bundle.header
     _warn_if_views_differ(header, settings.data)
-    manifest = dataset.usable(split)
+    manifest = with_findings(dataset.usable(split), header.labels)
     dataset.refuse_shared_patients()
     engine = open_engine(bundle, settings.runtime, reported=True)
     reading = Reading.from_settings(header.image_preprocessing, settings.runtime)
     cache = open_cache(manifest, settings.data, reading, progress).cache if settings.data.uses_cache else None
     skip = skip_list(split, len(manifest), settings.data)
-    logits = manifest_logits(engine, manifest, reading, progress, f"reading {split}", cache, skip)
+    logits = manifest_logits(engine, manifest, reading, len(header.findings), progress, f"reading {split}", cache, skip)
     if skip is not None and skip.reasons:
         kept = skip.kept(len(manifest))
         log.warning("%d of %d images of %s were left out", len(skip.reasons), len(manifest), split)
         manifest, logits = manifest.select(kept), logits[kept]
-    table = table_of(logits, manifest, settings.data.blank, header.weights_sha256)
+    columns = [header.labels.index(finding) for finding in manifest.findings]
+    table = table_of(logits[:, columns], manifest, settings.data.blank, header.weights_sha256)
     warn_of_contradictions(f"the {split} split", manifest.studies, table.targets, table.mask)
     record_split(bundle, settings, table, command, out)
     return table, engine.how

@@ -12,6 +12,7 @@ from cxrtool.evaluation.difference import Difference, finite_or_none
 from cxrtool.evaluation.pairing import Candidate
 from cxrtool.evaluation.table import PredictionTable, read_predictions, to_study_level
 from cxrtool.files import write_csv, write_json
+from cxrtool.findings import CHEXPERT5, Findings
 from cxrtool.model.bundle import Bundle
 from cxrtool.model.resolve import Model, open_model
 from cxrtool.predict.split import dataset_of, predict_split
@@ -86,10 +87,12 @@ def compare_models(
             log.warning("%s", note)
         scored = [Candidate(name, (to_study_level(one.table),)) for name, one in zip(names, found, strict=True)]
         return compare(scored, bootstrap_settings(settings.eval), reference, margin)
-    dataset = dataset_of(settings.data, settings.eval.split)
+    opened = [model if is_table(model) else open_model(model) for model in models]
+    findings = dict.fromkeys(name for model in opened if isinstance(model, Bundle) for name in model.header.findings)
+    dataset = dataset_of(settings.data, settings.eval.split, Findings(tuple(findings)) if findings else CHEXPERT5)
     candidates = [
         Candidate(name, (_table(model, settings, dataset, progress),))
-        for name, model in zip(names, models, strict=True)
+        for name, model in zip(names, opened, strict=True)
     ]
     return compare(candidates, bootstrap_settings(settings.eval), reference, margin)
 

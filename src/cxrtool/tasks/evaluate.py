@@ -76,8 +76,8 @@ def evaluate_model(
     """
     options = settings.eval
     bundle = open_model(model)
-    files = readers_of(readers, options.level, Findings(bundle.header.findings))
-    dataset = dataset_of(settings.data, options.split, attribute_names(options.by))
+    files = readers_of(readers, options.level, bundle.header.labels)
+    dataset = dataset_of(settings.data, options.split, bundle.header.labels, attribute_names(options.by))
     images, how = predict_split(bundle, settings, dataset, options.split, progress, command, out)
     flow, characteristics = analysed_rows(dataset, images)
     table = to_study_level(images) if options.level is Level.STUDY else images

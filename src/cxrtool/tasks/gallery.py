@@ -79,7 +79,8 @@ def collect_mistakes(
     if bundle.header.thresholds is None:
         log.warning("the model has no tuned thresholds, so 0.5 is used for each finding; see cxr tune")
     if images is None:
-        images, _ = predict_split(bundle, settings, dataset_of(settings.data, split), split, progress, command, out)
+        dataset = dataset_of(settings.data, split, bundle.header.labels)
+        images, _ = predict_split(bundle, settings, dataset, split, progress, command, out)
     mistakes = find_mistakes(images, bundle.header.effective_thresholds, kind, finding, top)
     folder = out or bundle.path.parent / f"errors_{split}"
     root = settings.data.root or Path()

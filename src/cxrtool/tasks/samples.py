@@ -13,7 +13,6 @@ from cxrtool.data.missing import missing_images
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.data.radiograph import read_pixels
 from cxrtool.explain.pictures import contact_sheet, write_png
-from cxrtool.findings import FINDINGS
 from cxrtool.settings import DEFAULT_LIMITS, Limits
 
 _LETTERS = {1.0: "1", 0.0: "0", -1.0: "-1"}
@@ -48,7 +47,7 @@ def write_contact_sheet(
 
 def _caption(manifest: Manifest, row: int) -> str:
     labels = [_LETTERS.get(float(value), "blank") for value in manifest.raw_labels[row]]
-    named = [f"{finding}: {label}" for finding, label in zip(FINDINGS, labels, strict=True)]
+    named = [f"{finding}: {label}" for finding, label in zip(manifest.findings, labels, strict=True)]
     return "\n".join([str(manifest.studies[row]), *named])
 
 

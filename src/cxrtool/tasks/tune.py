@@ -161,7 +161,12 @@ def _choosing_table(
             "Use --split valid, or use --i-know, which is recorded in the bundle and in every output.",
         )
     images, how = predict_split(
-        bundle, settings, dataset_of(settings.data, split), split, progress, "tune or calibrate"
+        bundle,
+        settings,
+        dataset_of(settings.data, split, bundle.header.labels),
+        split,
+        progress,
+        "tune or calibrate",
     )
     return to_study_level(images), how
 

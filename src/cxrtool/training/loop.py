@@ -112,7 +112,7 @@ def train(
         raise RequestError(f"{folder} has nothing to resume (no {STATE_NAME})", "Start a new run with --out.")
     run = prepare_run(settings, dataset or Dataset(settings.data, ("train", "valid")), folder, progress, stop)
     init = settings.train.init if fresh else "none"
-    network = run.runtime.place(build_network(run.reading.preprocessing, init, settings.train.seed))
+    network = run.runtime.place(build_network(run.reading.preprocessing, init, settings.train.seed, len(run.findings)))
     work = Work(run, network, _build_optimizer(network, settings.train))
     with locked(folder), _advise_resuming(folder):
         if fresh and has_state(folder):  # another process has written one in the meantime
@@ -359,7 +359,9 @@ def _validate(work: Work, state: TrainingState, losses: _Losses) -> tuple[Evalua
     phase = f"epoch {state.epoch + 1} valid"
     engine = torch_engine(network, runtime)
     valid = run.valid
-    logits = manifest_logits(engine, valid.manifest, run.reading, progress, phase, valid.cache, valid.skip)
+    logits = manifest_logits(
+        engine, valid.manifest, run.reading, len(run.findings), progress, phase, valid.cache, valid.skip
+    )
     kept = np.ones(len(logits), dtype=np.bool_) if valid.skip is None else valid.skip.kept(len(logits))
     arrays = (logits[kept], valid.targets[kept], valid.mask[kept])
     loss = masked_bce(*(torch.from_numpy(array) for array in arrays))

@@ -10,10 +10,10 @@ def masked_bce(logits: Tensor, targets: Tensor, mask: Tensor, pos_weight: Tensor
     """Binary cross-entropy with logits, averaged over the cells that count.
 
     Args:
-        logits: [B, 5] float32.
-        targets: [B, 5] float32, 0 or 1 even where masked out, because a NaN there would make the gradient NaN.
-        mask: [B, 5] bool, True where the cell counts.
-        pos_weight: [5] float32, factor on the loss of positives.
+        logits: [B, F] float32.
+        targets: [B, F] float32, 0 or 1 even where masked out, because a NaN there would make the gradient NaN.
+        mask: [B, F] bool, True where the cell counts.
+        pos_weight: [F] float32, factor on the loss of positives.
 
     Returns:
         A scalar; 0, with zero gradients, if no cell counts.
@@ -28,13 +28,13 @@ def positive_weights(
     """Return negatives / positives per finding over the cells that count, limited to `clip`.
 
     Args:
-        targets: [N, 5] of 0 and 1.
-        mask: [N, 5] bool.
+        targets: [N, F] of 0 and 1.
+        mask: [N, F] bool.
         clip: largest weight, at least 1. It keeps rare findings from dominating, and is the weight of a finding without
             positives, whose ratio is infinite.
 
     Returns:
-        weights: [5] float32; 1 for a finding without negatives, because 0 would stop it from being learnt.
+        weights: [F] float32; 1 for a finding without negatives, because 0 would stop it from being learnt.
         one_class: columns with only one class, or without any cell that counts.
     """
     positives = ((targets > 0.5) & mask).sum(axis=0)

@@ -13,7 +13,6 @@ import torch
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.engines.device import Runtime
 from cxrtool.errors import is_out_of_memory
-from cxrtool.findings import FINDINGS
 from cxrtool.model.densenet import ChestNet
 from cxrtool.training.loss import masked_bce
 
@@ -53,10 +52,10 @@ def make_steps(images: int, image_size: int, runtime: Runtime) -> None:
     network = runtime.place(ChestNet(Preprocessing(image_size=image_size)))
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     pixels = np.zeros((images, 1, image_size, image_size), dtype=np.uint8)
-    targets = torch.zeros((images, len(FINDINGS)), device=runtime.device)
     for _ in range(2):
         with torch.autocast(runtime.device.type, torch.bfloat16, enabled=runtime.bf16):
             logits = network(runtime.tensor(pixels))
+        targets = torch.zeros_like(logits)
         optimizer.zero_grad(set_to_none=True)
         masked_bce(logits, targets, targets == 0).backward()  # type: ignore[no-untyped-call]
         optimizer.step()

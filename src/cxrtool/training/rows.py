@@ -16,7 +16,7 @@ from cxrtool.data.labels import encode_labels
 from cxrtool.data.manifest import Manifest
 from cxrtool.errors import ImageError, RequestError
 from cxrtool.files import write_bytes
-from cxrtool.findings import FINDINGS
+from cxrtool.findings import Findings
 from cxrtool.training.loss import positive_weights
 from cxrtool.training.run import Run, Split
 
@@ -38,7 +38,7 @@ def _path(folder: Path, split: str) -> Path:
 
 def _frame(manifest: Manifest) -> pd.DataFrame:
     columns = dict(zip(_IDENTITY, (manifest.paths, manifest.patients, manifest.studies), strict=True))
-    labels = {finding: manifest.raw_labels[:, column] for column, finding in enumerate(FINDINGS)}
+    labels = {finding: manifest.raw_labels[:, column] for column, finding in enumerate(manifest.findings)}
     return pd.DataFrame(columns | labels)
 
 
@@ -72,14 +72,14 @@ def _matched(run: Run, split: Split, before: dict[str, Any]) -> Split:
         return split
     if not _path(run.folder, name).is_file():  # a run of an earlier version
         return split
-    started, current = _read_rows(run.folder, name), _frame(manifest)
+    started, current = _read_rows(run.folder, name, manifest.findings), _frame(manifest)
     place = pd.Series(np.arange(len(started)), index=started["path"])
     numbers = place.reindex(current["path"]).to_numpy()
     added = np.isnan(numbers)
     if added.any():
         raise _changed(run, name, current["path"][added], "are new")
     rows: NDArray[np.int64] = numbers.astype(np.int64)
-    equal = _equal(started.iloc[rows].reset_index(drop=True), current)
+    equal = _equal(started.iloc[rows].reset_index(drop=True), current, manifest.findings)
     if not equal.all():
         raise _changed(run, name, current["path"][~equal], "have another label, patient or study")
     removed = np.setdiff1d(np.arange(len(started)), rows)
@@ -95,24 +95,24 @@ def _matched(run: Run, split: Split, before: dict[str, Any]) -> Split:
     return replace(split, numbers=rows, total=len(started))
 
 
-def _read_rows(folder: Path, split: str) -> pd.DataFrame:
+def _read_rows(folder: Path, split: str, findings: Findings) -> pd.DataFrame:
     path = _path(folder, split)
     try:
         text = gzip.decompress(path.read_bytes())
-        kinds: dict[str, Any] = dict.fromkeys(_IDENTITY, str) | dict.fromkeys(FINDINGS, np.float32)
+        kinds: dict[str, Any] = dict.fromkeys(_IDENTITY, str) | dict.fromkeys(findings, np.float32)
         frame = pd.read_csv(
-            io.BytesIO(text), dtype=kinds, keep_default_na=False, na_values={name: [""] for name in FINDINGS}
+            io.BytesIO(text), dtype=kinds, keep_default_na=False, na_values={name: [""] for name in findings}
         )
-        return frame[[*_IDENTITY, *FINDINGS]]
+        return frame[[*_IDENTITY, *findings]]
     except (OSError, EOFError, ValueError, KeyError) as error:
         raise RequestError(f"{path} cannot be read ({error})", "Start a new run with --out.") from None
 
 
-def _equal(started: pd.DataFrame, current: pd.DataFrame) -> NDArray[np.bool_]:
+def _equal(started: pd.DataFrame, current: pd.DataFrame, findings: Findings) -> NDArray[np.bool_]:
     same = np.ones(len(current), dtype=np.bool_)
     for name in _IDENTITY:
         same &= started[name].to_numpy(dtype=object) == current[name].to_numpy(dtype=object)
-    labels = [frame[list(FINDINGS)].to_numpy(dtype=np.float32) for frame in (started, current)]
+    labels = [frame[list(findings)].to_numpy(dtype=np.float32) for frame in (started, current)]
     found: NDArray[np.bool_] = same & ((labels[0] == labels[1]) | (np.isnan(labels[0]) & np.isnan(labels[1]))).all(
         axis=1
     )
@@ -140,7 +140,8 @@ def _weights_at_start(run: Run) -> NDArray[np.float32] | None:
     if run.pos_weight is None:
         return None
     settings = run.settings
-    raw = _read_rows(run.folder, "train")[list(FINDINGS)].to_numpy(dtype=np.float32)
-    targets, mask = encode_labels(raw, settings.train.uncertainty, settings.data.blank)
+    findings = run.train.manifest.findings
+    raw = _read_rows(run.folder, "train", findings)[list(findings)].to_numpy(dtype=np.float32)
+    targets, mask = encode_labels(raw, settings.train.uncertainty.of(findings), settings.data.blank)
     weights, _ = positive_weights(targets, mask, settings.train.pos_weight_clip)
     return weights

@@ -24,7 +24,7 @@ from cxrtool.engines.device import Runtime, choose_runtime
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.metrics import Evaluation
 from cxrtool.files import write_json, write_text
-from cxrtool.findings import EVALUATION_POLICY, FINDINGS
+from cxrtool.findings import EVALUATION_POLICY, Findings
 from cxrtool.model.densenet import ChestNet
 from cxrtool.model.header import BundleHeader, SplitDigest, current_versions, now
 from cxrtool.predict.split import evaluate_logits
@@ -44,8 +44,8 @@ class Split:
 
     Attributes:
         manifest: the rows, N of them.
-        targets: [N, 5] float32 of 0 and 1.
-        mask: [N, 5] bool, True where a label counts.
+        targets: [N, F] float32 of 0 and 1.
+        mask: [N, F] bool, True where a label counts.
         numbers: [N] int64, position of each row among those that the run was started with.
         total: number of rows that the run was started with.
         cache: decoded pixels, if a cache is used.
@@ -91,6 +91,11 @@ class Run:
     progress: ProgressCallback
     stop: StopSignal
 
+    @property
+    def findings(self) -> Findings:
+        """The findings that the run learns."""
+        return self.train.manifest.findings
+
 
 def prepare_run(
     settings: Settings, dataset: Dataset, folder: Path, progress: ProgressCallback, stop: StopSignal
@@ -108,8 +113,9 @@ def prepare_run(
     if len(train_split.manifest) < 2:
         raise RequestError("the train split has only one image", "Training needs at least two, because of BatchNorm.")
     weights, one_class = positive_weights(train_split.targets, train_split.mask, settings.train.pos_weight_clip)
+    names = train_split.manifest.findings.names
     for column in one_class:
-        log.warning("%s has only one class in the train split; its weight is %g", FINDINGS[column], weights[column])
+        log.warning("%s has only one class in the train split; its weight is %g", names[column], weights[column])
     if not train_split.mask.any():
         raise RequestError("all labels of the train split are ignored", "Use another --policy or --blank.")
     if settings.runtime.precision is Precision.INT8:
@@ -153,7 +159,7 @@ def _with_cache(run: Run, split: Split) -> Split:
 def _load_split(settings: Settings, dataset: Dataset, split: str) -> Split:
     manifest = dataset.usable(split)
     policy = settings.train.uncertainty if split == "train" else EVALUATION_POLICY
-    targets, mask = encode_labels(manifest.raw_labels, policy, settings.data.blank)
+    targets, mask = encode_labels(manifest.raw_labels, policy.of(manifest.findings), settings.data.blank)
     warn_of_contradictions(f"the {split} split", manifest.studies, targets, mask)
     skip = skip_list(split, len(manifest), settings.data)
     numbers = np.arange(len(manifest), dtype=np.int64)
@@ -162,7 +168,7 @@ def _load_split(settings: Settings, dataset: Dataset, split: str) -> Split:
 
 def _choose_selection(requested: SelectBy, valid: Split, blank: Blank) -> SelectBy:
     """Return the figure that chooses the best epoch: the loss if AUROC is undefined at study level, where it counts."""
-    nothing = np.zeros((len(valid.manifest), len(FINDINGS)), dtype=np.float32)
+    nothing = np.zeros((len(valid.manifest), len(valid.manifest.findings)), dtype=np.float32)
     labels = evaluate_logits(nothing, valid.manifest, blank).labels.values()
     if requested is SelectBy.AUROC and not any(one.positives and one.negatives for one in labels):
         log.warning("no finding of the valid split has studies of both classes, so the best epoch is chosen by loss")
@@ -172,7 +178,7 @@ def _choose_selection(requested: SelectBy, valid: Split, blank: Blank) -> Select
 
 def _fingerprint(settings: Settings, train_rows: Manifest, valid_rows: Manifest) -> dict[str, Any]:
     kept = settings.train.model_dump(mode="json", exclude={"epochs", "patience"})
-    kept |= settings.data.model_dump(mode="json", include={"views", "blank"})
+    kept |= settings.data.model_dump(mode="json", include={"views", "blank", "findings"})
     for manifest in (train_rows, valid_rows):
         kept[f"{manifest.split} sheet"] = manifest.sheet_sha256
         kept[f"{manifest.split} images"] = len(manifest)
@@ -188,7 +194,7 @@ def describe_run(run: Run, resolved: ResolvedSettings, network: ChestNet) -> Non
         {
             "architecture": "densenet121",
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
-            "findings": FINDINGS,
+            "findings": run.findings.names,
             "preprocessing": run.reading.preprocessing.to_dict(),
             "init": run.settings.train.init,
             "device": str(run.runtime.device),
@@ -205,7 +211,7 @@ def describe_data(run: Run) -> None:
     write_json(
         run.folder / "dataset.json",
         {
-            "pos_weight": None if run.pos_weight is None else by_finding(run.pos_weight),
+            "pos_weight": None if run.pos_weight is None else by_finding(run.pos_weight, run.findings),
             "splits": {split.manifest.split: _describe_split(split) for split in (run.train, run.valid)},
         },
     )
@@ -224,7 +230,7 @@ def _describe_split(split: Split) -> dict[str, Any]:
                 "negatives": int(negative[:, column].sum()),
                 "ignored": int((~split.mask[:, column]).sum()),
             }
-            for column, finding in enumerate(FINDINGS)
+            for column, finding in enumerate(split.manifest.findings)
         },
         "unreadable": list(split.unreadable),
         "flow": None if flow is None else flow.to_dict(),
@@ -245,7 +251,7 @@ def _digest(manifest: Manifest) -> SplitDigest:
 def bundle_header(run: Run, record: EpochRecord, evaluation: Evaluation) -> BundleHeader:
     """Return the header of the bundle of an epoch."""
     return BundleHeader(
-        findings=FINDINGS,
+        findings=run.findings.names,
         preprocessing=run.reading.preprocessing.to_dict(),
         policy=run.settings.train.policy,
         blank=run.settings.data.blank,
@@ -253,7 +259,7 @@ def bundle_header(run: Run, record: EpochRecord, evaluation: Evaluation) -> Bund
         training=run.settings.train.model_dump(mode="json")
         | {"device": str(run.runtime.device), "precision": run.runtime.precision},
         data={split.manifest.split: _digest(split.manifest) for split in (run.train, run.valid)},
-        pos_weight=None if run.pos_weight is None else dict(by_finding(run.pos_weight)),
+        pos_weight=None if run.pos_weight is None else dict(by_finding(run.pos_weight, run.findings)),
         metrics={"epoch": record.epoch, "valid_loss": record.valid_loss, "valid": evaluation.to_dict()},
         versions=current_versions(),
         run=run.folder.name,
