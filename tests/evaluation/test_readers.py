@@ -15,7 +15,8 @@ from cxrtool.evaluation.paired_rates import newcombe_paired
 from cxrtool.evaluation.proportions import wilson
 from cxrtool.evaluation.reader_points import PairedRows
 from cxrtool.evaluation.reader_sentences import sentences_on
-from cxrtool.evaluation.readers import MAJORITY, Readings, majority_vote, study_readers
+from cxrtool.evaluation.reader_study import study_readers
+from cxrtool.evaluation.readers import MAJORITY, Readings, majority_vote
 from cxrtool.evaluation.table import PredictionTable
 from tests_support import table_of
 
