@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Level
 from cxrtool.errors import RequestError
-from cxrtool.evaluation.intervals import BootstrapSettings, Draws, PatientDraws
+from cxrtool.evaluation.intervals import ONE_PATIENT, BootstrapSettings, Draws, Interval, PatientDraws
 from cxrtool.evaluation.metrics import auroc, confusion, or_none
 from cxrtool.evaluation.multi_reader import against_readers, jackknife_covariance, jackknifed_areas
 from cxrtool.evaluation.rates import rate_interval
@@ -55,16 +55,14 @@ def study_readers(
     rows: list[ReaderFigures] = []
     averages: list[AverageReader] = []
     for column, finding in enumerate(table.findings):
-        points = []
-        for one in readings:
-            figures, point = _compare(table, column, one, patients, draws)
-            rows.append(figures)
-            points.append(point)
-        if len(readings) > 1:
-            rows.append(_compare(table, column, majority_vote(readings), patients, draws)[0])
-            own = rows[-1 - len(readings) : -1]
-            averages.append(_average_sensitivity(finding, own, points, settings))
-            averages.append(_average_area(table, column, readings, patients, settings))
+        compared = [_compare(table, column, one, patients, draws) for one in readings]
+        rows += [figures for figures, _ in compared]
+        if len(readings) == 1:
+            continue
+        rows.append(_compare(table, column, majority_vote(readings), patients, draws)[0])
+        known = [n for n, (figures, _) in enumerate(compared) if figures.difference is not None]
+        averages.append(_average_sensitivity(finding, [compared[n] for n in known], settings))
+        averages.append(_average_area(table, column, [readings[n] for n in known], patients, settings))
     return ReaderStudy(tuple(one.name for one in readings), tuple(rows), tuple(averages), settings, tuple(notes))
 
 
@@ -76,7 +74,12 @@ def _compare(
     positive, called, group = table.targets[rows, column] > 0.5, reader.positive[rows, column], patients[rows]
     counts = confusion(positive, called, 0.5)
     point = PairedRows(positive, table.scores[rows, column], called, rows, group).compare(draws)
-    confidence = draws.settings.confidence
+
+    def rate(outcomes: NDArray[np.bool_], among: NDArray[np.bool_]) -> Interval:
+        if len(np.unique(patients)) == 1:
+            return Interval(None, None, reason=ONE_PATIENT)
+        return rate_interval(outcomes[among], group[among], draws.settings.confidence)
+
     return ReaderFigures(
         reader=reader.name,
         finding=table.findings.names[column],
@@ -89,21 +92,24 @@ def _compare(
         model_sensitivity=or_none(point.model_sensitivity),
         difference=or_none(point.difference),
         intervals={
-            "sensitivity": rate_interval(called[positive], group[positive], confidence),
-            "specificity": rate_interval(~called[~positive], group[~positive], confidence),
-            "precision": rate_interval(positive[called], group[called], confidence),
+            "sensitivity": rate(called, positive),
+            "specificity": rate(~called, ~positive),
+            "precision": rate(positive, called),
             "difference": point.interval,
         },
     ), point
 
 
 def _average_sensitivity(
-    finding: str, rows: Sequence[ReaderFigures], points: Sequence[PairedPoint], settings: BootstrapSettings
+    finding: str, compared: Sequence[tuple[ReaderFigures, PairedPoint]], settings: BootstrapSettings
 ) -> AverageReader:
+    if not compared:
+        return _average(finding, SENSITIVITY, np.nan, np.zeros(0), np.zeros((0, 0)), 0, settings)
+    points = [point for _, point in compared]
     drawn = np.stack([point.draws for point in points], axis=1)
     values = np.array([point.difference for point in points])
     model = float(np.mean([point.model_sensitivity for point in points]))
-    studies = min(row.positives + row.negatives for row in rows)
+    studies = min(row.positives + row.negatives for row, _ in compared)
     return _average(finding, SENSITIVITY, model, values, _covariance(drawn), studies, settings)
 
 
@@ -122,6 +128,9 @@ def _average_area(
     patients: NDArray[np.int64],
     settings: BootstrapSettings,
 ) -> AverageReader:
+    finding = table.findings.names[column]
+    if not readings:
+        return _average(finding, AREA, np.nan, np.zeros(0), np.zeros((0, 0)), 0, settings)
     rows = np.flatnonzero(table.mask[:, column] & np.all([one.mask[:, column] for one in readings], axis=0))
     targets, group = table.targets[rows, column], patients[rows]
     raters = np.stack([table.scores[rows, column], *(one.positive[rows, column] for one in readings)])
@@ -131,7 +140,6 @@ def _average_area(
     else:
         left_out = jackknifed_areas(targets, raters, group)
         covariance = jackknife_covariance(left_out[:, :1] - left_out[:, 1:])
-    finding = table.findings.names[column]
     return _average(finding, AREA, float(areas[0]), areas[0] - areas[1:], covariance, len(rows), settings)
 
 

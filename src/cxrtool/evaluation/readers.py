@@ -119,13 +119,16 @@ class ReaderFigures:
 class AverageReader:
     """The model against the average reader, for readers and patients beyond those studied.
 
+    Readers who read no positive or no negative of the finding are left out.
+
     Attributes:
         finding: name of the finding.
         figure: ``sensitivity``, at each reader's specificity, or ``auroc``, which for a reader is the mean of
             sensitivity and specificity.
         model: mean of the model's figure; at the readers' specificities for ``sensitivity``.
         readers: mean of the readers' figure.
-        studies: number of studies that count: those that every reader read.
+        studies: number of studies that count: for ``auroc`` those that every reader read, for ``sensitivity`` the
+            fewest that any of them read.
         analysis: the difference, model minus average reader.
         interval: of the difference.
     """
