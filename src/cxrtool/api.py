@@ -68,7 +68,12 @@ def train(
 
 
 def evaluate(
-    model: Model, settings: AnySettings, out: str | Path | None = None, *, progress: ShowProgress = None
+    model: Model,
+    settings: AnySettings,
+    out: str | Path | None = None,
+    *,
+    readers: Sequence[str | Path] = (),
+    progress: ShowProgress = None,
 ) -> "EvalResult":
     """Compute AUROC and AUPRC per finding with confidence intervals over patients, like ``cxr eval``.
 
@@ -78,19 +83,21 @@ def evaluate(
         model: a run folder, a bundle file or an opened bundle.
         settings: settings of data, split (`eval.split`), level and runtime.
         out: folder for predictions.csv, metrics.json and the other tables. Default: next to the model.
+        readers: CSV files of readers to compare the model with: a column ``Study``, and 0 or 1 for each finding.
         progress: how to show progress, see `cxrtool.api`.
 
     Returns:
         The figures, the predictions behind them, and the paths of the files.
 
     Raises:
+        RequestError: a file of a reader cannot be used.
         CxrError: data or model cannot be used, an image cannot be read, or a file cannot be written.
     """
     from cxrtool.tasks.evaluate import evaluate_model
 
     plain = resolved(settings).settings
     with _opened(model, plain) as bundle, progress_for(progress) as show:
-        return evaluate_model(bundle, plain, _path(out), show)
+        return evaluate_model(bundle, plain, _path(out), show, readers=tuple(map(Path, readers)))
 
 
 def evaluate_scores(

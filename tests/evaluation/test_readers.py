@@ -15,7 +15,8 @@ from cxrtool.evaluation.paired_rates import newcombe_paired
 from cxrtool.evaluation.proportions import wilson
 from cxrtool.evaluation.reader_points import PairedRows
 from cxrtool.evaluation.reader_sentences import sentences_on
-from cxrtool.evaluation.readers import MAJORITY, Readings, majority_vote, study_readers
+from cxrtool.evaluation.reader_study import study_readers
+from cxrtool.evaluation.readers import MAJORITY, Readings, majority_vote
 from cxrtool.evaluation.table import PredictionTable
 from tests_support import table_of
 
@@ -214,3 +215,28 @@ def test_images_are_refused() -> None:
     table, readers = noisy(9)
     with pytest.raises(RequestError, match="readers read studies"):
         study_readers(replace(table, level=Level.IMAGE), readers, SETTINGS)
+
+
+def test_a_reader_of_nothing_is_left_out_of_the_average() -> None:
+    table, readers = noisy(10)
+    nothing = replace(readers[0], name="nothing", mask=np.zeros_like(readers[0].mask))
+    with_it = study_readers(table, [*readers, nothing], SETTINGS).averages
+    without = study_readers(table, readers, SETTINGS).averages
+    assert [one.analysis for one in with_it] == [one.analysis for one in without]
+    assert study_readers(table, [nothing, nothing], SETTINGS).averages[0].readers is None
+
+
+def test_one_patient_has_no_intervals() -> None:
+    table, readers = noisy(11)
+    study = study_readers(replace(table, patients=("one",) * len(table)), readers, SETTINGS)
+    assert all(interval.low is None for row in study.rows for interval in row.intervals.values())
+    assert all(one.interval.low is None for one in study.averages)
+
+
+def test_readers_who_always_or_never_call_are_the_ends_of_the_curve() -> None:
+    table, _ = noisy(12)
+    always, never = readings_of("always", np.ones(200)), readings_of("never", np.zeros(200))
+    study = study_readers(table, [always, never], SETTINGS)
+    assert [row.model_sensitivity for row in study.of("Edema")[:1]] == [1]
+    assert study.of("Edema")[1].precision is None
+    assert study.of("Edema")[1].difference >= 0

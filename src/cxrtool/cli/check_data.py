@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from cxrtool.data.checks import DataReport
 
 
-@settings_options("data.views", "data.blank", "data.max_missing", "data.skip_unreadable", "data.allow_outside", *LIMITS)
+@settings_options(
+    "data.findings",
+    "data.views",
+    "data.blank",
+    "data.max_missing",
+    "data.skip_unreadable",
+    "data.allow_outside",
+    *LIMITS,
+)
 def check_data(
     resolved: ResolvedSettings,
     data: Annotated[Path, typer.Argument(help="Data folder in CheXpert's layout.")],

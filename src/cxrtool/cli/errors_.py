@@ -13,7 +13,6 @@ from cxrtool.cli.inputs import model_to_run
 from cxrtool.cli.options import DATA, RUNTIME, JsonOption, settings_options
 from cxrtool.cli.score_options import KeyOption, MapOption, ScoresOption, TruthOption, score_files
 from cxrtool.errors import RequestError
-from cxrtool.findings import find_finding
 from cxrtool.resolved_settings import ResolvedSettings
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 @settings_options("data.root", "model", "eval.split", *DATA, *RUNTIME, "runtime.batch_size")
 def errors(
     resolved: ResolvedSettings,
-    label: Annotated[str | None, typer.Option("--label", help="Finding to list. \\[default: all five]")] = None,
+    label: Annotated[str | None, typer.Option("--label", help="Finding to list. \\[default: all]")] = None,
     kind: Annotated[MistakeKind, typer.Option("--kind", help="Kind of mistake to list.")] = MistakeKind.BOTH,
     top: Annotated[int, typer.Option("--top", min=1, help="Most mistakes to list per finding and kind.")] = 8,
     scores: ScoresOption = None,
@@ -63,9 +62,8 @@ def errors(
         raise RequestError("--thresholds belongs to --scores", "Store a model's thresholds with cxr tune.")
     from cxrtool.tasks.gallery import collect_mistakes
 
-    finding = None if label is None else find_finding(label)
     with model_to_run(resolved) as model, console.progress_bar() as progress:
-        result = collect_mistakes(model, resolved.settings, kind, finding, top, out, progress)
+        result = collect_mistakes(model, resolved.settings, kind, label, top, out, progress)
     if json_output:
         console.print_json(result.to_dict())
         return

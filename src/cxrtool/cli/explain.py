@@ -11,7 +11,6 @@ from cxrtool.cli import console
 from cxrtool.cli.inputs import input_paths, load_classifier
 from cxrtool.cli.options import MAPS, READING, RUNTIME, JsonOption, settings_options
 from cxrtool.errors import CxrError, RequestError
-from cxrtool.findings import find_finding
 from cxrtool.progress import Progress
 from cxrtool.resolved_settings import ResolvedSettings
 from cxrtool.text import printable
@@ -68,15 +67,14 @@ def explain(
 
     if panel and label is not None:
         raise RequestError(
-            "--panel shows all five findings and cannot be combined with --label", "Leave out one of the two."
+            "--panel shows all findings and cannot be combined with --label", "Leave out one of the two."
         )
-    finding = None if label is None else find_finding(label)
     paths = list(input_paths(inputs, recursive))
     names = unique_names(paths)
     classifier = load_classifier(resolved, thresholds, for_maps=True)
     options = resolved.settings.explain
     maps = MapSettings.of(options, classifier.header.image_preprocessing.image_size)
-    found = classifier.explain_many(paths, finding, maps, panel, options.stretch)
+    found = classifier.explain_many(paths, label, maps, panel, options.stretch)
     rows: list[dict[str, Any]] = []
 
     def save(named: "tuple[str, tuple[Path, tuple[Explanation, ...] | CxrError]]") -> dict[str, Any]:

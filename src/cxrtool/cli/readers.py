@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from cxrtool.cells import cell, interval_text, p_text, range_text
+from cxrtool.cells import cell, interval_text, p_text
 from cxrtool.cli import console
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def show_readers(study: "ReaderStudy") -> None:
                 FIGURES[one.figure],
                 cell(one.model, 3),
                 cell(one.readers, 3),
-                f"{cell(one.analysis.estimate.value, 3)} ({range_text(one.interval, 3, signed=True)})",
+                interval_text(one.analysis.estimate.value, one.interval, 3),
                 p_text(one.analysis.estimate.p_value),
             ]
             for one in study.averages
@@ -52,6 +52,6 @@ def _row(row: "ReaderFigures") -> list[object]:
         interval_text(row.sensitivity, intervals["sensitivity"], 3),
         interval_text(row.specificity, intervals["specificity"], 3),
         cell(row.model_sensitivity, 3),
-        f"{cell(row.difference, 3)} ({range_text(intervals['difference'], 3, signed=True)})",
+        interval_text(row.difference, intervals["difference"], 3),
         place_of(row),
     ]

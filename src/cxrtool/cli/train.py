@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TRAINING = (
     "data.root",
+    "data.findings",
     "train.epochs",
     "train.image_size",
     "train.batch_size",

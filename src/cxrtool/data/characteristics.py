@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from cxrtool.choices import Blank
 from cxrtool.data.identity import Texts
 from cxrtool.data.manifest import Manifest
-from cxrtool.findings import CHEXPERT5, Findings
 
 OLDEST_STATED = 89
 """Ages above this are only counted: the privacy rule of HIPAA (45 CFR 164.514) has them stated as one group."""
@@ -77,8 +76,8 @@ class Characteristics:
         return cls(**{**content, "labels": labels, "ages": ages})
 
 
-def characteristics_of(manifest: Manifest, findings: Findings = CHEXPERT5) -> Characteristics:
-    """Count the patients, studies and images of a manifest whose label columns are `findings`."""
+def characteristics_of(manifest: Manifest) -> Characteristics:
+    """Count the patients, studies, images and labels of a manifest."""
     ages, sexes = _by_patient(manifest)
     stated = ages[~np.isnan(ages)]
     quartiles = None if len(stated) == 0 else tuple(float(age) for age in np.quantile(stated, [0.25, 0.5, 0.75]))
@@ -91,7 +90,7 @@ def characteristics_of(manifest: Manifest, findings: Findings = CHEXPERT5) -> Ch
         over_89=int((stated > OLDEST_STATED).sum()),
         sexes=_counts(sexes),
         projections=_counts(manifest.projections),
-        labels=dict(zip(findings, _labels(manifest), strict=True)),
+        labels=dict(zip(manifest.findings, _labels(manifest), strict=True)),
     )
 
 

@@ -13,7 +13,7 @@ from cxrtool.data.images import read
 from cxrtool.data.manifest import PHANTOM_NAME
 from cxrtool.data.rle import Mask, decode_rle
 from cxrtool.errors import RequestError
-from cxrtool.findings import FINDINGS
+from cxrtool.findings import canonical
 
 CHEXLOCALIZE_TASKS = (
     "Enlarged Cardiomediastinum",
@@ -28,7 +28,8 @@ CHEXLOCALIZE_TASKS = (
     "Support Devices",
 )
 """The findings of CheXlocalize; its evaluator requires all of them in a file."""
-_NIH_NAMES = {"Effusion": "Pleural Effusion"}
+CHEXLOCALIZE_NAMES = {canonical(task): task for task in CHEXLOCALIZE_TASKS}
+"""Its names by those used here."""
 
 
 class Truth(Protocol):
@@ -79,7 +80,7 @@ class SegmentationTruth:
 
     def mask(self, path: str, finding: str, height: int, width: int) -> Mask | None:
         """See `Truth`."""
-        item = self.content.get(chexlocalize_id(path), {}).get(finding)
+        item = self.content.get(chexlocalize_id(path), {}).get(CHEXLOCALIZE_NAMES.get(finding, finding))
         if item is None:
             return None
         return _non_empty(_checked_size(decode_rle(item["counts"], tuple(item["size"])), height, width, self.file))
@@ -171,11 +172,9 @@ def _read_boxes(path: Path) -> BoxTruth:
             raise RequestError(
                 f"{path} line {line} is not a box", "The columns must be image, label, x, y, w, h."
             ) from None
-        label = _NIH_NAMES.get(row[1], row[1])
-        if label in FINDINGS:
-            found.setdefault((row[0], label), []).append((left, top, wide, high))
+        found.setdefault((row[0], canonical(row[1])), []).append((left, top, wide, high))
     if not found:
-        raise RequestError(f"{path} contains no box of the five findings", f"They are {', '.join(FINDINGS)}.")
+        raise RequestError(f"{path} contains no box", "The columns must be image, label, x, y, w, h.")
     return BoxTruth(path, {key: tuple(boxes) for key, boxes in found.items()})
 
 

@@ -10,14 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.choices import Level
-from cxrtool.errors import RequestError
-from cxrtool.evaluation.intervals import BootstrapSettings, Draws, Interval, PatientDraws
-from cxrtool.evaluation.metrics import auroc, confusion, or_none
-from cxrtool.evaluation.multi_reader import AgainstReaders, against_readers, jackknife_covariance, jackknifed_areas
-from cxrtool.evaluation.rates import rate_interval
-from cxrtool.evaluation.reader_points import PairedPoint, PairedRows
-from cxrtool.evaluation.table import PredictionTable
+from cxrtool.evaluation.intervals import BootstrapSettings, Interval
+from cxrtool.evaluation.metrics import or_none
+from cxrtool.evaluation.multi_reader import AgainstReaders
 
 MAJORITY = "majority vote"
 METHOD = "obuchowski-rockette"
@@ -124,13 +119,16 @@ class ReaderFigures:
 class AverageReader:
     """The model against the average reader, for readers and patients beyond those studied.
 
+    Readers who read no positive or no negative of the finding are left out.
+
     Attributes:
         finding: name of the finding.
         figure: ``sensitivity``, at each reader's specificity, or ``auroc``, which for a reader is the mean of
             sensitivity and specificity.
         model: mean of the model's figure; at the readers' specificities for ``sensitivity``.
         readers: mean of the readers' figure.
-        studies: number of studies that count: those that every reader read.
+        studies: number of studies that count: for ``auroc`` those that every reader read, for ``sensitivity`` the
+            fewest that any of them read.
         analysis: the difference, model minus average reader.
         interval: of the difference.
     """
@@ -199,134 +197,3 @@ class ReaderStudy:
             },
             "notes": [*self.notes, *((NOTE_ON_AREA,) if self.averages else ())],
         }
-
-
-def check_level(level: Level) -> None:
-    """Check that rows are studies, which is what readers read.
-
-    Raises:
-        RequestError: rows are images.
-    """
-    if level is not Level.STUDY:
-        raise RequestError("readers read studies, but the figures are of images", "Leave out --level image.")
-
-
-def study_readers(
-    table: PredictionTable, readings: Sequence[Readings], settings: BootstrapSettings, notes: Sequence[str] = ()
-) -> ReaderStudy:
-    """Compare a model with readers, finding by finding.
-
-    Args:
-        table: the model's scores and the labels, one row per study.
-        readings: what each reader says, in the table's rows and columns.
-        settings: how patients are drawn.
-        notes: what reading the files left out or assumed.
-
-    Raises:
-        RequestError: rows are images.
-    """
-    check_level(table.level)
-    draws = PatientDraws(table.patients, settings)
-    _, patients = np.unique(np.asarray(table.patients, dtype=object).astype(str), return_inverse=True)
-    rows: list[ReaderFigures] = []
-    averages: list[AverageReader] = []
-    for column, finding in enumerate(table.findings):
-        points = []
-        for one in readings:
-            figures, point = _compare(table, column, one, patients, draws)
-            rows.append(figures)
-            points.append(point)
-        if len(readings) > 1:
-            rows.append(_compare(table, column, majority_vote(readings), patients, draws)[0])
-            own = rows[-1 - len(readings) : -1]
-            averages.append(_average_sensitivity(finding, own, points, settings))
-            averages.append(_average_area(table, column, readings, patients, settings))
-    return ReaderStudy(tuple(one.name for one in readings), tuple(rows), tuple(averages), settings, tuple(notes))
-
-
-def _compare(
-    table: PredictionTable, column: int, reader: Readings, patients: NDArray[np.int64], draws: PatientDraws
-) -> tuple[ReaderFigures, PairedPoint]:
-    labelled = table.mask[:, column]
-    rows = np.flatnonzero(labelled & reader.mask[:, column])
-    positive, called, group = table.targets[rows, column] > 0.5, reader.positive[rows, column], patients[rows]
-    counts = confusion(positive, called, 0.5)
-    point = PairedRows(positive, table.scores[rows, column], called, rows, group).compare(draws)
-    confidence = draws.settings.confidence
-    return ReaderFigures(
-        reader=reader.name,
-        finding=table.findings.names[column],
-        positives=int(positive.sum()),
-        negatives=int((~positive).sum()),
-        not_read=int(labelled.sum()) - len(rows),
-        sensitivity=or_none(counts.recall),
-        specificity=or_none(counts.specificity),
-        precision=or_none(counts.precision),
-        model_sensitivity=or_none(point.model_sensitivity),
-        difference=or_none(point.difference),
-        intervals={
-            "sensitivity": rate_interval(called[positive], group[positive], confidence),
-            "specificity": rate_interval(~called[~positive], group[~positive], confidence),
-            "precision": rate_interval(positive[called], group[called], confidence),
-            "difference": point.interval,
-        },
-    ), point
-
-
-def _average_sensitivity(
-    finding: str, rows: Sequence[ReaderFigures], points: Sequence[PairedPoint], settings: BootstrapSettings
-) -> AverageReader:
-    drawn = np.stack([point.draws for point in points], axis=1)
-    values = np.array([point.difference for point in points])
-    model = float(np.mean([point.model_sensitivity for point in points]))
-    studies = min(row.positives + row.negatives for row in rows)
-    return _average(finding, SENSITIVITY, model, values, _covariance(drawn), studies, settings)
-
-
-def _covariance(drawn: Draws) -> Draws:
-    """Return the covariance of figures [R, R] over the draws that define all of them, [B, R]."""
-    defined = drawn[~np.isnan(drawn).any(axis=1)]
-    if len(defined) < 2:
-        return np.full((drawn.shape[1], drawn.shape[1]), np.nan)
-    return np.atleast_2d(np.cov(defined, rowvar=False))
-
-
-def _average_area(
-    table: PredictionTable,
-    column: int,
-    readings: Sequence[Readings],
-    patients: NDArray[np.int64],
-    settings: BootstrapSettings,
-) -> AverageReader:
-    rows = np.flatnonzero(table.mask[:, column] & np.all([one.mask[:, column] for one in readings], axis=0))
-    targets, group = table.targets[rows, column], patients[rows]
-    raters = np.stack([table.scores[rows, column], *(one.positive[rows, column] for one in readings)])
-    areas = np.array([auroc(targets, one) for one in raters])
-    if np.isnan(areas).any() or len(np.unique(group)) < 2:
-        covariance = np.full((len(readings), len(readings)), np.nan)
-    else:
-        left_out = jackknifed_areas(targets, raters, group)
-        covariance = jackknife_covariance(left_out[:, :1] - left_out[:, 1:])
-    finding = table.findings.names[column]
-    return _average(finding, AREA, float(areas[0]), areas[0] - areas[1:], covariance, len(rows), settings)
-
-
-def _average(
-    finding: str,
-    figure: str,
-    model: float,
-    differences: Draws,
-    covariance: Draws,
-    studies: int,
-    settings: BootstrapSettings,
-) -> AverageReader:
-    analysis = against_readers(differences, covariance)
-    return AverageReader(
-        finding=finding,
-        figure=figure,
-        model=or_none(model),
-        readers=or_none(model - analysis.estimate.value),
-        studies=studies,
-        analysis=analysis,
-        interval=analysis.estimate.interval(settings.confidence, METHOD),
-    )

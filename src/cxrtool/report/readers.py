@@ -1,6 +1,6 @@
 """Readers in a report: their points on the curves, and a section of tables."""
 
-from cxrtool.cells import cell, interval_text, p_text, range_text
+from cxrtool.cells import cell, interval_text, p_text
 from cxrtool.evaluation.intervals import Interval
 from cxrtool.evaluation.reader_sentences import FIGURES, place_of, sentences_on
 from cxrtool.evaluation.readers import MAJORITY, NOTE_ON_AREA, ReaderFigures, ReaderStudy
@@ -63,7 +63,7 @@ def readers_section(study: ReaderStudy | None) -> Section | None:
                 FIGURES[one.figure],
                 cell(one.model, 3),
                 cell(one.readers, 3),
-                f"{cell(one.analysis.estimate.value, 3)} ({range_text(one.interval, 3, signed=True)})",
+                interval_text(one.analysis.estimate.value, one.interval, 3),
                 p_text(one.analysis.estimate.p_value),
                 cell(one.studies),
             ]
@@ -87,6 +87,6 @@ def _row(row: ReaderFigures) -> list[str]:
         interval_text(row.specificity, intervals["specificity"], 3),
         interval_text(row.precision, intervals["precision"], 3),
         cell(row.model_sensitivity, 3),
-        f"{cell(row.difference, 3)} ({range_text(intervals['difference'], 3, signed=True)})",
+        interval_text(row.difference, intervals["difference"], 3),
         place_of(row),
     ]

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from cxrtool.data.rle import encode_rle
-from cxrtool.data.truth import CHEXLOCALIZE_TASKS, chexlocalize_id
+from cxrtool.data.truth import CHEXLOCALIZE_NAMES, CHEXLOCALIZE_TASKS, chexlocalize_id
 from cxrtool.evaluation.localization import cut_map, stretched
 from cxrtool.files import write_bytes, write_json
-from cxrtool.findings import FINDINGS
+from cxrtool.findings import Findings
 from cxrtool.tasks.localize_cases import Case
 
 
@@ -23,8 +23,8 @@ class ChexlocalizeFiles:
     Otsu's threshold and holes filled, as its heatmap_to_segmentation.py does. cxrtool never reads these pickles.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, findings: Findings) -> None:
+        self._folder, self._findings = folder, findings
         self._segmentations: dict[str, dict[str, Any]] = {}
 
     def add(self, case: Case) -> None:
@@ -36,7 +36,9 @@ class ChexlocalizeFiles:
         tasks: dict[str, Any] = {task: encode_rle(empty) for task in CHEXLOCALIZE_TASKS}
         name = chexlocalize_id(case.path)
         for column, coarse in case.maps.items():
-            finding = FINDINGS[column]
+            finding = CHEXLOCALIZE_NAMES.get(self._findings.names[column])
+            if finding is None:
+                continue
             heatmap = stretched(case.heatmap(column))
             tasks[finding] = encode_rle(cut_map(heatmap, None, fill_holes=True) if heatmap.any() else empty)
             content = {

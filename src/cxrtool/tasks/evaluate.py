@@ -14,7 +14,8 @@ from cxrtool.engines.engine import HowRun
 from cxrtool.evaluation.assessment import Assessment, AssessmentSettings, assess, attribute_names
 from cxrtool.evaluation.intervals import BootstrapSettings
 from cxrtool.evaluation.reader_files import ReaderFile, match_readers, read_readers
-from cxrtool.evaluation.readers import ReaderStudy, check_level, study_readers
+from cxrtool.evaluation.reader_study import check_level, study_readers
+from cxrtool.evaluation.readers import ReaderStudy
 from cxrtool.evaluation.table import PredictionTable, to_study_level, write_predictions
 from cxrtool.files import write_csv, write_json
 from cxrtool.findings import Findings

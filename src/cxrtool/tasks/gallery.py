@@ -81,7 +81,8 @@ def collect_mistakes(
     if images is None:
         dataset = dataset_of(settings.data, split, bundle.header.labels)
         images, _ = predict_split(bundle, settings, dataset, split, progress, command, out)
-    mistakes = find_mistakes(images, bundle.header.effective_thresholds, kind, finding, top)
+    name = None if finding is None else bundle.header.labels.find(finding)
+    mistakes = find_mistakes(images, bundle.header.effective_thresholds, kind, name, top)
     folder = out or bundle.path.parent / f"errors_{split}"
     root = settings.data.root or Path()
     classifier = Classifier.load(bundle, settings=settings.runtime.for_maps, raw=True)

@@ -27,7 +27,6 @@ from cxrtool.evaluation.localization import (
 from cxrtool.explain.faithfulness import deletion_and_insertion, sanity_curve
 from cxrtool.explain.methods import MapSettings
 from cxrtool.files import write_csv, write_json
-from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import Bundle, update_header
 from cxrtool.model.header import BundleHeader, StoredLocalization
 from cxrtool.model.resolve import Model, open_model
@@ -141,7 +140,7 @@ def localize_model(
     """
     options = settings.localize
     bundle = open_model(model)
-    dataset = Dataset(settings.data)
+    dataset = Dataset(settings.data, findings=bundle.header.labels, partial=True)
     manifest = dataset.usable(options.split)
     truth = load_truth(manifest.root, masks, boxes)
     classifier = Classifier.load(bundle, settings=settings.runtime.for_maps, raw=True)
@@ -151,7 +150,7 @@ def localize_model(
     for place, method in enumerate(parse_methods(options.methods, settings.explain, size)):
         cuts, notes = _map_thresholds(classifier, settings, dataset, truth, method, progress)
         warnings += [text for text in notes if text not in warnings]
-        export = ChexlocalizeFiles(maps_out) if maps_out is not None and place == 0 else None
+        export = ChexlocalizeFiles(maps_out, classifier.findings) if maps_out is not None and place == 0 else None
         results[method.title] = _measure(classifier, manifest, truth, method, cuts, settings, export, progress)
         if export is not None:
             export.finish()
@@ -178,7 +177,7 @@ def _map_thresholds(
 ) -> tuple[dict[str, float | None], list[str]]:
     """Return the threshold of each finding's maps, chosen on valid, or None for Otsu's; and notes on the choice."""
     options = settings.localize
-    otsu: dict[str, float | None] = dict.fromkeys(FINDINGS)
+    otsu: dict[str, float | None] = dict.fromkeys(classifier.findings)
     if options.otsu:
         return otsu, []
     if options.split == "valid" or "valid" not in dataset.available:
@@ -221,13 +220,15 @@ def _localize(
     progress: ProgressCallback,
 ) -> tuple[dict[str, LocalizedImages], float]:
     """Return hits and overlaps by finding, and images per second."""
-    found: dict[str, list[tuple[str, bool, NDArray[np.float64], float]]] = {finding: [] for finding in FINDINGS}
+    found: dict[str, list[tuple[str, bool, NDArray[np.float64], float]]] = {
+        finding: [] for finding in classifier.findings
+    }
     clock, options = Clock(), settings.localize
     skip = skip_list(manifest.split, len(manifest), settings.data)
     for case in cases_of(classifier, manifest, truth, method, options, clock, progress, skip):
         for column, region in case.truths.items():
             heatmap = case.heatmap(column)
-            found[FINDINGS[column]].append(
+            found[classifier.findings.names[column]].append(
                 (
                     case.patient,
                     is_hit(heatmap, region),

@@ -15,7 +15,7 @@ from cxrtool.engines.device import sigmoid
 from cxrtool.errors import CxrError, ImageError
 from cxrtool.explain.explanation import heatmap_of
 from cxrtool.explain.methods import Map, MapSettings
-from cxrtool.findings import FINDINGS
+from cxrtool.findings import Findings
 from cxrtool.predict.classifier import Classifier
 from cxrtool.progress import Progress, ProgressCallback
 from cxrtool.settings import LocalizeSettings
@@ -92,7 +92,7 @@ def cases_of(
                 skip.add(row, result)
                 row += 1
                 continue
-            regions = _truths(truth, str(manifest.paths[row]), result.image.shape)
+            regions = _truths(truth, classifier.findings, str(manifest.paths[row]), result.image.shape)
             if regions:
                 truths.append(regions)
                 good.append(result)
@@ -111,9 +111,9 @@ def cases_of(
         progress(Progress(f"{method.title} on {manifest.split}", row, total))
 
 
-def _truths(truth: Truth, path: str, shape: tuple[int, ...]) -> dict[int, NDArray[np.bool_]]:
+def _truths(truth: Truth, findings: Findings, path: str, shape: tuple[int, ...]) -> dict[int, NDArray[np.bool_]]:
     height, width = shape
-    found = {column: truth.mask(path, finding, height, width) for column, finding in enumerate(FINDINGS)}
+    found = {column: truth.mask(path, finding, height, width) for column, finding in enumerate(findings)}
     return {column: mask for column, mask in found.items() if mask is not None}
 
 
@@ -124,10 +124,10 @@ def _maps(
     method: MapSettings,
     positives_only: bool,
 ) -> tuple[NDArray[np.float32], list[dict[int, Map]]]:
-    cuts = np.array([classifier.thresholds[finding] for finding in FINDINGS])
+    cuts = np.array([classifier.thresholds[finding] for finding in classifier.findings])
 
     def wanted(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
-        chosen = np.array([[column in regions for column in range(len(FINDINGS))] for regions in truths])
+        chosen = np.array([[column in regions for column in range(len(classifier.findings))] for regions in truths])
         return chosen & (sigmoid(logits).astype(np.float64) >= cuts) if positives_only else chosen
 
     return classifier.maps_of(radiographs, wanted, method)
