@@ -210,9 +210,17 @@ def _intervals(
     return found | {"mean": {name: _mean_interval(values, len(names), level) for name, values in draws["mean"].items()}}
 
 
+FEW_DRAWS = "fewer than half of the draws define all findings"
+
+
 def _mean_interval(draws: Draws, patients: int, confidence: float) -> Interval:
     found = percentile_interval(draws, confidence)
-    return replace(found, reason=ONE_PATIENT) if patients == 1 else found
+    if patients == 1:
+        return replace(found, reason=ONE_PATIENT)
+    # The draws that define all findings are then too much alike to show any variation.
+    if 2 * found.undefined_draws > len(draws):
+        return Interval(None, None, found.undefined_draws, FEW_DRAWS)
+    return found
 
 
 def attribute_names(text: str) -> tuple[str, ...]:
