@@ -12,7 +12,7 @@ from bad_inputs import BAD_SHEETS, HEADER, ROW, sheet
 from cxrtool.choices import Views
 from cxrtool.data.manifest import load_manifest
 from cxrtool.errors import RequestError, SheetError
-from cxrtool.findings import FINDINGS
+from cxrtool.findings import FINDINGS, Findings
 
 
 def test_a_row_of_chexpert_is_read(tmp_path: Path) -> None:
@@ -87,6 +87,29 @@ def test_the_error_for_a_missing_sheet_names_the_existing_ones(tmp_path: Path) -
         load_manifest(tmp_path, "test")
     assert "test.csv or test_labels.csv" in caught.value.message
     assert "train" in caught.value.advice
+
+
+def test_a_finding_is_read_from_a_column_under_another_known_name(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("Path,Effusion,Pleural_Thickening,My Finding\np1/s1/a.jpg,1,0,-1\n".replace(
+        "p1/s1", "patient1/study1"))  # fmt: skip
+    findings = Findings(("Pleural Thickening", "Pleural Effusion", "My Finding"))
+    manifest = load_manifest(tmp_path, "train", findings=findings)
+    assert manifest.raw_labels.tolist() == [[0, 1, -1]]
+    assert manifest.findings == findings
+
+
+def test_a_finding_without_a_column_is_refused_or_left_out_with_a_note(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("Path,Edema,Fracture\npatient1/study1/a.jpg,1,0\n")
+    with pytest.raises(SheetError, match="no column 'Atelectasis'") as caught:
+        load_manifest(tmp_path, "train")
+    assert "Path, Edema, Fracture" in caught.value.advice
+    manifest = load_manifest(tmp_path, "train", partial=True)
+    assert manifest.findings.names == ("Edema",)
+    assert manifest.raw_labels.tolist() == [[1]]
+    (note,) = [text for text in manifest.notes if "no labels" in text]
+    assert "Atelectasis, Cardiomegaly, Consolidation, Pleural Effusion" in note
+    with pytest.raises(SheetError, match="no column for any of Hernia"):
+        load_manifest(tmp_path, "train", findings=Findings(("Hernia",)), partial=True)
 
 
 def test_select_accepts_a_mask_or_row_numbers(phantoms: Path) -> None:
