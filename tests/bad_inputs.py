@@ -87,7 +87,7 @@ BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
 BAD_SHEETS = {
     "an empty sheet": ("", ["empty"]),
     "header only": (HEADER + "\n", ["no rows"]),
-    "a column missing": (f"{HEADER.replace('Edema', 'Oedema')}\n{ROW}\n", ["no column 'Edema'", "Oedema"]),
+    "a column missing": (f"{HEADER.replace('Edema', 'Edma')}\n{ROW}\n", ["no column 'Edema'", "Edma"]),
     "a column twice": (f"{HEADER},Edema\n{ROW},1\n", ["'Edema' twice"]),
     "spaces around a column's name": (f"{HEADER.replace('Edema', ' Edema ')}\n{ROW}\n", ["' Edema '", "spaces"]),
     "semicolons": (f"{HEADER}\n{ROW}\n".replace(",", ";"), ["semicolons"]),

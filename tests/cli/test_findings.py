@@ -30,7 +30,7 @@ def test_a_model_of_other_findings_is_trained_tuned_evaluated_applied_and_explai
         (row,) = csv.DictReader(file)
     assert list(row)[:5] == ["path", *NAMES, "positive"]
     explained = call("explain", image, "--model", "run", "--label", "airspace opacity", "--out", "maps", "--json")
-    assert explained.json["images"][0]["explanations"][0]["label"] == "Lung Opacity"
+    assert explained.json["explanations"][0]["explanations"][0]["label"] == "Lung Opacity"
     refused = call("explain", image, "--model", "run", "--label", "Cardiomegaly")
     assert refused.code == 2
     assert "Support Devices, Edema, Lung Opacity" in refused.stderr

@@ -23,7 +23,7 @@ def test_thresholds_as_text_and_as_files(tmp_path: Path) -> None:
         ("0.1,0.2", "2 numbers"),
         ("0.1,0.2,x,0.4,0.5", "'x'"),
         ("0.1,0.2,1.5,0.4,0.5", "1.5"),
-        ("Oedema=0.3", "Oedema"),
+        ("Edma=0.3", "Edma"),
         ("no.json", "no.json"),
     ],
 )

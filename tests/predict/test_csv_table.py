@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from cxrtool.choices import Device, Precision
 from cxrtool.errors import RequestError
 from cxrtool.files import csv_row
-from cxrtool.findings import FINDINGS
+from cxrtool.findings import CHEXPERT5, FINDINGS
 from cxrtool.predict.classifier import Classifier, FindingResult, Prediction
-from cxrtool.predict.csv_table import COLUMNS, TableIdentity, open_table
+from cxrtool.predict.csv_table import TableIdentity, columns_of, open_table
 from cxrtool.settings import RuntimeSettings
 from cxrtool.text import printable
+
+COLUMNS = columns_of(CHEXPERT5)
 
 IDENTITY = TableIdentity("abc", dict.fromkeys(FINDINGS, 0.5), "torch", "fp32", False, 4, False, None, False)
 

@@ -267,7 +267,7 @@ def test_a_single_radiograph_is_not_taken_for_many(classifier: Classifier, tmp_p
 @pytest.mark.parametrize(
     ("thresholds", "words"),
     [
-        ({"Oedema": 0.5}, "unknown"),
+        ({"Edma": 0.5}, "unknown"),
         ({"Edema": 1.5}, "from 0 to 1"),
         ({"Edema": -0.1}, "from 0 to 1"),
         ({"Edema": float("nan")}, "from 0 to 1"),
