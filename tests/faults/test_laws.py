@@ -19,7 +19,7 @@ from cxrtool.data.dicom_grey import Window
 from cxrtool.data.manifest import load_manifest
 from cxrtool.data.missing import missing_images
 from cxrtool.errors import CxrError, RequestError, SheetError
-from cxrtool.evaluation.thresholds import parse_thresholds
+from cxrtool.evaluation.threshold_files import parse_thresholds
 from cxrtool.files import csv_row
 from cxrtool.findings import CHEXPERT5, FINDINGS, UncertaintyPolicy
 from cxrtool.resolved_settings import load_settings

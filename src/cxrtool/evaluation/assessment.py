@@ -111,7 +111,7 @@ class Assessment:
                 "draws": drawn.draws,
                 "seed": drawn.seed,
                 "confidence": drawn.confidence,
-                "method": "percentile, where an interval names no other",
+                "method": "percentile",
             },
             "subgroups": [item.to_dict() for item in self.subgroups],
             "gaps": [item.to_dict() for item in self.gaps],

@@ -27,6 +27,7 @@ def areas_table(assessment: Assessment) -> Table:
     """Return areas under the curves with their intervals, and the numbers of labels, by finding and as means."""
     evaluation, intervals = assessment.evaluation, assessment.intervals
     delong = any("auroc_delong" in one for one in intervals.values())
+    names = [*evaluation.labels, "mean"]
     rows: list[list[Cell]] = []
     for finding, row in evaluation.labels.items():
         name = f"{finding} *" if row.few_cases else finding
@@ -40,9 +41,10 @@ def areas_table(assessment: Assessment) -> Table:
         mean.append("")
     rows.append([*mean, Estimate(evaluation.mean_auprc, intervals["mean"].get("auprc")), "", "", ""])
     header = ["finding", "AUROC", *(["AUROC (DeLong)"] if delong else []), "AUPRC", "positives", "negatives", "ignored"]
+    plain = Table("Areas", header, [[name, *row[1:]] for name, row in zip(names, rows, strict=True)], "areas")
     few = any(row.few_cases for row in evaluation.labels.values())
     mark = (f"* fewer than {FEW_CASES} positives or negatives: too few for reliable figures.",) if few else ()
-    return Table("Areas", header, rows, "areas", notes=(*mark, *_notes(header, rows)))
+    return Table("Areas", header, rows, "areas", notes=(*mark, *_notes(header, rows)), plain=plain)
 
 
 def rates_table(assessment: Assessment) -> Table | None:
