@@ -11,7 +11,8 @@ from sklearn.metrics import roc_auc_score
 from cxrtool.choices import Blank, Level
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.metrics import evaluate
-from cxrtool.evaluation.scores import JoinSettings, join_scores, parse_renames, short_key
+from cxrtool.evaluation.score_keys import short_key
+from cxrtool.evaluation.scores import JoinSettings, join_scores, parse_renames
 from cxrtool.evaluation.table import PredictionTable, read_predictions, to_study_level, write_predictions
 from cxrtool.findings import CHEXPERT5
 

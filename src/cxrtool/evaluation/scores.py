@@ -7,7 +7,7 @@ every problem in every file is reported at once.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrtool.choices import Blank, Level
-from cxrtool.data.identity import ALIASES, names_of_study
+from cxrtool.data.identity import ALIASES
 from cxrtool.data.sheets import columns_by_meaning
 from cxrtool.data.text_file import TextFile, read_text_file
 from cxrtool.errors import RequestError, SheetError
+from cxrtool.evaluation.score_keys import EXAMPLES, Matched, Texts, identity_of, match_keys, names_image
 from cxrtool.evaluation.table import PredictionTable
 from cxrtool.findings import CHEXPERT5, Findings
 
@@ -38,10 +39,6 @@ KEYS = (
 """Names of the column that identifies a row, in the order in which they are looked for."""
 _LABELS = {"1": 1.0, "0": 0.0, "-1": -1.0, "1.0": 1.0, "0.0": 0.0, "-1.0": -1.0, "true": 1.0, "false": 0.0, "": np.nan}
 _SHOWN = 10
-_EXAMPLES = 3
-_IMAGE = re.compile(r"\.(?:jpe?g|png|dcm|dicom|tiff?|bmp|gz)$", re.IGNORECASE)
-
-Texts = NDArray[np.object_]
 
 
 @dataclass(frozen=True)
@@ -258,8 +255,8 @@ def _labels(one: _Keyed, column: str, problems: list[str]) -> NDArray[np.float64
 
 
 def _cells(one: _Keyed, column: str, rows: NDArray[np.int64], rule: str) -> str:
-    examples = ", ".join(f"line {one.line(int(row))} {one.frame[column].iloc[int(row)]!r}" for row in rows[:_EXAMPLES])
-    more = f" and {len(rows) - _EXAMPLES} more" if len(rows) > _EXAMPLES else ""
+    examples = ", ".join(f"line {one.line(int(row))} {one.frame[column].iloc[int(row)]!r}" for row in rows[:EXAMPLES])
+    more = f" and {len(rows) - EXAMPLES} more" if len(rows) > EXAMPLES else ""
     return f"{one.file.path} column {column!r}: {examples}{more} ({rule})"
 
 
@@ -269,7 +266,7 @@ def _join(
     columns = [(labels.names[plain], _score_column(one.names, plain) or "") for plain in findings]
     raw = np.column_stack([_labels(labels, column, problems) for column, _ in columns])
     scores = np.column_stack([_numbers(one, column, problems) for _, column in columns])
-    matched = _match(labels.keys, one.keys)
+    matched = match_keys(labels.keys, one.keys)
     if isinstance(matched, str):
         problems.append(f"{one.file.path}: {matched} of {labels.file.path}")
         return None
@@ -280,7 +277,7 @@ def _join(
 
 
 def _notes(
-    labels: _Keyed, one: _Keyed, table: PredictionTable, scores: NDArray[np.float64], matched: "_Matched"
+    labels: _Keyed, one: _Keyed, table: PredictionTable, scores: NDArray[np.float64], matched: Matched
 ) -> tuple[str, ...]:
     name, found = one.file.path.name, []
     if matched.how:
@@ -301,72 +298,12 @@ def _notes(
     return tuple(found)
 
 
-@dataclass(frozen=True, eq=False)
-class _Matched:
-    """The group of each row of labels, of each row of scores (-1 for none), and the groups' keys.
-
-    `how` says how keys were compared, empty if as written.
-    """
-
-    labels: NDArray[np.int64]
-    scores: NDArray[np.int64]
-    keys: Texts
-    how: str
-
-
-def _match(labels: Texts, scores: Texts) -> _Matched | str:
-    """Return which rows belong together.
-
-    Keys are compared as written; then without what comes before the patient and without a suffix; then by study. If
-    none of these finds a score for every row of labels, what is missing is returned in words.
-    """
-    missing = ""
-    ways = ((str, ""), (short_key, "from the patient on, without what comes before and without suffix"))
-    for reduce, how in (*ways, (_study_key, "by study")):
-        ours, theirs = (np.array([reduce(str(key)) for key in keys], dtype=object) for keys in (labels, scores))
-        if "" in ours or (reduce is short_key and len(set(ours)) < len(ours)):
-            continue
-        names, first, group = np.unique(ours.astype(str), return_index=True, return_inverse=True)
-        order = np.argsort(np.argsort(first))
-        keys = names[np.argsort(first)].astype(object)
-        place = {str(name): number for number, name in enumerate(keys)}
-        found = np.array([place.get(str(key), -1) for key in theirs], dtype=np.int64)
-        absent = np.setdiff1d(np.arange(len(keys)), found)
-        if not len(absent):
-            return _Matched(order[group].astype(np.int64), found, keys, how)
-        missing = missing or (
-            f"no score for {len(absent)} of {len(keys)} rows ({', '.join(str(keys[n]) for n in absent[:_EXAMPLES])})"
-        )
-    return missing
-
-
-def short_key(key: str) -> str:
-    """Return a path or study from its patient on and without suffix, such as ``patient00001/study1/view1_frontal``.
-
-    Of names that no known data set has, it is the last part without suffix.
-    """
-    plain = _IMAGE.sub("", key.replace("\\", "/").rstrip("/"))
-    _, patient = _identity(key)
-    return plain[plain.rfind(patient) :] if patient else PurePosixPath(plain).name
-
-
-def _study_key(key: str) -> str:
-    study, _ = _identity(key)
-    return study
-
-
-def _identity(key: str) -> tuple[str, str]:
-    """Return study and patient of a key; two empty texts if it has the form of no known data set."""
-    found = names_of_study(key)
-    return found if found[0] else names_of_study(f"{key.rstrip('/')}/x")
-
-
 def _table(
     labels: _Keyed,
     one: _Keyed,
     raw: NDArray[np.float64],
     scores: NDArray[np.float64],
-    matched: _Matched,
+    matched: Matched,
     findings: Mapping[str, str],
     settings: JoinSettings,
 ) -> PredictionTable:
@@ -383,8 +320,8 @@ def _table(
     np.maximum.at(largest, score_groups[used], scores[used])
     first = np.unique(label_groups, return_index=True)[1]
     originals = labels.keys[first]
-    identities = [_identity(str(key)) for key in originals]
-    is_image = len(keys) == len(labels.keys) and all(_IMAGE.search(str(key)) for key in originals)
+    identities = [identity_of(str(key)) for key in originals]
+    is_image = len(keys) == len(labels.keys) and all(names_image(str(key)) for key in originals)
     patients, given = _patients(labels, first, identities)
     studies = tuple(study or str(key) for (study, _), key in zip(identities, originals, strict=True))
     return PredictionTable(

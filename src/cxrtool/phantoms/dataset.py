@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cxrtool.data.manifest import PHANTOM_NAME, SPLITS
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.files import write_csv, write_json
-from cxrtool.findings import FINDINGS
+from cxrtool.findings import CHEXPERT14, FINDINGS
 from cxrtool.phantoms.drawing import DEVICES, Anatomy, Case, affected_sides, draw_anatomy, draw_frontal, draw_lateral
 
 COLUMNS = (
@@ -26,20 +26,7 @@ COLUMNS = (
     "Age",
     "Frontal/Lateral",
     "AP/PA",
-    "No Finding",
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
+    *CHEXPERT14,
 )
 """The columns of CheXpert's sheets, in order."""
 

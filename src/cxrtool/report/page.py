@@ -5,10 +5,9 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from cxrtool import __version__
 from cxrtool.cells import interval_text
 from cxrtool.files import write_text
-from cxrtool.model.header import INTENDED_USE
+from cxrtool.model.header import INTENDED_USE, current_versions
 from cxrtool.report.content import ReportContent
 from cxrtool.report.sections import sections_of
 
@@ -27,7 +26,7 @@ def write_report(content: ReportContent, out: Path) -> None:
         name=_name(content),
         described=_described(content),
         use=INTENDED_USE,
-        version=__version__,
+        version=current_versions()["cxrtool"],
         headline=_headline(content),
         warnings=[*content.assessment.warnings, *_ledger_warnings(content)],
         sections=[section for section in sections_of(content) if section is not None],
