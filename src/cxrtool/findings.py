@@ -170,7 +170,7 @@ class UncertaintyPolicy:
             if not equals:
                 raise RequestError(f"policy exception {part!r} names no finding", "Write it as Atelectasis=u-ones.")
             exceptions[canonical(name)] = _parse_policy(own)
-        return cls(policy, tuple((name, own) for name, own in exceptions.items() if own is not policy))
+        return cls(policy, tuple(exceptions.items()))
 
     def of(self, findings: Findings) -> tuple[Policy, ...]:
         """Return the policy of each finding, in order.

@@ -74,7 +74,7 @@ def test_masks_of_drawn_radiographs_are_called_so(phantoms: Path) -> None:
     ("name", "text", "message"),
     [
         ("b.csv", "Image,Label,x,y,w,h\n1.png,Edema,a,b,c,d\n", "line 2"),
-        ("b.csv", "Image,Label,x,y,w,h\n1.png,Mass,1,1,1,1\n", "no box"),
+        ("b.csv", "Image,Label,x,y,w,h\n", "no box"),
         ("m.json", "[1, 2]", "gt_segmentations"),
         ("m.json", "no json", "gt_segmentations"),
     ],

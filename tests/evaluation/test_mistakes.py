@@ -3,10 +3,8 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from cxrtool.choices import Level, MistakeKind
-from cxrtool.errors import RequestError
 from cxrtool.evaluation.mistakes import find_mistakes
 from cxrtool.findings import FINDINGS
 from tests_support import random_table
@@ -34,8 +32,9 @@ def test_mistakes_are_wrong_decisions_the_most_confident_first() -> None:
     top = find_mistakes(table, HALF, MistakeKind.FALSE_POSITIVE, "Edema", top=2)
     assert [item.rank for item in top] == [1, 2]
     assert {item.finding for item in top} == {"Edema"}
-    with pytest.raises(RequestError, match="image"):
-        find_mistakes(random_table(5), HALF)
+    studies = find_mistakes(random_table(20), HALF)
+    assert studies
+    assert all(item.path == item.study for item in studies), "a table of studies names no images"
 
 
 def test_a_mistake_names_the_most_probable_image_of_its_study() -> None:
