@@ -181,15 +181,15 @@ def test_a_table_cut_short_by_a_closed_pipe_is_an_error(
 
 
 def test_out_of_memory_names_a_batch_size_that_fits(phantoms: Path, warm: Warm, tmp_path: Path) -> None:
-    """A limit of 1.5 GB on top of what the process has: 32 images of 128 px do not fit."""
+    """A limit of 3 GB on top of what the process has: 96 images of 128 px do not fit."""
     arguments = ["train", "--data", phantoms, "--init", "none", "--image-size", 128, "--device", "cpu", "--epochs", 1]
     arguments += ["--precision", "fp32"]
-    limits = {"RLIMIT_AS": 1500 * MB}
-    ended = warm.run(*arguments, "--out", "big", "--batch-size", 32, cwd=tmp_path, limits=limits)
+    limits = {"RLIMIT_AS": 3000 * MB}
+    ended = warm.run(*arguments, "--out", "big", "--batch-size", 96, cwd=tmp_path, limits=limits)
     error, advice = assert_two_lines(ended, 1)
-    assert error.startswith("error: memory has run out in epoch 1, in a step of 32 images (")
+    assert error.startswith("error: memory has run out in epoch 1, in a step of 96 images (")
     fits = int(advice.split("--batch-size ")[1].split(":")[0])
-    assert 2 <= fits <= 16
+    assert 2 <= fits <= 48
     assert read_state(tmp_path / "big" / STATE_NAME)[0].epoch == 0
     ended = warm.run(*arguments, "--out", "small", "--batch-size", fits, cwd=tmp_path, limits=limits)
     assert ended.code == 0, ended.stderr

@@ -17,7 +17,7 @@ from cxrtool.model.densenet import ChestNet
 from cxrtool.training.loss import masked_bce
 
 _MARGIN = 1.1
-_RESERVE = 1200 * 2**20
+_RESERVE = 512 * 2**20
 """Bytes kept free: a run also copies its state twice to write it, and its reading threads need memory."""
 
 
