@@ -91,7 +91,9 @@ def test_participants_methods_and_checklists_are_shown(report: Path) -> None:
     text = report.read_text()
     assert {"flow.csv", "characteristics.csv", "counts.csv", "checklist_stard.csv"} <= set(_Page(text).downloads)
     assert re.search(r"<details><summary>Show</summary>.*TRIPOD\+AI.*</details>", text, re.DOTALL)
-    assert re.search(r"test looked at</dt>\s*<dd>(once|twice|\d+ times)", text), re.findall(r"test looked.{80}", text, re.DOTALL)
+    assert re.search(r"test looked at</dt>\s*<dd>(once|twice|\d+ times)", text), re.findall(
+        r"test looked.{80}", text, re.DOTALL
+    )
     assert "Biometrics 1988" in text
 
 
