@@ -106,6 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
         console.say(f"cxr {__version__}")
         raise SystemExit(0)
+    console.ARGUMENTS.set(tuple(given))
     console.show_logs(debug)
     limit_spinning(os.environ)
     signal.signal(signal.SIGTERM, _on_sigterm)

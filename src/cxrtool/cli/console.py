@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -76,9 +77,13 @@ def print_facts(title: str, facts: Mapping[str, object]) -> None:
     print_table(title, ["", ""], [[name, value] for name, value in facts.items()])
 
 
+ARGUMENTS: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=())
+"""Arguments of the command that runs, set by `main`."""
+
+
 def command_line() -> str:
     """Return the command that runs, quoted for a shell."""
-    return shlex.join(["cxr", *sys.argv[1:]])
+    return shlex.join(["cxr", *ARGUMENTS.get()])
 
 
 def say(text: str) -> None:
