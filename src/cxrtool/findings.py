@@ -105,7 +105,6 @@ NIH14 = Findings(
 )
 """The findings of NIH ChestX-ray14 (Wang et al. 2017, arXiv:1705.02315), in the order of that paper."""
 FINDINGS = CHEXPERT5.names
-find_finding = CHEXPERT5.find
 PRESETS = {"chexpert5": CHEXPERT5, "chexpert14": CHEXPERT14, "nih14": NIH14}
 """Sets of findings by name."""
 SYNONYMS = {

@@ -11,7 +11,7 @@ from cxrtool.choices import MistakeKind
 from cxrtool.cli import console
 from cxrtool.cli.inputs import model_to_run
 from cxrtool.cli.options import DATA, RUNTIME, JsonOption, settings_options
-from cxrtool.cli.score_options import KeyOption, MapOption, ScoresOption, TruthOption, score_files
+from cxrtool.cli.score_options import KeyOption, MapOption, ScoresOption, ThresholdsOption, TruthOption, score_files
 from cxrtool.errors import RequestError
 from cxrtool.resolved_settings import ResolvedSettings
 
@@ -31,10 +31,7 @@ def errors(
     truth: TruthOption = None,
     key: KeyOption = None,
     map_: MapOption = None,
-    thresholds: Annotated[
-        str | None,
-        typer.Option("--thresholds", help="With --scores: thresholds by name (Edema=0.3), or a file of cxr tune."),
-    ] = None,
+    thresholds: ThresholdsOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Output folder. \\[default: errors_<split> beside the model]")
     ] = None,

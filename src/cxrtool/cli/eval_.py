@@ -20,7 +20,7 @@ from cxrtool.cli.options import (
     settings_options,
 )
 from cxrtool.cli.readers import show_readers
-from cxrtool.cli.score_options import KeyOption, MapOption, ScoresOption, TruthOption, score_files
+from cxrtool.cli.score_options import KeyOption, MapOption, ScoresOption, ThresholdsOption, TruthOption, score_files
 from cxrtool.errors import RequestError
 from cxrtool.resolved_settings import ResolvedSettings
 
@@ -55,10 +55,7 @@ def evaluate(
     truth: TruthOption = None,
     key: KeyOption = None,
     map_: MapOption = None,
-    thresholds: Annotated[
-        str | None,
-        typer.Option("--thresholds", help="With --scores: thresholds by name (Edema=0.3), or a file of cxr tune."),
-    ] = None,
+    thresholds: ThresholdsOption = None,
     paper: PaperOption = False,
     readers: ReadersOption = None,
     json_output: JsonOption = False,

@@ -27,6 +27,10 @@ MapOption = Annotated[
     list[str] | None,
     typer.Option("--map", metavar="OTHER=FINDING", help="Another name of a finding in these tables; may be repeated."),
 ]
+ThresholdsOption = Annotated[
+    str | None,
+    typer.Option("--thresholds", help="With --scores: thresholds by name (Edema=0.3), or a file of cxr tune."),
+]
 
 
 def score_files(

@@ -66,16 +66,17 @@ def read_sheet(
 
 def columns_by_meaning(header: Sequence[str], aliases: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """Return the columns by meaning, the preferred one first; see `read_sheet`."""
-    plain = [_plain(name) for name in header]
+    plain = [plain_name(name) for name in header]
     found = {}
     for meaning, names in aliases.items():
-        places = [place for name in names for place, given in enumerate(plain) if given == _plain(name)]
+        places = [place for name in names for place, given in enumerate(plain) if given == plain_name(name)]
         if places:
             found[meaning] = tuple(header[place] for place in places)
     return found
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return the name of a column without case, spaces, ``_``, ``-`` and ``/``, in which sheets differ."""
     return re.sub(r"[\s_/-]", "", name).casefold()
 
 

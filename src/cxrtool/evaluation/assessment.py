@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-import numpy as np
-
 from cxrtool.evaluation.area_intervals import auprc_interval, auroc_interval
 from cxrtool.evaluation.calibration import UNSCALED, CalibrationOrigin, Scaling
 from cxrtool.evaluation.calibration_figures import CalibrationFigures, calibration_figures
@@ -18,6 +16,7 @@ from cxrtool.evaluation.intervals import (
     Draws,
     Interval,
     few_patients_warnings,
+    number_patients,
     percentile_interval,
 )
 from cxrtool.evaluation.metrics import Evaluation, evaluate
@@ -192,7 +191,7 @@ def _intervals(
 ) -> dict[str, dict[str, Interval]]:
     (draws,) = bootstrap_areas([table], settings)
     level = settings.confidence
-    names, patients = np.unique(np.asarray(table.patients, dtype=object).astype(str), return_inverse=True)
+    names, patients = number_patients(table.patients)
     found: dict[str, dict[str, Interval]] = {}
     for column, finding in enumerate(table.findings):
         counts = table.mask[:, column]

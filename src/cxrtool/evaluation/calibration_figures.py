@@ -13,6 +13,7 @@ from cxrtool.evaluation.intervals import (
     BootstrapSettings,
     Interval,
     PatientDraws,
+    number_patients,
     percentile_interval,
 )
 from cxrtool.evaluation.metrics import or_none
@@ -194,7 +195,7 @@ def _drawn_intervals(
     """Return the intervals of the figures of `binned_figures`, by finding in the order of the table."""
     parts = [_summands(*one) for one in zip(positive, values, strict=True)]
     width = 1 + 3 * BINS
-    _, group = np.unique(np.asarray(table.patients, dtype=object).astype(str), return_inverse=True)
+    _, group = number_patients(table.patients)
     first = np.unique(group, return_index=True)[1]
     by_patient = np.zeros((len(first), width * len(parts)))
     for column, part in enumerate(parts):

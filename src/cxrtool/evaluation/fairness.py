@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cxrtool.evaluation.area_intervals import auroc_interval
 from cxrtool.evaluation.delong import structural_components
-from cxrtool.evaluation.intervals import BootstrapSettings, Interval
+from cxrtool.evaluation.intervals import BootstrapSettings, Interval, number_patients
 from cxrtool.evaluation.metrics import FEW_CASES, auroc
 from cxrtool.evaluation.paired_test import holm
 from cxrtool.evaluation.rates import rate_interval
@@ -122,7 +122,7 @@ class _Permuted:
         rows = np.concatenate([np.array(part, dtype=np.int64) for part in groups.values()])
         self._table = table.select(rows)
         self._group = np.repeat(np.arange(len(groups)), [len(part) for part in groups.values()])
-        _, self._patients = np.unique(np.asarray(self._table.patients, dtype=object).astype(str), return_inverse=True)
+        _, self._patients = number_patients(self._table.patients)
         pairs = np.unique(np.stack([self._patients, self._group]), axis=1)
         by_patient = pairs.shape[1] == int(self._patients.max()) + 1
         self.unit = self._patients if by_patient else np.arange(len(self._group))

@@ -7,7 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.evaluation.drawn_curve import ONE_CLASS, DrawnCurve
-from cxrtool.evaluation.intervals import ONE_PATIENT, BootstrapSettings, Interval, PatientDraws, percentile_interval
+from cxrtool.evaluation.intervals import (
+    ONE_PATIENT,
+    BootstrapSettings,
+    Interval,
+    PatientDraws,
+    number_patients,
+    percentile_interval,
+)
 from cxrtool.evaluation.metrics import or_none
 from cxrtool.evaluation.proportions import effective_rows, wilson
 from cxrtool.evaluation.ranking import Array
@@ -71,7 +78,7 @@ def honest_rates(
         bootstrap, Noma et al. 2021, Statistics in Medicine 40:5691). That of recall and specificity is at least as wide
         as Wilson's for the effective number of rows, because few rows of a class give draws that vary too little.
     """
-    patients, group = np.unique(np.asarray(table.patients, dtype=object).astype(str), return_inverse=True)
+    patients, group = number_patients(table.patients)
     divisions = []
     for repeat in range(repeats):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(repeat,)))

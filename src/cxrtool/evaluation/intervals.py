@@ -33,6 +33,12 @@ def few_patients_warnings(split: str, patients: int) -> tuple[str, ...]:
     return ()
 
 
+def number_patients(patients: Sequence[str]) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+    """Return the distinct names of patients in sorted order, and the position in them of each row's patient, [N]."""
+    names, group = np.unique(np.asarray(patients, dtype=object).astype(str), return_inverse=True)
+    return names, group
+
+
 @dataclass(frozen=True)
 class Interval:
     """Confidence interval of a figure.
@@ -96,7 +102,7 @@ class PatientDraws:
     """
 
     def __init__(self, patients: Sequence[str], settings: BootstrapSettings) -> None:
-        names, self._group = np.unique(np.asarray(patients, dtype=object).astype(str), return_inverse=True)
+        names, self._group = number_patients(patients)
         self._patients = len(names)
         self.settings = settings
         self.rows = len(self._group)

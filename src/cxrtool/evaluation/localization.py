@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.evaluation.intervals import BootstrapSettings, Interval, PatientDraws, percentile_interval
+from cxrtool.evaluation.intervals import BootstrapSettings, Interval, PatientDraws, number_patients, percentile_interval
 from cxrtool.evaluation.rates import rate_interval
 
 MAP_THRESHOLDS = np.round(np.arange(1, 20) / 20, 2)
@@ -176,7 +176,7 @@ def localization_figures(
     column = len(MAP_THRESHOLDS) if map_threshold is None else int(np.flatnonzero(map_threshold == MAP_THRESHOLDS)[0])
     ious = measured.overlaps[:, column]
     hits = measured.hits.astype(np.float64)
-    _, patients = np.unique(np.asarray(measured.patients, dtype=object).astype(str), return_inverse=True)
+    _, patients = number_patients(measured.patients)
     counts = ~np.isnan(ious)
     return LocalizationFigures(
         images=len(hits),

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.calibration import Scaling
 from cxrtool.evaluation.curves import roc_rates
-from cxrtool.evaluation.intervals import Interval
+from cxrtool.evaluation.intervals import Interval, number_patients
 from cxrtool.evaluation.metrics import confusion, or_none, ratio
 from cxrtool.evaluation.ranking import Array, rank_by_score
 from cxrtool.evaluation.rates import quotient_interval, threshold_intervals
@@ -179,7 +179,7 @@ def operating_points(
         confidence: level of their intervals.
     """
     found = {}
-    _, patients = np.unique(np.asarray(table.patients, dtype=object).astype(str), return_inverse=True)
+    _, patients = number_patients(table.patients)
     for column, finding in enumerate(table.findings):
         counts = table.mask[:, column]
         targets, scores = table.targets[counts, column], table.scores[counts, column]

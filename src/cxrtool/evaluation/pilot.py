@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cxrtool.evaluation.area_intervals import area_design_effect
 from cxrtool.evaluation.delong import delong, influence, paired_difference
+from cxrtool.evaluation.intervals import number_patients
 from cxrtool.evaluation.power import Assumptions, area_covariance
 from cxrtool.evaluation.ranking import midranks
 from cxrtool.evaluation.table import PredictionTable
@@ -47,7 +48,7 @@ def pilots_of(tables: Sequence[PredictionTable], correlation: float) -> tuple[Pi
         correlation: of scores within a class, where there is one table.
     """
     first = tables[0]
-    _, patients = np.unique(np.asarray(first.patients, dtype=object).astype(str), return_inverse=True)
+    _, patients = number_patients(first.patients)
     return tuple(_pilot(tables, column, patients, correlation) for column in range(len(first.findings)))
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Level
 from cxrtool.errors import RequestError
-from cxrtool.evaluation.intervals import ONE_PATIENT, BootstrapSettings, Draws, Interval, PatientDraws
+from cxrtool.evaluation.intervals import ONE_PATIENT, BootstrapSettings, Draws, Interval, PatientDraws, number_patients
 from cxrtool.evaluation.metrics import auroc, confusion, or_none
 from cxrtool.evaluation.multi_reader import against_readers, jackknife_covariance, jackknifed_areas
 from cxrtool.evaluation.rates import rate_interval
@@ -51,7 +51,7 @@ def study_readers(
     """
     check_level(table.level)
     draws = PatientDraws(table.patients, settings)
-    _, patients = np.unique(np.asarray(table.patients, dtype=object).astype(str), return_inverse=True)
+    _, patients = number_patients(table.patients)
     rows: list[ReaderFigures] = []
     averages: list[AverageReader] = []
     for column, finding in enumerate(table.findings):

@@ -4,7 +4,6 @@ Nothing is assumed about names: the column that identifies a row, the findings a
 every problem in every file is reported at once.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Blank, Level
 from cxrtool.data.identity import ALIASES
-from cxrtool.data.sheets import columns_by_meaning
+from cxrtool.data.sheets import columns_by_meaning, plain_name
 from cxrtool.data.text_file import TextFile, read_text_file
 from cxrtool.errors import RequestError, SheetError
 from cxrtool.evaluation.score_keys import EXAMPLES, Matched, Texts, identity_of, match_keys, names_image
@@ -160,15 +159,11 @@ class _Keyed:
         return int(self.file.lines[row])
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_\-/]", "", name).casefold()
-
-
 def _key_column(file: TextFile, wanted: str | None, problems: list[str]) -> str | None:
-    plain = {_plain(name): name for name in reversed(file.header)}
+    plain = {plain_name(name): name for name in reversed(file.header)}
     for name in KEYS if wanted is None else (wanted,):
-        if _plain(name) in plain:
-            return plain[_plain(name)]
+        if plain_name(name) in plain:
+            return plain[plain_name(name)]
     what = "no column that identifies rows, such as Study or Path" if wanted is None else f"no column {wanted!r}"
     problems.append(f"{file.path} has {what}; it has {_listed(file.header)}")
     return None
@@ -181,11 +176,11 @@ def _listed(names: Sequence[str]) -> str:
 
 def _columns_by_finding(file: TextFile, renames: Mapping[str, str], key: str | None) -> dict[str, str]:
     """Return the columns that may hold findings, by the plain form of the name to use."""
-    new = {_plain(name): name_to_use for name, name_to_use in renames.items()}
+    new = {plain_name(name): name_to_use for name, name_to_use in renames.items()}
     found: dict[str, str] = {}
     for column in file.header:
         if column != key:
-            found.setdefault(_plain(new.get(_plain(column), column)), column)
+            found.setdefault(plain_name(new.get(plain_name(column), column)), column)
     return found
 
 
@@ -198,7 +193,7 @@ def _score_column(names: Mapping[str, str], finding: str) -> str | None:
 
 def _shared_findings(labels: _Keyed, rest: Sequence[_Keyed], problems: list[str]) -> dict[str, str]:
     """Return the findings that the table of labels and all tables of scores have: plain form and name."""
-    known = {_plain(name): name for name in CHEXPERT5}
+    known = {plain_name(name): name for name in CHEXPERT5}
     shared = {
         plain: known.get(plain, column)
         for plain, column in labels.names.items()
@@ -208,7 +203,7 @@ def _shared_findings(labels: _Keyed, rest: Sequence[_Keyed], problems: list[str]
         columns = "; ".join(f"{one.file.path.name} has {_listed(one.file.header)}" for one in (labels, *rest))
         problems.append(f"the files share no column of labels and scores: {columns}")
     if set(shared.values()) == set(CHEXPERT5):
-        return {_plain(name): name for name in CHEXPERT5}
+        return {plain_name(name): name for name in CHEXPERT5}
     return shared
 
 
@@ -359,10 +354,10 @@ def _patients(
 
 def _attributes(labels: _Keyed, rows: NDArray[np.int64], wanted: Sequence[str]) -> dict[str, tuple[str, ...]]:
     named: Mapping[str, Any] = columns_by_meaning(labels.file.header, ALIASES)
-    by_plain = {_plain(column): column for column in labels.file.header}
+    by_plain = {plain_name(column): column for column in labels.file.header}
     found = {}
     for attribute in wanted:
-        column = next(iter(named.get(attribute, ())), by_plain.get(_plain(attribute)))
+        column = next(iter(named.get(attribute, ())), by_plain.get(plain_name(attribute)))
         if column is not None:
             found[attribute] = tuple(str(cell).strip() for cell in labels.frame[column].to_numpy(dtype=object)[rows])
     return found

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.evaluation.area_intervals import auprc_interval, auroc_interval
-from cxrtool.evaluation.intervals import Interval
+from cxrtool.evaluation.intervals import Interval, number_patients
 from cxrtool.evaluation.metrics import FEW_CASES, FindingMetrics, evaluate
 from cxrtool.evaluation.table import PredictionTable
 
@@ -123,7 +123,7 @@ def _group_figures(
     thresholds: Mapping[str, float] | None,
 ) -> list[SubgroupFigures]:
     evaluation = evaluate(table, thresholds)
-    _, patients = np.unique(np.asarray(table.patients, dtype=object).astype(str), return_inverse=True)
+    _, patients = number_patients(table.patients)
     return [
         SubgroupFigures(
             attribute=attribute,
