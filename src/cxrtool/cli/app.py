@@ -31,6 +31,7 @@ from cxrtool.cli import (
     power,
     predict,
     report,
+    split,
     train,
     tune,
 )
@@ -57,6 +58,7 @@ COMMANDS = (
     demo,
     phantom,
     check_data,
+    split,
     cache,
     train,
     tune,

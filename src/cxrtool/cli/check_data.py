@@ -31,6 +31,12 @@ def check_data(
     full: Annotated[
         bool, typer.Option("--full", help="Read every image, and look for identical files in two splits.")
     ] = False,
+    duplicates: Annotated[
+        bool,
+        typer.Option(
+            "--duplicates", help="As --full, and look for pictures in two splits that were saved in another way."
+        ),
+    ] = False,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that read images.")] = 2,
     samples: Annotated[
         int,
@@ -52,6 +58,7 @@ def check_data(
     \b
     cxr check-data CheXpert-v1.0-small
     cxr check-data CheXpert-v1.0-small --full --json > report.json
+    cxr check-data CheXpert-v1.0-small --duplicates
     cxr check-data CheXpert-v1.0-small --samples 12
     """
     from cxrtool.data.checks import check_data as run_checks
@@ -66,6 +73,7 @@ def check_data(
             workers,
             lambda done, total: progress(Progress("reading", done, total)),
             limits,
+            duplicates,
         )
     if samples:
         from cxrtool.tasks.samples import write_contact_sheet

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrtool.choices import Views
 from cxrtool.data.dataset import (
     CONFLICT,
     REPEAT,
@@ -19,12 +20,14 @@ from cxrtool.data.dataset import (
     repeated_paths,
     with_views,
 )
+from cxrtool.data.duplicates import Fingerprint, duplicates_between, picture_bits
 from cxrtool.data.identity import UNKNOWN
 from cxrtool.data.images import read, read_facts, shown
 from cxrtool.data.labels import encode_labels
 from cxrtool.data.manifest import Manifest
 from cxrtool.data.missing import MissingImages, diagnosis, missing_images
 from cxrtool.data.read_ahead import read_ahead
+from cxrtool.data.splitting import changed_sheets, read_record
 from cxrtool.errors import CxrError
 from cxrtool.files import sha256_of_file
 from cxrtool.findings import EVALUATION_POLICY, UNCERTAIN
@@ -114,7 +117,7 @@ class DataReport:
 class _ImageFacts:
     size: str
     mode: str
-    digest: str
+    fingerprint: Fingerprint | None
 
 
 def check_data(
@@ -123,32 +126,36 @@ def check_data(
     workers: int = 2,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     limits: Limits = DEFAULT_LIMITS,
+    duplicates: bool = False,
 ) -> DataReport:
     """Check all sheets of a data set, and the headers of some images, or with `full` all images completely.
 
     Args:
         dataset: data set with the rows of all its splits.
-        full: read every image, and compare files between splits.
+        full: read every image, and compare the files' bytes between splits.
         workers: number of reading threads.
         progress: called with the number of images done and in total.
         limits: upper limits on an image; larger ones count as unreadable.
+        duplicates: as `full`, and compare the pictures of the views in use; see `duplicates_between`.
 
     Raises:
-        RequestError: the folder does not exist or contains no sheet.
+        RequestError: the folder does not exist or contains no sheet, or the record of ``cxr split`` cannot be read.
         SheetError: a sheet cannot be read.
     """
+    full = full or duplicates
+    compared = dataset.settings.views if duplicates else None
     manifests = {split: dataset.manifest(split) for split in dataset.available}
     missing = {split: missing_images(manifest) for split, manifest in manifests.items()}
     rows_to_read = {split: _rows_to_read(missing[split], full) for split in manifests}
     total = sum(len(rows) for rows in rows_to_read.values())
     errors, warnings = dataset.shared_patients(), []
     reports: dict[str, SplitReport] = {}
-    digests: dict[str, dict[str, str]] = {}
+    fingerprints: dict[str, list[Fingerprint]] = {}
     done = 0
     for split, manifest in manifests.items():
         facts: dict[str, _ImageFacts] = {}
         unreadable: dict[int, str] = {}
-        for row, found in _inspect(manifest, rows_to_read[split], full, workers, limits):
+        for row, found in _inspect(manifest, rows_to_read[split], full, workers, limits, compared):
             path = str(manifest.paths[row])
             if isinstance(found, CxrError):
                 unreadable[row] = f"{path}: {found.message.removeprefix(f'{manifest.root / path}: ')}"
@@ -156,12 +163,14 @@ def check_data(
                 facts[path] = found
             done += 1
             progress(done, total)
-        digests[split] = {fact.digest: path for path, fact in facts.items() if fact.digest}
+        fingerprints[split] = [fact.fingerprint for fact in facts.values() if fact.fingerprint is not None]
         reports[split] = _report(manifest, missing[split], facts, unreadable)
         stopping, bearable = _image_problems(manifest, unreadable, dataset.settings)
         errors += _errors_within(manifest, dataset.settings) + stopping
         warnings += _warnings_within(manifest, reports[split]) + bearable
-    errors += _same_bytes(digests)
+    fence = next(iter(manifests.values())).fence
+    errors += duplicates_between(fingerprints, lambda file: read(file, fence, limits=limits).pixels)
+    warnings += _changed_since_split(dataset.settings.folder, manifests)
     if "valid" not in manifests:
         warnings.append("there is no valid.csv, which train, tune and calibrate need")
     return DataReport(dataset.settings.folder, full, reports, tuple(errors), tuple(warnings))
@@ -175,21 +184,30 @@ def _rows_to_read(missing: MissingImages, full: bool) -> list[int]:
 
 
 def _inspect(
-    manifest: Manifest, rows: list[int], full: bool, workers: int, limits: Limits
+    manifest: Manifest, rows: list[int], full: bool, workers: int, limits: Limits, compared: Views | None
 ) -> Iterator[tuple[int, _ImageFacts | CxrError]]:
-    load = partial(_facts, manifest=manifest, full=full, limits=limits)
+    load = partial(_facts, manifest=manifest, full=full, limits=limits, compared=compared)
     yield from read_ahead(rows, load, workers, name_of=lambda row: shown(manifest.file(row)))
 
 
-def _facts(row: int, manifest: Manifest, full: bool, limits: Limits) -> _ImageFacts:
+def _facts(row: int, manifest: Manifest, full: bool, limits: Limits, compared: Views | None) -> _ImageFacts:
     path = manifest.file(row)
     facts = read_facts(path, manifest.fence, limits)
-    digest = ""
+    fingerprint = None
     if full:
-        read(path, manifest.fence, limits=limits)
-        digest = sha256_of_file(path)
+        pixels = read(path, manifest.fence, limits=limits).pixels
+        to_compare = compared is Views.ALL or (compared is Views.FRONTAL and manifest.views[row] == "frontal")
+        bits = picture_bits(pixels) if to_compare else None
+        fingerprint = Fingerprint(str(manifest.paths[row]), path, sha256_of_file(path), bits)
     height, width = facts.size
-    return _ImageFacts(f"{width} x {height}", facts.mode, digest)
+    return _ImageFacts(f"{width} x {height}", facts.mode, fingerprint)
+
+
+def _changed_since_split(folder: Path, manifests: dict[str, Manifest]) -> list[str]:
+    record = read_record(folder)
+    if record is None:
+        return []
+    return changed_sheets(record, {split: manifest.sheet_sha256 for split, manifest in manifests.items()})
 
 
 def _report(
@@ -326,15 +344,3 @@ def _conflicting_studies(manifest: Manifest) -> list[str]:
         if labels.setdefault(str(study), row.tobytes()) != row.tobytes():
             conflicts[str(study)] = None
     return list(conflicts)
-
-
-def _same_bytes(digests: dict[str, dict[str, str]]) -> list[str]:
-    found = []
-    names = list(digests)
-    for index, first in enumerate(names):
-        for second in names[index + 1 :]:
-            shared = sorted(set(digests[first]) & set(digests[second]))
-            if shared:
-                example = f"{digests[first][shared[0]]} and {digests[second][shared[0]]}"
-                found.append(f"{len(shared)} images have the same bytes in {first} and {second} ({example})")
-    return found

@@ -79,9 +79,9 @@ def identify(sheet: Sheet, paths: Sequence[str]) -> Identity:
             columns name the patient, or one study has two patients.
     """
     patient_column, study_column = _only_column(sheet, "patient"), _first_column(sheet, "study")
-    patients = None if patient_column is None else _identifiers(sheet, patient_column)
+    patients = None if patient_column is None else identifiers(sheet, patient_column)
     if patients is not None and study_column is not None:
-        return Identity(patients, _join(patients, _identifiers(sheet, study_column)), "column")
+        return Identity(patients, _join(patients, identifiers(sheet, study_column)), "column")
     of_paths, studies, unknown = _parse(paths)
     if unknown:
         raise _cannot_identify(sheet, paths, unknown, patient_column, study_column)
@@ -89,7 +89,7 @@ def identify(sheet: Sheet, paths: Sequence[str]) -> Identity:
         _refuse_two_patients(sheet, patients, studies)
         return Identity(patients, studies, "column")
     if study_column is not None:
-        studies = _join(of_paths, _identifiers(sheet, study_column))
+        studies = _join(of_paths, identifiers(sheet, study_column))
     return Identity(of_paths, studies, "path")
 
 
@@ -107,8 +107,12 @@ def _only_column(sheet: Sheet, meaning: str) -> str | None:
     return next(iter(names), None)
 
 
-def _identifiers(sheet: Sheet, column: str) -> Texts:
-    """Return the cells of a column, where ``7.0``, as spreadsheets write numbers, is ``7``."""
+def identifiers(sheet: Sheet, column: str) -> Texts:
+    """Return the cells of a column as [N] text, where ``7.0``, as spreadsheets write numbers, is ``7``.
+
+    Raises:
+        SheetError: a cell is blank.
+    """
     codes, spellings = pd.factorize(sheet.frame[column])
     known = np.array([_identifier(spelling) for spelling in spellings], dtype=object)
     blank = np.flatnonzero(known == "")

@@ -209,7 +209,7 @@ def _build(root: Path, split: str, sheet: Sheet, findings: Findings) -> Manifest
         projections=_texts_of(sheet, "projection"),
         sexes=_texts_of(sheet, "sex"),
         ages=ages,
-        raw_labels=np.column_stack([_labels(sheet, finding) for finding in findings]),
+        raw_labels=raw_labels_of(sheet, findings.names),
         findings=findings,
         patients_from=identity.source,
         notes=(*notes_on_views, *notes_on_ages),
@@ -248,6 +248,17 @@ def _strip_prefix(root: Path, paths: list[str]) -> list[str]:
     if len(firsts) == 1:  # as in CheXpert's own sheets: twice as fast
         return [path[len(start) :] or path for path in paths]
     return [path.removeprefix(start) or path for path in paths]
+
+
+def raw_labels_of(sheet: Sheet, findings: Sequence[str]) -> NDArray[np.float32]:
+    """Return the labels of findings that the sheet has, [N, F] float32 of 1, 0, -1 and NaN (blank).
+
+    Raises:
+        SheetError: a cell is not a label.
+    """
+    if not findings:
+        return np.empty((len(sheet.lines), 0), dtype=np.float32)
+    return np.column_stack([_labels(sheet, finding) for finding in findings])
 
 
 def _labels(sheet: Sheet, finding: str) -> NDArray[np.float32]:

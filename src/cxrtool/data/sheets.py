@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrtool.data.text_file import read_text_file
+from cxrtool.data.text_file import TextFile, read_text_file
 from cxrtool.errors import SheetError
 from cxrtool.findings import canonical
 
@@ -54,14 +54,23 @@ def read_sheet(
             a column is missing, repeated or has spaces around its name. The message names the sheet and, if there is
             one, the line.
     """
-    file = read_text_file(path)
-    columns = {name: _find_column(path, file.header, name) for name in required}
+    return sheet_of(read_text_file(path), required, aliases, optional)
+
+
+def sheet_of(
+    file: TextFile,
+    required: Sequence[str],
+    aliases: Mapping[str, Sequence[str]] | None = None,
+    optional: Sequence[str] = (),
+) -> Sheet:
+    """Return columns of a file that was read; arguments and errors are those of `read_sheet`."""
+    columns = {name: _find_column(file.path, file.header, name) for name in required}
     present = {canonical(name) for name in file.header}
-    columns |= {name: _find_column(path, file.header, name) for name in optional if name in present}
+    columns |= {name: _find_column(file.path, file.header, name) for name in optional if name in present}
     named = columns_by_meaning(file.header, aliases or {})
     wanted = dict.fromkeys((*columns.values(), *(name for names in named.values() for name in names)))
     frame = file.columns(list(wanted)).rename(columns={column: name for name, column in columns.items()})
-    return Sheet(path, file.sha256, frame, file.lines, named)
+    return Sheet(file.path, file.sha256, frame, file.lines, named)
 
 
 def columns_by_meaning(header: Sequence[str], aliases: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
