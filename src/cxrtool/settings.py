@@ -150,6 +150,16 @@ class TrainSettings(_Section):
     )
     batch_size: int = Field(default=32, ge=2, le=4096, description="Images per training step.")
     lr: float = Field(default=1e-4, gt=0, le=1, description="Learning rate of the optimizer.")
+    lr_head: float | None = Field(
+        default=None, gt=0, le=1, description="Learning rate of the last layer. If not given: that of --lr."
+    )
+    freeze: int = Field(
+        default=0,
+        ge=0,
+        le=4,
+        description="Keep the first convolution and this many of the four dense blocks as they are initialised, for "
+        "training on few images; 4 trains the last layer alone.",
+    )
     optimizer: OptimizerName = Field(default=OptimizerName.ADAM, description="Algorithm that updates the weights.")
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="Weight decay of the optimizer; 0 is none.")
     clip_gradients: float = Field(default=0.0, ge=0, description="Clip gradients to this norm; 0 does not clip.")

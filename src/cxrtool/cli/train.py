@@ -23,6 +23,8 @@ TRAINING = (
     "train.image_size",
     "train.batch_size",
     "train.lr",
+    "train.lr_head",
+    "train.freeze",
     "train.init",
     "train.optimizer",
     "train.weight_decay",

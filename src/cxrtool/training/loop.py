@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.utils import clip_grad_norm_
 
-from cxrtool.choices import OptimizerName, SelectBy
+from cxrtool.choices import SelectBy
 from cxrtool.data.batches import manifest_batches, split_batches
 from cxrtool.data.dataset import Dataset
 from cxrtool.data.images import shown
@@ -26,7 +26,6 @@ from cxrtool.model.densenet import ChestNet, build_network
 from cxrtool.predict.split import evaluate_logits, manifest_logits
 from cxrtool.progress import Progress, ProgressCallback, StopSignal, ignore_progress, never_stop
 from cxrtool.resolved_settings import ResolvedSettings
-from cxrtool.settings import TrainSettings
 from cxrtool.training.augment import augment, draw_changes, epoch_order
 from cxrtool.training.folder import (
     can_restart,
@@ -39,6 +38,7 @@ from cxrtool.training.folder import (
 )
 from cxrtool.training.loss import masked_bce
 from cxrtool.training.memory import batch_that_fits
+from cxrtool.training.parts import build_optimizer, freeze, set_training
 from cxrtool.training.rows import match_rows, write_rows
 from cxrtool.training.run import Run, bundle_header, describe_data, describe_run, prepare_run, with_caches
 from cxrtool.training.state import (
@@ -113,7 +113,8 @@ def train(
     run = prepare_run(settings, dataset or Dataset(settings.data, ("train", "valid")), folder, progress, stop)
     init = settings.train.init if fresh else "none"
     network = run.runtime.place(build_network(run.reading.preprocessing, init, settings.train.seed, len(run.findings)))
-    work = Work(run, network, _build_optimizer(network, settings.train))
+    freeze(network, settings.train.freeze)
+    work = Work(run, network, build_optimizer(network, settings.train))
     with locked(folder), _advise_resuming(folder):
         if fresh and has_state(folder):  # another process has written one in the meantime
             refuse_existing_run(folder)
@@ -139,11 +140,6 @@ class Work:
     run: Run
     network: ChestNet
     optimizer: torch.optim.Optimizer
-
-
-def _build_optimizer(network: ChestNet, settings: TrainSettings) -> torch.optim.Optimizer:
-    kind = torch.optim.Adam if settings.optimizer is OptimizerName.ADAM else torch.optim.AdamW
-    return kind(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
 def _resume(work: Work) -> tuple[Work, TrainingState]:
@@ -286,7 +282,7 @@ def _train_steps(work: Work, state: TrainingState) -> tuple[_Losses, float]:
     skip = run.train.skip
     pos_weight = None if run.pos_weight is None else torch.from_numpy(run.pos_weight).to(device)
     losses, done, began, reported = _Losses(state.loss_sum, state.step), before, time.perf_counter(), 0.0
-    work.network.train()
+    set_training(work.network, settings.freeze)
     with closing(manifest_batches(run.train.manifest, groups, run.reading, run.train.cache, skip)) as batches:
         for numbers, batch in zip(planned, batches, strict=True):
             _stop_if_asked(work, state, losses)
