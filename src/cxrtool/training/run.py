@@ -105,7 +105,6 @@ def prepare_run(
     Raises:
         RequestError: the settings or the data cannot be used.
     """
-    torch.set_float32_matmul_precision(settings.runtime.matmul_precision.value)
     torch.backends.cudnn.benchmark = settings.runtime.cudnn_benchmark
     dataset.refuse_shared_patients()
     train_split = _load_split(settings, dataset, "train")
