@@ -20,7 +20,7 @@ test: $(VENV)/installed
 
 # Then what pytest leaves out unless asked (pyproject.toml).
 test-all: test
-	$(BIN)/python -m pytest -n 2 -m needs_debian
+	$(BIN)/python -m pytest -n 2 -m "needs_debian or takes_minutes"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -88,8 +88,18 @@ def test_every_block_of_code_says_whether_it_is_run() -> None:
             assert ok, f"{name_of(page)}: no comment says whether this is run:\n{block.text}"
 
 
+LONG_PAGES = ("README.md", "docs/tutorial.md")
+"""Pages whose blocks take minutes."""
+
+
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(block.is_run for block in blocks_of(page))], ids=name_of
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.takes_minutes] if name_of(page) in LONG_PAGES else [])
+        for page in PAGES
+        if any(block.is_run for block in blocks_of(page))
+    ],
+    ids=name_of,
 )
 def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
     script = "\n".join(block.script for block in blocks_of(page) if block.is_run)

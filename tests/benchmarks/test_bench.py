@@ -46,6 +46,7 @@ def test_the_plain_manifest_holds_the_same_rows(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels[mask], targets[mask])
 
 
+@pytest.mark.takes_minutes
 def test_the_command_prints_and_writes_the_table(call: Call, tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     done = call("bench", "--parts", "predict,train", "--repeats", 1, "--image-size", 64, "--out", out)

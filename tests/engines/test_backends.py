@@ -103,6 +103,7 @@ def torchvision_logits(model: Path, pixels: NDArray[np.uint8]) -> NDArray[np.flo
     return logits
 
 
+@pytest.mark.takes_minutes
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_backends_agree_with_torchvision_at_every_batch_size(backend: Backend, model_with: Callable[..., Path]) -> None:
     model = model_with((BACKENDS[backend], Precision.FP32))
@@ -170,6 +171,7 @@ def test_an_onnx_file_contains_no_paths_of_the_machine(exported: Exported) -> No
     assert b"site-packages" not in exported(ONNX).path.read_bytes()
 
 
+@pytest.mark.takes_minutes
 def test_int8_differs_from_torch_by_the_recorded_amount(model_with: Callable[..., Path]) -> None:
     model = model_with((OPENVINO, Precision.INT8))
     bundle = open_bundle(model)

@@ -104,6 +104,7 @@ def whole(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.takes_minutes
 def test_a_run_killed_20_times_ends_like_an_uninterrupted_run(few: Path, warm: Warm, tmp_path: Path) -> None:
     """Kills come at random moments: starting, training, validating and saving.
 
@@ -135,6 +136,7 @@ def test_a_run_killed_20_times_ends_like_an_uninterrupted_run(few: Path, warm: W
     assert_same(run, tmp_path / "whole")
 
 
+@pytest.mark.takes_minutes
 def test_20_kills_while_saving_leave_nothing_unreadable(few: Path, whole: Path, warm: Warm, tmp_path: Path) -> None:
     """The process only saves; it is killed while a file is half written, or later."""
     run = Path(shutil.copytree(whole, tmp_path / "run"))

@@ -180,6 +180,7 @@ def test_a_table_cut_short_by_a_closed_pipe_is_an_error(
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.takes_minutes
 def test_out_of_memory_names_a_batch_size_that_fits(phantoms: Path, warm: Warm, tmp_path: Path) -> None:
     """A limit of 3 GB on top of what the process has: 96 images of 128 px do not fit."""
     arguments = ["train", "--data", phantoms, "--init", "none", "--image-size", 128, "--device", "cpu", "--epochs", 1]
