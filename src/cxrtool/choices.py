@@ -69,6 +69,14 @@ class MatmulPrecision(StrEnum):
     MEDIUM = "medium"
 
 
+class Fit(StrEnum):
+    """How an image that is not square fills the network's input: stretched, cropped to its centre, or padded with 0."""
+
+    STRETCH = "stretch"
+    CROP = "crop"
+    PAD = "pad"
+
+
 class OptimizerName(StrEnum):
     """Optimizer: Adam (Kingma & Ba 2015), or AdamW with decoupled weight decay (Loshchilov & Hutter 2019)."""
 

@@ -104,8 +104,31 @@ NIH14 = Findings(
     )
 )
 """The findings of NIH ChestX-ray14 (Wang et al. 2017, arXiv:1705.02315), in the order of that paper."""
+XRV18 = Findings(
+    (
+        "Atelectasis",
+        "Consolidation",
+        "Infiltration",
+        "Pneumothorax",
+        "Edema",
+        "Emphysema",
+        "Fibrosis",
+        "Pleural Effusion",
+        "Pneumonia",
+        "Pleural Thickening",
+        "Cardiomegaly",
+        "Nodule",
+        "Mass",
+        "Hernia",
+        "Lung Lesion",
+        "Fracture",
+        "Lung Opacity",
+        "Enlarged Cardiomediastinum",
+    )
+)
+"""The outputs of torchxrayvision's classifiers (Cohen et al. 2022, arXiv:2111.00595), in their order."""
 FINDINGS = CHEXPERT5.names
-PRESETS = {"chexpert5": CHEXPERT5, "chexpert14": CHEXPERT14, "nih14": NIH14}
+PRESETS = {"chexpert5": CHEXPERT5, "chexpert14": CHEXPERT14, "nih14": NIH14, "xrv18": XRV18}
 """Sets of findings by name."""
 SYNONYMS = {
     "effusion": "Pleural Effusion",

@@ -88,7 +88,7 @@ def build_cache(job: CacheJob) -> tuple[str, ...]:
             sheet=job.manifest.sheet.name,
             sheet_sha256=job.manifest.sheet_sha256,
             image_size=job.preprocessing.image_size,
-            resize=job.preprocessing.resize,
+            resize=job.preprocessing.resizing,
             reader=reader(),
             images=len(rows),
             paths_sha256=digest_of_paths(job.manifest),

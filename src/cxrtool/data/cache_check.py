@@ -32,7 +32,7 @@ def find_cache(job: CacheJob) -> PixelCache | str:
         "format": (FORMAT, "it has another version"),
         "views": (job.views, "other views are requested"),
         "image_size": (job.preprocessing.image_size, "another image size is requested"),
-        "resize": (job.preprocessing.resize, "the preprocessing has changed"),
+        "resize": (job.preprocessing.resizing, "the preprocessing has changed"),
         "reader": (reader(), f"the image reader has changed to {reader()}"),
         "sheet_sha256": (manifest.sheet_sha256, f"{manifest.sheet.name} has changed"),
         "images": (len(manifest), f"it has {sidecar.images} images, not {len(manifest)}"),

@@ -12,8 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrtool.choices import Fit
 from cxrtool.data.decoded import ImageWarning
 from cxrtool.data.images import shown
+from cxrtool.data.preprocessing import to_image
 from cxrtool.explain.pictures import Panel, draw_figure, draw_heatmap, draw_overlay, encode_png, shrunk, write_png
 from cxrtool.text import shortened
 
@@ -246,7 +248,12 @@ def panel_of_findings(
 
 
 def heatmap_of(
-    coarse: NDArray[np.float32], height: int, width: int, probability: float, stretch: bool = False
+    coarse: NDArray[np.float32],
+    height: int,
+    width: int,
+    probability: float,
+    stretch: bool = False,
+    fit: Fit = Fit.STRETCH,
 ) -> NDArray[np.float32]:
     """Scale a coarse map to the size of the radiograph and to [0, 1].
 
@@ -256,11 +263,12 @@ def heatmap_of(
         width: width of the radiograph in pixels.
         probability: value of the peak after scaling.
         stretch: scale the peak to 1 instead.
+        fit: how the radiograph filled the network's input.
 
     Returns:
         [height, width] float32, interpolated bilinearly; zero if the map is zero everywhere.
     """
-    full = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+    full = to_image(coarse, height, width, fit)
     peak = float(full.max())
     if peak <= 0:
         return np.zeros((height, width), dtype=np.float32)

@@ -101,7 +101,7 @@ class ChestNet(nn.Module):
         super().__init__()
         self.features = nn.Sequential(
             OrderedDict(
-                conv0=nn.Conv2d(3, 2 * GROWTH, 7, stride=2, padding=3, bias=False),
+                conv0=nn.Conv2d(preprocessing.channels, 2 * GROWTH, 7, stride=2, padding=3, bias=False),
                 norm0=nn.BatchNorm2d(2 * GROWTH),
                 relu0=nn.ReLU(inplace=True),
                 pool0=nn.MaxPool2d(3, stride=2, padding=1),
@@ -118,7 +118,7 @@ class ChestNet(nn.Module):
         self.classifier = nn.Linear(channels, outputs)
         # On the CPU even if the parameters are on the meta device (`open_bundle`), because no file contains these two.
         for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
-            self.register_buffer(name, torch.tensor(values, device="cpu").view(1, 3, 1, 1), persistent=False)
+            self.register_buffer(name, torch.tensor(values, device="cpu").view(1, -1, 1, 1), persistent=False)
 
     def activations(self, pixels: Tensor, layer: Layer = Layer.DENSEBLOCK4) -> Tensor:
         """Return a dense block's output after the normalisation and ReLU that follow it.

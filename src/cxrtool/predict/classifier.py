@@ -280,7 +280,7 @@ class Classifier:
             return np.stack([_positive_or_top(self._results(row)) for row in sigmoid(logits)])
 
         logits, maps = self.maps_of(radiographs, wanted, settings)
-        groups = []
+        groups, fit = [], self.reading.preprocessing.fit
         for radiograph, row, found in zip(radiographs, sigmoid(logits), maps, strict=True):
             results = self._results(row)
             height, width = radiograph.image.shape
@@ -293,7 +293,7 @@ class Classifier:
                         probability=results[column].probability,
                         threshold=results[column].threshold,
                         image=radiograph.image,
-                        heatmap=heatmap_of(coarse, height, width, results[column].probability, stretch),
+                        heatmap=heatmap_of(coarse, height, width, results[column].probability, stretch, fit),
                         method=settings.title,
                         stretched=stretch,
                         known=self.header.known_localization(settings.title, results[column].label),

@@ -47,6 +47,17 @@ class FindingResult:
         """Whether the probability reaches the threshold."""
         return self.probability >= self.threshold
 
+    @property
+    def normalised(self) -> float:
+        """The probability on a scale with the threshold at 0.5, in [0, 1], so that findings can be compared.
+
+        Linear below and above the threshold, as torchxrayvision's scores (Cohen et al. 2022, arXiv:2111.00595).
+        """
+        if self.probability < self.threshold:
+            return self.probability / (2 * self.threshold)
+        above = 1 - self.threshold
+        return 1 - (1 - self.probability) / (2 * above) if above else 0.5
+
     def __repr__(self) -> str:
         decision = "positive" if self.positive else "negative"
         return f"FindingResult({self.label} {self.probability:.3f}, threshold {self.threshold:.2f}, {decision})"

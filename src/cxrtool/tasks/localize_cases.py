@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrtool.choices import Fit
 from cxrtool.data.batches import Unreadable
 from cxrtool.data.manifest import Manifest
 from cxrtool.data.radiograph import Radiograph, Reading, radiograph_batches
@@ -33,6 +34,7 @@ class Case:
         maps: coarse maps by position of the finding.
         truths: [H, W] bool, true regions by position of the finding.
         probabilities: [F] float32, raw probability of each finding.
+        fit: how the image filled the network's input.
     """
 
     path: str
@@ -42,11 +44,12 @@ class Case:
     maps: Mapping[int, Map]
     truths: Mapping[int, NDArray[np.bool_]]
     probabilities: NDArray[np.float32]
+    fit: Fit
 
     def heatmap(self, column: int) -> NDArray[np.float32]:
         """Return the map of a finding at the image's size, scaled so that its peak is 1, [H, W]."""
         height, width = self.image.shape
-        return heatmap_of(self.maps[column], height, width, 1.0)
+        return heatmap_of(self.maps[column], height, width, 1.0, fit=self.fit)
 
 
 class Clock:
@@ -107,7 +110,7 @@ def cases_of(
             for one, place, found, regions, own in zip(good, rows, maps, truths, probabilities, strict=True):
                 kept = {column: region for column, region in regions.items() if column in found}
                 path, patient = str(manifest.paths[place]), str(manifest.patients[place])
-                yield Case(path, patient, one.image, one.pixels, found, kept, own)
+                yield Case(path, patient, one.image, one.pixels, found, kept, own, reading.preprocessing.fit)
         progress(Progress(f"{method.title} on {manifest.split}", row, total))
 
 
