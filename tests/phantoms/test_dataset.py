@@ -13,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from cxrtool.choices import Views
-from cxrtool.data.manifest import SPLITS, load_manifest
+from cxrtool.sheet_options import SPLITS
+from cxrtool.data.manifest import load_manifest
 from cxrtool.data.missing import missing_images
 from cxrtool.errors import RequestError
 from cxrtool.findings import FINDINGS

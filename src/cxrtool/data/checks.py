@@ -163,7 +163,7 @@ def check_data(
         warnings += _warnings_within(manifest, reports[split]) + bearable
     errors += _same_bytes(digests)
     if "valid" not in manifests:
-        warnings.append("there is no valid.csv, which train, tune and calibrate need")
+        warnings.append("there is no valid split, which train, tune and calibrate need")
     return DataReport(dataset.settings.folder, full, reports, tuple(errors), tuple(warnings))
 
 
