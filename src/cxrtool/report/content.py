@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cxrtool.data.manifest import find_sheet
+from cxrtool.data.layouts.chexpert import find_sheet
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.assessment import Assessment
 from cxrtool.evaluation.readers import ReaderStudy

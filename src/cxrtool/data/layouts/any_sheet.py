@@ -76,7 +76,7 @@ def read_rows(path: Path, wanted: Wanted, columns: SheetColumns, split: str | No
     """
     file = read_text_file(path)
     meanings = {meaning: name for meaning, name in columns.by_meaning.items() if meaning in ALIASES}
-    given = {"Path": columns.by_meaning.get("path") or _path_column(file)} | columns.findings
+    given = {"Path": columns.by_meaning.get("path") or _path_column(file), **columns.findings}
     listed = _list_column(file, columns, wanted)
     dividing = _split_column(file, columns) if split else None
     others = {"listed": listed, "dividing": dividing}

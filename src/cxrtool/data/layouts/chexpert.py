@@ -1,12 +1,12 @@
 """CheXpert (Irvin et al. 2019, AAAI, arXiv:1901.07031).
 
-train.csv has 223,414 images of 64,540 patients, 191,027 of them frontal; valid.csv has 234 images of 200 patients, and
-the test sheet 668 images of 500 patients. In train.csv, labels come from reports: 1 is positive, 0 negative, -1
+train.csv has 223,414 images of 64,540 patients, 191,027 of them frontal; valid.csv has 234 images of 200 patients,
+and the test sheet 668 images of 500 patients. In train.csv, labels come from reports: 1 is positive, 0 negative, -1
 uncertain, and a blank label was not mentioned. Radiologists labelled valid and test with 1 and 0.
 
 CheXpert-v1.0-small and a merged CheXpert-v1.0 hold ``train/`` and ``valid/`` beside the sheets. The download of
-CheXpert-v1.0 comes in four folders instead, ``CheXpert-v1.0 batch 1 (validate & csv)`` to ``batch 4 (train 3)``, of which
-the last three hold the patients of train without ``train/``.
+CheXpert-v1.0 comes in four folders instead, ``CheXpert-v1.0 batch 1 (validate & csv)`` to ``batch 4 (train 3)``, of
+which the last three hold the patients of train without ``train/``.
 """
 
 import os

@@ -1,9 +1,9 @@
 """CheXpert Plus (Chambon et al. 2024, arXiv:2405.19538): CheXpert's images with reports.
 
-df_chexpert_plus_240401.csv has 223,462 images of 187,711 studies and 64,725 patients; its column ``split`` says train or
-valid. Labels are JSON lines: ``chexbert_labels/impression_fixed.json`` holds those that were read from the impression, as
-CheXpert's own were. 1 is positive, 0 negative, -1 uncertain and null (blank) not mentioned. An image without a line in
-that file is left out.
+df_chexpert_plus_240401.csv has 223,462 images of 187,711 studies and 64,725 patients; its column ``split`` says train
+or valid. Labels are JSON lines: ``chexbert_labels/impression_fixed.json`` holds those that were read from the
+impression, as CheXpert's own were. 1 is positive, 0 negative, -1 uncertain and null (blank) not mentioned. An image
+without a line in that file is left out.
 """
 
 from dataclasses import dataclass, replace

@@ -49,7 +49,7 @@ def read_labels(path: Path, findings: Sequence[str]) -> LabelFile:
             not 1, 0, -1 or blank, or one image or study with two different labels.
     """
     file = read_text_file(path)
-    named = columns_by_meaning(file.header, {"path": PATHS} | _STUDY)
+    named = columns_by_meaning(file.header, {"path": PATHS, **_STUDY})
     if "path" not in named and "study" not in named:
         raise SheetError(
             f"{path} has no column of paths or studies by which its labels could be joined",
@@ -132,9 +132,7 @@ def with_labels(sheet: Sheet, labels: LabelFile) -> Sheet:
     name, notes = labels.sheet.path.name, []
     if not rows.all():
         count = int((~rows).sum())
-        notes.append(
-            f"{name} has no label for {count:,} of {len(rows):,} images of {sheet.path.name}, which are left out"
-        )
+        notes.append(f"{name}: {count:,} of {len(rows):,} images of {sheet.path.name} have no label and are left out")
     if unused:
         notes.append(f"{name}: {unused:,} of {len(labels.keys):,} labels belong to no image of {sheet.path.name}")
     digest = joint_digest(sheet.sha256, labels.sheet.sha256)

@@ -1,9 +1,9 @@
 """MIMIC-CXR-JPG 2.x (Johnson et al. 2019, arXiv:1901.07042): 377,110 images of 227,827 studies and 65,379 patients.
 
-Three files say what is known: ``mimic-cxr-2.0.0-split.csv.gz`` (train, validate, test), ``-metadata.csv.gz`` (the view)
-and ``-chexpert.csv.gz`` or ``-negbio.csv.gz``, labels of each study by CheXpert's labeller or by NegBio. 1 is positive, 0
-negative, -1 uncertain, and a blank label was not mentioned. A study without a row of labels is left out. An image is
-``files/p10/p10000032/s50414267/<dicom_id>.jpg``.
+Three files say what is known: ``mimic-cxr-2.0.0-split.csv.gz`` (train, validate, test), ``-metadata.csv.gz`` (the
+view) and ``-chexpert.csv.gz`` or ``-negbio.csv.gz``, labels of each study by CheXpert's labeller or by NegBio. 1 is
+positive, 0 negative, -1 uncertain, and a blank label was not mentioned. A study without a row of labels is left out.
+An image is ``files/p10/p10000032/s50414267/<dicom_id>.jpg``.
 """
 
 from dataclasses import dataclass, replace

@@ -1,10 +1,10 @@
 """NIH ChestX-ray14 (Wang et al. 2017, CVPR, arXiv:1705.02315): 112,120 frontal images of 30,805 patients.
 
-Data_Entry_2017.csv (since 2020 Data_Entry_2017_v2020.csv) lists the findings that were read from each report in one column,
-separated by ``|``: a finding is 1 where it is named and 0 where it is not; ``No Finding`` stands for none of the 14.
-There is no uncertain (-1) and no blank label, and no label of any other finding. train_val_list.txt (86,524 images) is train and
-test_list.txt (25,596) is test; there is no valid. Without these two lists, the rows are not divided. Images lie in
-``images_001/images`` to ``images_012/images``, in ``images``, or beside the sheet.
+Data_Entry_2017.csv (since 2020 Data_Entry_2017_v2020.csv) lists the findings that were read from each report in one
+column, separated by ``|``: a finding is 1 where it is named and 0 where it is not; ``No Finding`` stands for none of
+the 14. There is no uncertain (-1) and no blank label, and no label of any other finding. train_val_list.txt (86,524
+images) is train and test_list.txt (25,596) is test; there is no valid. Without these two lists, the rows are not
+divided. Images lie in ``images_001/images`` to ``images_012/images``, in ``images``, or beside the sheet.
 """
 
 from collections import Counter

@@ -1,11 +1,12 @@
 """PadChest (Bustos et al. 2020, Medical Image Analysis 66:101797, arXiv:1901.07441).
 
-Published are 160,868 images of 67,625 patients; the sheet PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv has 160,861.
-Its column ``Labels`` is a list such as ``['pleural effusion', 'nodule']``, labelled by physicians (27 %) or by a network
-that read the reports. A finding is 1 if its name or that of one of its kinds is in the list (`NAMES`), and 0 if not; there
-is no uncertain (-1) and no blank label. An image whose list is missing or empty is left out. The data set has no splits:
-see ``cxr split``. Images lie in ``<ImageDir>/<ImageID>``, in ``images`` or beside the sheet. The view is ``Projection``: PA, L, AP,
-AP_horizontal; COSTAL, EXCLUDE and UNK count as unknown. Age is the year of the study less that of birth.
+Published are 160,868 images of 67,625 patients; the sheet PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv has
+160,861. Its column ``Labels`` is a list such as ``['pleural effusion', 'nodule']``, labelled by physicians (27 %) or
+by a network that read the reports. A finding is 1 if its name or that of one of its kinds is in the list (`NAMES`),
+and 0 if not; there is no uncertain (-1) and no blank label. An image whose list is missing or empty is left out. The
+data set has no splits: see ``cxr split``. Images lie in ``<ImageDir>/<ImageID>``, in ``images`` or beside the sheet.
+The view is ``Projection``: PA, L, AP, AP_horizontal; COSTAL, EXCLUDE and UNK count as unknown. Age is the year of the
+study less that of birth.
 """
 
 import ast

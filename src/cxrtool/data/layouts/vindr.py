@@ -1,13 +1,14 @@
-"""VinDr-CXR (Nguyen et al. 2022, Scientific Data 9:429, arXiv:2012.15029): 15,000 images of train, 3,000 of test, all PA.
+"""VinDr-CXR (Nguyen et al. 2022, Scientific Data 9:429, arXiv:2012.15029): 15,000 images of train and 3,000 of test.
 
-Three radiologists read each image of train. A finding is 1 if more than half of an image's readers marked it, 0 if none
-did, and -1 (uncertain) otherwise: one vote of three is a disagreement that neither label would be right about. No label is
-blank. The labels of test are the consensus of five radiologists, 1 or 0. The data name no patients: each image counts as
-a patient of its own, so that intervals may be too narrow if a patient has several.
+All are PA. Three radiologists read each image of train. A finding is 1 if more than half of an image's readers marked
+it, 0 if none did, and -1 (uncertain) otherwise: one vote of three is a disagreement that neither label would be right
+about. No label is blank. The labels of test are the consensus of five radiologists, 1 or 0. The data name no
+patients: each image counts as a patient of its own, so that intervals may be too narrow if a patient has several.
 
-Two forms are read: PhysioNet's ``annotations/image_labels_train.csv`` and ``image_labels_test.csv`` (a column for each
-finding, in train a row for each reader), and ``train.csv`` or ``vinbigdata-train.csv`` of the VinBigData challenge (a row for
-each reader and box; train only). Images lie in ``train`` and ``test``, as DICOM, PNG or JPEG. There is no valid.
+Two forms are read: PhysioNet's ``annotations/image_labels_train.csv`` and ``image_labels_test.csv`` (a column for
+each finding, in train a row for each reader), and ``train.csv`` or ``vinbigdata-train.csv`` of the VinBigData
+challenge (a row for each reader and box; train only). Images lie in ``train`` and ``test``, as DICOM, PNG or JPEG.
+There is no valid.
 """
 
 from dataclasses import dataclass, replace
