@@ -110,8 +110,8 @@ class Dataset:
         if self._undivided is not None:
             return (self._undivided,)
         raise RequestError(
-            f"{self.layout.title} in {self.settings.folder} is not divided into splits, and {' and '.join(self._splits)} "
-            "are needed",
+            f"{self.layout.title} in {self.settings.folder} is not divided into splits, and this command needs "
+            f"{' and '.join(self._splits)}",
             "Divide it by patient with cxr split, or add a column split.",
         )
 

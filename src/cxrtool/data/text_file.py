@@ -32,7 +32,8 @@ class TextFile:
             number plus 1.
         content: the text of a delimited file, None for Parquet and JSON lines.
         delimiter: a comma or a tab.
-        frame: all columns of a Parquet file or of JSON lines as text; None for a delimited file, whose columns are parsed when needed.
+        frame: all columns of a Parquet file or of JSON lines as text; None for a delimited file, whose columns are parsed
+            when needed.
     """
 
     path: Path

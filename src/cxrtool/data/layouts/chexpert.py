@@ -10,7 +10,7 @@ which the last three hold the patients of train without ``train/``.
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -64,7 +64,7 @@ class CheXpert:
     """
 
     root: Path
-    columns: SheetColumns = SheetColumns()
+    columns: SheetColumns = field(default_factory=SheetColumns)
     title: str = "CheXpert"
 
     def splits(self) -> tuple[str, ...]:
