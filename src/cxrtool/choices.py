@@ -138,3 +138,17 @@ class Blank(StrEnum):
 
     NEGATIVE = "negative"
     IGNORE = "ignore"
+
+
+class LayoutName(StrEnum):
+    """Public data set whose files a data folder holds; docs/data.md describes each."""
+
+    AUTO = "auto"
+    CHEXPERT = "chexpert"
+    CHEXPERT_BATCHES = "chexpert-batches"
+    CHEXPERT_PLUS = "chexpert-plus"
+    MIMIC = "mimic"
+    MIMIC_NEGBIO = "mimic-negbio"
+    NIH = "nih"
+    PADCHEST = "padchest"
+    VINDR = "vindr"

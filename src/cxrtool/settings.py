@@ -6,13 +6,12 @@ the environment. Values are checked once, here; all other code reads typed attri
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from cxrtool.choices import (
     Backend,
-    Blank,
     CalibrationMethod,
     Criterion,
     Device,
@@ -23,13 +22,13 @@ from cxrtool.choices import (
     OptimizerName,
     Precision,
     SelectBy,
-    Views,
 )
+from cxrtool.data_settings import DataSettings as DataSettings
+from cxrtool.data_settings import Fraction, Section
 from cxrtool.errors import RequestError
-from cxrtool.findings import PRESETS, Findings, UncertaintyPolicy, parse_findings
+from cxrtool.findings import UncertaintyPolicy
 from cxrtool.processors import automatic_workers, usable_processors
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
 MOST_WORKERS = 256
 _SPLITS = "^(train|valid|test)$"
 FINEST_STEP = 1e-4
@@ -62,79 +61,7 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DataSettings(_Section):
-    """Which rows of the sheets are used, and what a blank label means."""
-
-    root: Path | None = Field(default=None, description="Data folder in CheXpert's layout.")
-    findings: str = Field(
-        default="chexpert5",
-        description="Findings to read: chexpert5, chexpert14, nih14, or names separated by commas.",
-    )
-    views: Views = Field(
-        default=Views.FRONTAL, description="Which radiographs to use: frontal views only, or all views."
-    )
-    blank: Blank = Field(
-        default=Blank.NEGATIVE, description="Meaning of a blank label: negative, or ignored in loss and metrics."
-    )
-    max_missing: Fraction = Field(
-        default=0.01, description="Stop if more than this share of the rows has no image file."
-    )
-    skip_unreadable: bool = Field(
-        default=False,
-        description="Leave out images that cannot be read, at most the share --max-missing of a split, and list them.",
-    )
-    i_know: bool = Field(
-        default=False,
-        description="Continue although test data would be used to choose something, or a patient is in two splits. "
-        "The bundle or report records it.",
-    )
-    allow_outside: bool = Field(
-        default=False,
-        description="Follow links that lead out of the data folder. Absolute paths and .. in a sheet stay forbidden.",
-    )
-    cache: bool | None = Field(
-        default=None, description="Keep decoded pixels on disk and read those. On if a cache folder is given, else off."
-    )
-    cache_dir: Path | None = Field(
-        default=None, description="Folder of the pixel cache. If not given: .cxr-cache in the data folder."
-    )
-
-    @field_validator("findings")
-    @classmethod
-    def _findings_parse(cls, text: str) -> str:
-        try:
-            findings = parse_findings(text)
-        except RequestError as error:
-            raise ValueError(f"{error.message}; {error.advice}") from None
-        return text.strip().lower() if text.strip().lower() in PRESETS else ",".join(findings)
-
-    @property
-    def label_names(self) -> Findings:
-        """The findings to read, in order."""
-        return parse_findings(self.findings)
-
-    @property
-    def folder(self) -> Path:
-        """The data folder.
-
-        Raises:
-            RequestError: no data folder is given.
-        """
-        if self.root is None:
-            raise RequestError("no data folder is given", "Name it with --data.")
-        return self.root
-
-    @property
-    def uses_cache(self) -> bool:
-        """Whether images are read through the pixel cache."""
-        return self.cache_dir is not None if self.cache is None else self.cache
-
-
-class TrainSettings(_Section):
+class TrainSettings(Section):
     """How one model is trained. The defaults are those of the original scripts."""
 
     policy: str = Field(
@@ -192,7 +119,7 @@ class TrainSettings(_Section):
         return UncertaintyPolicy.parse(self.policy)
 
 
-class RuntimeSettings(_Section):
+class RuntimeSettings(Section):
     """How the machine is used. These settings affect speed, and results only by rounding."""
 
     device: Device = Field(default=Device.AUTO, description="Where the network runs; auto uses a GPU if there is one.")
@@ -271,7 +198,7 @@ class RuntimeSettings(_Section):
         return self.model_copy(update={"backend": Backend.TORCH, "precision": precision})
 
 
-class EvalSettings(_Section):
+class EvalSettings(Section):
     """What is evaluated and reported."""
 
     split: str = Field(default="test", pattern=_SPLITS, description="Split to evaluate: train, valid or test.")
@@ -293,7 +220,7 @@ class EvalSettings(_Section):
     )
 
 
-class TuneSettings(_Section):
+class TuneSettings(Section):
     """How thresholds are chosen."""
 
     split: str = Field(default="valid", pattern=_SPLITS, description="Split on which thresholds are chosen.")
@@ -323,7 +250,7 @@ class TuneSettings(_Section):
         return self
 
 
-class CalibrateSettings(_Section):
+class CalibrateSettings(Section):
     """How probabilities are calibrated."""
 
     split: str = Field(default="valid", pattern=_SPLITS, description="Split on which the calibration is fitted.")
@@ -333,7 +260,7 @@ class CalibrateSettings(_Section):
     )
 
 
-class ExplainSettings(_Section):
+class ExplainSettings(Section):
     """How heatmaps are computed and drawn."""
 
     alpha: Fraction = Field(default=0.45, description="Opacity of the heatmap over the radiograph.")
@@ -358,7 +285,7 @@ class ExplainSettings(_Section):
     contour: bool = Field(default=False, description="Draw a contour at half the peak instead of colours.")
 
 
-class LocalizeSettings(_Section):
+class LocalizeSettings(Section):
     """How heatmaps are compared with the true regions."""
 
     split: str = Field(default="test", pattern=_SPLITS, description="Split to evaluate: train, valid or test.")
@@ -379,7 +306,7 @@ class LocalizeSettings(_Section):
     )
 
 
-class Settings(_Section):
+class Settings(Section):
     """Every setting of every command."""
 
     model_config = ConfigDict(protected_namespaces=())

@@ -13,12 +13,13 @@ import pytest
 from numpy.typing import NDArray
 
 from cxrtool.choices import Views
-from cxrtool.data.manifest import SPLITS, load_manifest
+from cxrtool.data.manifest import load_manifest
 from cxrtool.data.missing import missing_images
 from cxrtool.errors import RequestError
 from cxrtool.findings import FINDINGS
 from cxrtool.phantoms import dataset as phantom_module
 from cxrtool.phantoms.dataset import COLUMNS, PhantomSettings, PhantomSummary, write_phantom
+from cxrtool.sheet_options import SPLITS
 
 SIZE = 64
 Row = dict[str, str]

@@ -21,7 +21,7 @@ from cxrtool.benchmarks.plain import plain_manifest, plain_network, plain_predic
 from cxrtool.choices import Backend, Blank, ExportFormat, Precision, Views
 from cxrtool.data.images import list_images
 from cxrtool.data.labels import encode_labels
-from cxrtool.data.manifest import SPLITS, load_manifest
+from cxrtool.data.manifest import load_manifest
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.engines.export import ExportSettings, export_model
 from cxrtool.engines.export_record import installed
@@ -38,6 +38,7 @@ from cxrtool.predict.classifier import Classifier
 from cxrtool.progress import Progress, ProgressCallback, ignore_progress
 from cxrtool.resolved_settings import load_settings
 from cxrtool.settings import RuntimeSettings
+from cxrtool.sheet_options import SPLITS
 from cxrtool.training.loop import train
 
 SHEET_ROWS = 223_414

@@ -7,7 +7,7 @@ import typer
 
 from cxrtool.cells import cell
 from cxrtool.cli import console
-from cxrtool.cli.options import LIMITS, JsonOption, settings_options
+from cxrtool.cli.options import LIMITS, SHEETS, JsonOption, settings_options
 from cxrtool.cli.signals import graceful_stop
 from cxrtool.errors import RequestError
 from cxrtool.resolved_settings import ResolvedSettings, load_settings
@@ -21,6 +21,7 @@ _EXAMPLES = 5
 
 @settings_options(
     "train.image_size",
+    *SHEETS,
     "data.views",
     "data.max_missing",
     "data.allow_outside",
@@ -81,7 +82,7 @@ def _prepare(settings: Settings, splits: list[str] | None) -> dict[str, "CacheRe
     from cxrtool.data.preprocessing import Preprocessing
     from cxrtool.data.radiograph import Reading
 
-    dataset = Dataset(settings.data)
+    dataset = Dataset(settings.data, undivided="train")
     present = dataset.available
     names = splits or [name for name in present if name != "test"]
     for name in names:

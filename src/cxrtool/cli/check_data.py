@@ -8,7 +8,7 @@ import typer
 
 from cxrtool.cells import UNDEFINED
 from cxrtool.cli import console
-from cxrtool.cli.options import LIMITS, JsonOption, settings_options
+from cxrtool.cli.options import LIMITS, SHEETS, JsonOption, settings_options
 from cxrtool.progress import Progress
 from cxrtool.resolved_settings import ResolvedSettings
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 @settings_options(
+    *SHEETS,
     "data.findings",
     "data.views",
     "data.blank",
@@ -65,7 +66,7 @@ def check_data(
     from cxrtool.data.dataset import Dataset
 
     settings = resolved.changed("command line", **{"data.root": data}).settings
-    dataset, limits = Dataset(settings.data), settings.runtime.limits
+    dataset, limits = Dataset(settings.data, undivided="test"), settings.runtime.limits
     with console.progress_bar() as progress:
         report = run_checks(
             dataset,

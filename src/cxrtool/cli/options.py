@@ -131,7 +131,9 @@ def _help(key: str, field: FieldInfo) -> str:
 
 LIMITS = ("runtime.max_megapixels", "runtime.max_file_mib")
 """Upper limits on input images."""
-ROWS = ("data.views", "data.blank", "data.max_missing", "data.i_know", "data.allow_outside", *LIMITS)
+SHEETS = ("data.sheet", "data.columns", "data.labels", "data.layout")
+"""Where the rows of each split are, and what their columns mean."""
+ROWS = (*SHEETS, "data.views", "data.blank", "data.max_missing", "data.i_know", "data.allow_outside", *LIMITS)
 """Data settings of every command that reads a split."""
 DATA = (*ROWS, "data.skip_unreadable")
 """Data settings of commands that score a split."""

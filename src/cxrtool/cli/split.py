@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cxrtool.data.splitting import SplitRecord
 
 
-@settings_options("data.findings")
+@settings_options("data.findings", "data.columns")
 def split(
     resolved: ResolvedSettings,
     sheet: Annotated[Path, typer.Argument(help="Sheet to split: CSV, TSV, gz or Parquet.")],
@@ -41,7 +41,8 @@ def split(
     """
     from cxrtool.data.splitting import SplitPlan, split_sheet
 
-    record = split_sheet(sheet, out, SplitPlan(valid, test, by, seed), resolved.settings.data.label_names)
+    data = resolved.settings.data
+    record = split_sheet(sheet, out, SplitPlan(valid, test, by, seed), data.label_names, data.sheet_columns)
     if json_output:
         from dataclasses import asdict
 

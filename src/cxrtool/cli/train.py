@@ -7,7 +7,7 @@ import typer
 
 from cxrtool.cells import cell
 from cxrtool.cli import console
-from cxrtool.cli.options import CACHE, LIMITS, RUNTIME, JsonOption, given_on_command_line, settings_options
+from cxrtool.cli.options import CACHE, LIMITS, RUNTIME, SHEETS, JsonOption, given_on_command_line, settings_options
 from cxrtool.cli.signals import graceful_stop
 from cxrtool.errors import RequestError
 from cxrtool.resolved_settings import ResolvedSettings, load_settings
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TRAINING = (
     "data.root",
+    *SHEETS,
     "data.findings",
     "train.epochs",
     "train.image_size",

@@ -170,9 +170,9 @@ def check_data(
         warnings += _warnings_within(manifest, reports[split]) + bearable
     fence = next(iter(manifests.values())).fence
     errors += duplicates_between(fingerprints, lambda file: read(file, fence, limits=limits).pixels)
-    warnings += _changed_since_split(dataset.settings.folder, manifests)
+    warnings += _changed_since_split(manifests)
     if "valid" not in manifests:
-        warnings.append("there is no valid.csv, which train, tune and calibrate need")
+        warnings.append("there is no valid split, which train, tune and calibrate need")
     return DataReport(dataset.settings.folder, full, reports, tuple(errors), tuple(warnings))
 
 
@@ -203,8 +203,8 @@ def _facts(row: int, manifest: Manifest, full: bool, limits: Limits, compared: V
     return _ImageFacts(f"{width} x {height}", facts.mode, fingerprint)
 
 
-def _changed_since_split(folder: Path, manifests: dict[str, Manifest]) -> list[str]:
-    record = read_record(folder)
+def _changed_since_split(manifests: dict[str, Manifest]) -> list[str]:
+    record = read_record(next(iter(manifests.values())).sheet.parent)
     if record is None:
         return []
     return changed_sheets(record, {split: manifest.sheet_sha256 for split, manifest in manifests.items()})

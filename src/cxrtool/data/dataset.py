@@ -1,24 +1,54 @@
-"""A data set in CheXpert's layout: its splits, their usable rows, and patients in several splits."""
+"""A data set: its splits, their usable rows, and patients in several splits."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.choices import Views
 from cxrtool.data.flow import RowFlow
-from cxrtool.data.manifest import SPLITS, Manifest, available_splits, load_manifest
+from cxrtool.data.layouts.base import Layout, Wanted
+from cxrtool.data.layouts.joined import read_labels, with_labels
+from cxrtool.data.layouts.registry import open_layout
+from cxrtool.data.manifest import Manifest, manifest_of
 from cxrtool.data.missing import diagnosis, missing_images
+from cxrtool.data.sheets import Sheet
 from cxrtool.errors import RequestError, SheetError
 from cxrtool.findings import Findings
 from cxrtool.settings import DataSettings
+from cxrtool.sheet_options import SPLITS
 
 log = logging.getLogger(__name__)
 
 _EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class _Relabelled:
+    """A layout whose labels come from another file."""
+
+    layout: Layout
+    labels: Path
+
+    @property
+    def root(self) -> Path:
+        return self.layout.root
+
+    @property
+    def title(self) -> str:
+        return self.layout.title
+
+    def splits(self) -> tuple[str, ...] | None:
+        return self.layout.splits()
+
+    def sheet(self, split: str, wanted: Wanted) -> Sheet:
+        images = self.layout.sheet(split, Wanted((), wanted.columns, partial=True))
+        return with_labels(images, read_labels(self.labels, wanted.findings))
 
 
 def shared_patients(patients: Mapping[str, Collection[str]]) -> list[str]:
@@ -33,7 +63,7 @@ def shared_patients(patients: Mapping[str, Collection[str]]) -> list[str]:
 
 
 class Dataset:
-    """A data set in CheXpert's layout that reads each sheet once, on first use, and keeps it.
+    """A data set that reads each sheet once, on first use, and keeps it.
 
     Args:
         settings: data folder, views, and the share of images that may be missing.
@@ -41,6 +71,7 @@ class Dataset:
         columns: further columns of the sheets to read, by split.
         findings: findings whose labels are read, such as those of a model; None uses those in `settings`.
         partial: leave out findings that a sheet has no column for; see `load_manifest`.
+        undivided: split that the rows of a sheet without splits count as, if `splits` has several; None refuses it.
     """
 
     def __init__(
@@ -50,7 +81,9 @@ class Dataset:
         columns: Mapping[str, Sequence[str]] | None = None,
         findings: Findings | None = None,
         partial: bool = False,
+        undivided: str | None = None,
     ) -> None:
+        self._undivided = undivided
         self.partial = partial
         self.findings = findings or settings.label_names
         self.settings = settings
@@ -69,7 +102,23 @@ class Dataset:
             RequestError: no data folder is given, or it does not exist.
             SheetError: the folder contains no sheet.
         """
-        return available_splits(self.settings.folder)
+        found = self.layout.splits()
+        if found is not None:
+            return found
+        if len(self._splits) == 1:
+            return self._splits
+        if self._undivided is not None:
+            return (self._undivided,)
+        raise RequestError(
+            f"{self.layout.title} in {self.settings.folder} is not divided into splits, and this command needs "
+            f"{' and '.join(self._splits)}",
+            "Divide it by patient with cxr split, or add a column split.",
+        )
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where the rows are; see `open_layout`."""
+        return open_layout(self.settings)
 
     def manifest(self, split: str) -> Manifest:
         """Return all rows of a split, of all views, with the requested further columns.
@@ -135,9 +184,12 @@ class Dataset:
             log.warning("%s: metrics will be too high (--i-know)", text)
 
     def _read(self, split: str, columns: Sequence[str] = ()) -> Manifest:
-        return load_manifest(
-            self.settings.folder, split, Views.ALL, self.settings.allow_outside, columns, self.findings, self.partial
-        )
+        wanted = Wanted(tuple(self.findings), tuple(columns), self.partial)
+        layout: Layout = self.layout
+        labels = self.settings.label_files.of(split)
+        if labels is not None:
+            layout = _Relabelled(layout, labels)
+        return manifest_of(layout, split, wanted, Views.ALL, self.settings.allow_outside)
 
     def _patients_of(self, split: str) -> tuple[frozenset[str], str]:
         if split not in self._patients:

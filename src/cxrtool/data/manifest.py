@@ -1,8 +1,4 @@
-"""Reading of CheXpert's sheets into a `Manifest`: paths, patients, studies, views and raw labels of one split.
-
-CheXpert-small (Irvin et al. 2019): train.csv has 223,414 rows, 191,027 of them frontal; a label is 1, 0, -1
-(uncertain) or blank (not mentioned). valid.csv and the test sheet were labelled by radiologists.
-"""
+"""Reading of sheets into a `Manifest`: paths, patients, studies, views and raw labels of one split."""
 
 import os
 import posixpath
@@ -12,21 +8,16 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from cxrtool.choices import Views
-from cxrtool.data.identity import ALIASES, Texts, ages_of, identify, views_of
-from cxrtool.data.sheets import Sheet, read_sheet
-from cxrtool.errors import RequestError, SheetError
+from cxrtool.data.identity import Texts, ages_of, identify, views_of
+from cxrtool.data.layouts.base import Layout, Wanted
+from cxrtool.data.layouts.chexpert import CheXpert
+from cxrtool.data.sheets import Sheet
+from cxrtool.errors import SheetError
 from cxrtool.findings import CHEXPERT5, Findings
-
-SPLITS = ("train", "valid", "test")
-SHEET_NAMES = {
-    "train": ("train.csv",),
-    "valid": ("valid.csv",),
-    "test": ("test.csv", "test_labels.csv"),
-}
+from cxrtool.sheet_options import SPLITS
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,26 +102,6 @@ def with_findings(manifest: Manifest, findings: Findings) -> Manifest:
     return replace(manifest, raw_labels=manifest.raw_labels[:, columns], findings=kept)
 
 
-def find_sheet(root: Path, split: str) -> Path | None:
-    """Return the sheet of a split; None if the folder has none."""
-    return next((root / name for name in SHEET_NAMES[split] if (root / name).is_file()), None)
-
-
-def available_splits(root: Path) -> tuple[str, ...]:
-    """Return the splits that have a sheet in `root`.
-
-    Raises:
-        RequestError: the folder does not exist or contains no sheet.
-    """
-    if not root.is_dir():
-        raise RequestError(f"data folder {root} does not exist", "Give a folder in CheXpert's layout.")
-    found = tuple(split for split in SPLITS if find_sheet(root, split))
-    if not found:
-        names = [name for split in SPLITS for name in SHEET_NAMES[split]]
-        raise SheetError(f"{root} contains no label sheet", f"Its name must be one of {', '.join(names)}.")
-    return found
-
-
 def load_manifest(
     root: Path,
     split: str,
@@ -155,34 +126,43 @@ def load_manifest(
         RequestError: the folder does not exist.
         SheetError: the sheet is missing or cannot be used; the message names the sheet and the line.
     """
-    splits = available_splits(root)
-    path = find_sheet(root, split)
-    if path is None:
-        names = " or ".join(SHEET_NAMES[split])
-        raise SheetError(f"{root} has no {names}", f"It has sheets for: {', '.join(splits)}.")
-    required, optional = ("Path", *columns), tuple(findings)
-    sheet = read_sheet(path, required, ALIASES, optional) if partial else read_sheet(path, required + optional, ALIASES)
-    findings, note = _findings_there(sheet, findings)
-    kept = {name: sheet.frame[name].to_numpy(dtype=object) for name in columns}
-    manifest = replace(_build(root, split, sheet, findings), allow_outside=allow_outside, columns=kept)
+    return manifest_of(CheXpert(root), split, Wanted(tuple(findings), tuple(columns), partial), views, allow_outside)
+
+
+def manifest_of(
+    layout: Layout, split: str, wanted: Wanted, views: Views = Views.ALL, allow_outside: bool = False
+) -> Manifest:
+    """Read a split of a data set in any layout; see `load_manifest`.
+
+    Raises:
+        RequestError: the folder does not exist.
+        SheetError: a sheet is missing or cannot be used; the message names the sheet and the line.
+    """
+    sheet = layout.sheet(split, wanted)
+    findings, note = _findings_there(sheet, wanted)
+    kept = {name: sheet.frame[name].to_numpy(dtype=object) for name in wanted.columns}
+    manifest = replace(_build(layout.root, split, sheet, findings), allow_outside=allow_outside, columns=kept)
     manifest = replace(manifest, notes=(*manifest.notes, *note))
     return manifest if views is Views.ALL else manifest.select(manifest.views == "frontal")
 
 
-def _findings_there(sheet: Sheet, findings: Findings) -> tuple[Findings, tuple[str, ...]]:
+def _findings_there(sheet: Sheet, wanted: Wanted) -> tuple[Findings, tuple[str, ...]]:
     """Return the findings that the sheet has a column for, and a note on the others.
 
     Raises:
-        SheetError: it has none of them.
+        SheetError: it has none of them, or lacks one and `partial` is not set.
     """
-    there = [finding for finding in findings if finding in sheet.frame]
-    absent = [finding for finding in findings if finding not in sheet.frame]
+    findings = Findings(wanted.findings)
+    there = [finding for finding in findings if sheet.has_labels(finding)]
+    absent = [finding for finding in findings if not sheet.has_labels(finding)]
     if not there:
         raise SheetError(
             f"{sheet.path} has no column for any of {', '.join(findings)}", "Name its findings with --findings."
         )
     if not absent:
         return findings, ()
+    if not wanted.partial:
+        raise SheetError(f"{sheet.path} has no labels of {', '.join(absent)}", f"Try --findings {','.join(there)!r}.")
     return Findings(tuple(there)), (f"{sheet.path.name} has no labels of {', '.join(absent)}; these are left out",)
 
 
@@ -209,10 +189,10 @@ def _build(root: Path, split: str, sheet: Sheet, findings: Findings) -> Manifest
         projections=_texts_of(sheet, "projection"),
         sexes=_texts_of(sheet, "sex"),
         ages=ages,
-        raw_labels=raw_labels_of(sheet, findings.names),
+        raw_labels=np.column_stack([sheet.values(finding) for finding in findings]),
         findings=findings,
         patients_from=identity.source,
-        notes=(*notes_on_views, *notes_on_ages),
+        notes=(*sheet.notes, *notes_on_views, *notes_on_ages),
     )
 
 
@@ -248,41 +228,6 @@ def _strip_prefix(root: Path, paths: list[str]) -> list[str]:
     if len(firsts) == 1:  # as in CheXpert's own sheets: twice as fast
         return [path[len(start) :] or path for path in paths]
     return [path.removeprefix(start) or path for path in paths]
-
-
-def raw_labels_of(sheet: Sheet, findings: Sequence[str]) -> NDArray[np.float32]:
-    """Return the labels of findings that the sheet has, [N, F] float32 of 1, 0, -1 and NaN (blank).
-
-    Raises:
-        SheetError: a cell is not a label.
-    """
-    if not findings:
-        return np.empty((len(sheet.lines), 0), dtype=np.float32)
-    return np.column_stack([_labels(sheet, finding) for finding in findings])
-
-
-def _labels(sheet: Sheet, finding: str) -> NDArray[np.float32]:
-    codes, spellings = pd.factorize(sheet.frame[finding])
-    values = np.array([_label(spelling) for spelling in spellings], dtype=np.float32)
-    wrong = np.flatnonzero(np.isinf(values))
-    if len(wrong):
-        row = int(np.isin(codes, wrong).argmax())
-        raise SheetError(
-            f"{sheet.path} line {sheet.lines[row]}: {finding} is {spellings[codes[row]]!r}",
-            "A label is 1, 0, -1 or blank.",
-        )
-    return values[codes]
-
-
-def _label(spelling: str) -> float:
-    """Return 1, 0, -1, or NaN for a blank label; infinity if the text is not a label."""
-    if not spelling.strip():
-        return np.nan
-    try:
-        value = float(spelling)  # accepts spaces around the number, but no control characters
-    except ValueError:
-        return np.inf
-    return value if value in (1.0, 0.0, -1.0) else np.inf
 
 
 PHANTOM_NAME = "phantom.json"

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrtool.data.identity import names_patient
-from cxrtool.data.manifest import SPLITS, Manifest
+from cxrtool.data.manifest import Manifest
+from cxrtool.sheet_options import SPLITS
 
 _DEEPEST = 4
 """Folders above or below the data folder at which images are looked for, to name a cure."""

@@ -9,14 +9,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrtool.data.identity import ALIASES, Texts, identifiers, identify
-from cxrtool.data.manifest import SHEET_NAMES, SPLITS, raw_labels_of
-from cxrtool.data.sheets import Sheet, sheet_of
+from cxrtool.data.identity import Texts, identifiers, identify
+from cxrtool.data.layouts.any_sheet import rows_of
+from cxrtool.data.layouts.base import Wanted
+from cxrtool.data.layouts.chexpert import SHEET_NAMES
+from cxrtool.data.sheets import Sheet
 from cxrtool.data.stratify import stratify
 from cxrtool.data.text_file import read_text_file
 from cxrtool.errors import RequestError
 from cxrtool.files import sha256_of_file, write_bytes, write_json
 from cxrtool.findings import UNCERTAIN, Findings
+from cxrtool.sheet_options import SPLITS, SheetColumns
 
 RECORD_NAME = "split.json"
 BY_PATIENT = "patient"
@@ -95,7 +98,9 @@ class SplitRecord:
     parts: dict[str, SplitPart]
 
 
-def split_sheet(path: Path, out: Path, plan: SplitPlan, findings: Findings) -> SplitRecord:
+def split_sheet(
+    path: Path, out: Path, plan: SplitPlan, findings: Findings, columns: SheetColumns | None = None
+) -> SplitRecord:
     """Write the rows of a sheet to ``train.csv``, ``valid.csv`` and ``test.csv`` in `out`, with a record.
 
     All columns are kept as they are written. Patients come from a column or from the paths, see `identify`. Positive
@@ -106,6 +111,7 @@ def split_sheet(path: Path, out: Path, plan: SplitPlan, findings: Findings) -> S
         out: folder of the new sheets. A split with share 0 gets none.
         plan: shares, groups and seed.
         findings: findings to spread evenly.
+        columns: columns of the sheet that have other names than the usual ones.
 
     Raises:
         SheetError: the sheet cannot be read, or names no patients.
@@ -115,9 +121,9 @@ def split_sheet(path: Path, out: Path, plan: SplitPlan, findings: Findings) -> S
     _refuse_existing(out)
     file = read_text_file(path)
     further = () if plan.by == BY_PATIENT else (plan.by,)
-    sheet = sheet_of(file, ("Path", *further), ALIASES, tuple(findings))
-    present = tuple(finding for finding in findings if finding in sheet.frame)
-    labels = raw_labels_of(sheet, present)
+    sheet = rows_of(file, Wanted(findings.names, further, partial=True), columns or SheetColumns())
+    present = tuple(finding for finding in findings if sheet.has_labels(finding))
+    labels = np.column_stack([np.empty((len(sheet.lines), 0)), *(sheet.values(finding) for finding in present)])
     identity = identify(sheet, sheet.frame["Path"].tolist())
     groups = identity.patients if plan.by == BY_PATIENT else identifiers(sheet, plan.by)
     _refuse_shared(sheet, plan.by, groups, identity.patients)
@@ -174,7 +180,7 @@ def _refuse_few(path: Path, plan: SplitPlan, groups: int) -> None:
         )
 
 
-def _labels_of_groups(codes: NDArray[np.int64], groups: int, labels: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _labels_of_groups(codes: NDArray[np.int64], groups: int, labels: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return whether each group has a positive, then an uncertain label of each finding: [G, 2 x F]."""
     rows = np.concatenate((labels == 1, labels == UNCERTAIN), axis=1)
     found = np.zeros((groups, rows.shape[1]), dtype=np.bool_)

@@ -4,6 +4,7 @@ import csv
 import gzip
 import hashlib
 import io
+import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,9 +30,10 @@ class TextFile:
         header: names of the columns, as written.
         lines: [N] int64, line number of each row, where the header is line 1; in Parquet, which has no lines, its row
             number plus 1.
-        content: the text of a delimited file, None for Parquet.
+        content: the text of a delimited file, None for Parquet and JSON lines.
         delimiter: a comma or a tab.
-        frame: all columns of a Parquet file as text; None for a delimited file, whose columns are parsed when needed.
+        frame: all columns of a Parquet file or of JSON lines as text; None for a delimited file, whose columns are
+            parsed when needed.
     """
 
     path: Path
@@ -51,6 +53,8 @@ class TextFile:
         if self.content is None:
             assert self.frame is not None
             return self.frame[list(names)]
+        if not names:
+            return pd.DataFrame(index=range(len(self.lines)))
         try:
             frame = pd.read_csv(
                 io.BytesIO(self.content),
@@ -71,7 +75,7 @@ class TextFile:
 
 
 def read_text_file(path: Path) -> TextFile:
-    """Read a CSV file (RFC 4180), a file separated by tabs, either of them compressed by gzip, or a Parquet file.
+    """Read a CSV file (RFC 4180), a file separated by tabs or JSON lines, any of them compressed by gzip, or Parquet.
 
     Text is UTF-8 with or without a byte order mark. Tabs separate if the first line has tabs and no commas.
 
@@ -88,6 +92,11 @@ def read_text_file(path: Path) -> TextFile:
         _check_header(path, header)
         return TextFile(path, sha256, tuple(header), np.arange(2, len(frame) + 2), None, "", frame)
     content = _checked_text(path, _expanded(path, raw) if raw[:2] == b"\x1f\x8b" else raw)
+    if content[:1] == b"{":
+        frame, lines = _read_json_lines(path, content)
+        header = [str(name) for name in frame.columns]
+        _check_header(path, header)
+        return TextFile(path, sha256, tuple(header), lines, None, "", frame)
     first = content.split(b"\n", 1)[0]
     delimiter = "\t" if b"\t" in first and b"," not in first else ","
     header = _read_header(path, content, delimiter)
@@ -132,6 +141,23 @@ def _read_parquet(path: Path, content: bytes) -> pd.DataFrame:
         raise SheetError(f"{path} has no rows", "Check that the whole table was copied.")
     missing = frame.isna()
     return frame.astype(str).mask(missing, "")
+
+
+def _read_json_lines(path: Path, content: bytes) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+    """Return the objects of a file with one JSON object in each line as text, and their lines; null is blank."""
+    rows, lines = [], []
+    for number, line in enumerate(content.decode("utf-8-sig").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise SheetError(f"{path} line {number} is not a JSON object", "Write one object in each line.")
+        rows.append({name: "" if value is None else str(value) for name, value in row.items()})
+        lines.append(number)
+    return pd.DataFrame(rows, dtype=object).fillna(""), np.array(lines, dtype=np.int64)
 
 
 def _checked_text(path: Path, content: bytes) -> bytes:

@@ -14,11 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.data.manifest import PHANTOM_NAME, SPLITS
+from cxrtool.data.manifest import PHANTOM_NAME
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.files import write_csv, write_json
 from cxrtool.findings import CHEXPERT14, FINDINGS
 from cxrtool.phantoms.drawing import DEVICES, Anatomy, Case, affected_sides, draw_anatomy, draw_frontal, draw_lateral
+from cxrtool.sheet_options import SPLITS
 
 COLUMNS = (
     "Path",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cxrtool.data.manifest import find_sheet
+from cxrtool.data.dataset import Dataset
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.assessment import Assessment
 from cxrtool.evaluation.readers import ReaderStudy
@@ -160,8 +160,10 @@ def _with_data(settings: Settings, stored: Mapping[str, Any]) -> Settings:
 
 
 def _data_available(settings: Settings, split: str) -> bool:
-    root = settings.data.root
-    return root is not None and root.is_dir() and find_sheet(root, split) is not None
+    try:
+        return split in Dataset(settings.data, (split,)).available
+    except CxrError:
+        return False
 
 
 def _read_own_predictions(path: Path, header: BundleHeader) -> PredictionTable | None:
