@@ -15,6 +15,7 @@ from cxrtool.choices import (
     CalibrationMethod,
     Criterion,
     Device,
+    Fit,
     Layer,
     Level,
     MatmulPrecision,
@@ -74,6 +75,10 @@ class TrainSettings(Section):
     epochs: int = Field(default=10, ge=1, le=1000, description="Number of passes over the training split.")
     image_size: int = Field(
         default=320, ge=32, le=1024, description="Width and height in pixels to which images are resized."
+    )
+    fit: Fit = Field(
+        default=Fit.STRETCH,
+        description="How an image that is not square fills the input: stretch, crop its centre, or pad it with black.",
     )
     batch_size: int = Field(default=32, ge=2, le=4096, description="Images per training step.")
     lr: float = Field(default=1e-4, gt=0, le=1, description="Learning rate of the optimizer.")

@@ -110,3 +110,10 @@ def test_the_real_sample(nih: Path) -> None:
     assert [report.splits[split].rows for split in ("train", "valid", "test")] == [259, 85, 83]
     assert report.splits["train"].labels["Atelectasis"].positive == 45
     assert all(not split.unreadable and not split.missing for split in report.splits.values())
+
+
+def test_images_smaller_than_the_models_input_give_a_warning(phantoms: Path) -> None:
+    dataset = Dataset(DataSettings(root=phantoms))
+    (warning,) = [text for text in check_data(dataset, image_size=96).warnings if text.startswith("valid.csv")]
+    assert "images read are smaller than 96 x 96 (the smallest 64 x 64)" in warning
+    assert not [text for text in check_data(dataset, image_size=64).warnings if "smaller than" in text]

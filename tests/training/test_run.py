@@ -3,9 +3,15 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
+from PIL import Image
 
+from cxrtool.choices import Fit
 from cxrtool.errors import RequestError
+from cxrtool.model.bundle import read_header
+from cxrtool.predict.classifier import Classifier
 from cxrtool.training.loop import train
 from tests_support import tiny_training
 
@@ -48,3 +54,22 @@ def test_too_many_missing_images_are_refused_and_few_are_named(
     assert not (tmp_path / "run").exists()
     train(tiny_training(data, data__max_missing=0.2, train__epochs=1), tmp_path / "run")
     assert str(gone.relative_to(data)) in caplog.text
+
+
+@pytest.mark.parametrize("fit", [Fit.CROP, Fit.PAD])
+def test_a_bundle_says_how_images_filled_the_square_and_reads_them_so(phantoms: Path, tmp_path: Path, fit: Fit) -> None:
+    train(tiny_training(phantoms, train__epochs=1, train__fit=fit), tmp_path / "run")
+    assert read_header(tmp_path / "run" / "model.safetensors").image_preprocessing.fit is fit
+    assert yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())["train"]["fit"] == fit.value
+    source = Image.open(min((phantoms / "test").rglob("*frontal.jpg"))).convert("L").resize((64, 64))
+    wide = Image.new("L", (96, 64))
+    wide.paste(source, (16, 0))
+    classifier = Classifier.load(tmp_path / "run")
+    whole, centre = (classifier.predict(np.asarray(image)) for image in (wide, source))
+    same = all(abs(a.probability - b.probability) < 1e-5 for a, b in zip(whole.findings, centre.findings, strict=True))
+    assert same is (fit is Fit.CROP)
+    explained = classifier.explain(np.asarray(wide), "Edema")
+    assert explained.heatmap.shape == (64, 96)
+    if fit is Fit.CROP:
+        assert not explained.heatmap[:, :16].any()
+        assert not explained.heatmap[:, 80:].any()

@@ -21,6 +21,7 @@ _EXAMPLES = 5
 
 @settings_options(
     "train.image_size",
+    "train.fit",
     *SHEETS,
     "data.views",
     "data.max_missing",
@@ -91,7 +92,8 @@ def _prepare(settings: Settings, splits: list[str] | None) -> dict[str, "CacheRe
                 f"--split {name}: {settings.data.folder} has no such split", f"It has {', '.join(present)}."
             )
     manifests = {name: dataset.usable(name) for name in names}
-    reading = Reading.from_settings(Preprocessing(image_size=settings.train.image_size), settings.runtime)
+    preprocessing = Preprocessing(image_size=settings.train.image_size, fit=settings.train.fit)
+    reading = Reading.from_settings(preprocessing, settings.runtime)
     with graceful_stop() as stop, console.progress_bar() as progress:
         return {
             name: open_cache(manifest, settings.data, reading, progress, stop) for name, manifest in manifests.items()

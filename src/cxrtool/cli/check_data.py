@@ -47,7 +47,13 @@ def check_data(
         "samples.png"
     ),
     image_size: Annotated[
-        int, typer.Option("--image-size", min=32, max=1024, help="Width and height of these images in pixels.")
+        int,
+        typer.Option(
+            "--image-size",
+            min=32,
+            max=1024,
+            help="Width and height of the network's input in pixels: smaller images give a warning.",
+        ),
     ] = 320,
     json_output: JsonOption = False,
 ) -> None:
@@ -75,6 +81,7 @@ def check_data(
             lambda done, total: progress(Progress("reading", done, total)),
             limits,
             duplicates,
+            image_size,
         )
     if samples:
         from cxrtool.tasks.samples import write_contact_sheet

@@ -51,7 +51,7 @@ def info(
             "created": header.created,
             "architecture": header.architecture,
             "policy": header.policy,
-            "image size": f"{header.image_preprocessing.image_size} px",
+            "image size": f"{header.image_preprocessing.image_size} px, {header.image_preprocessing.resizing}",
             "views": header.views,
             "trained on": _split_line(header.data, "train"),
             "chosen on": _split_line(header.data, "valid"),

@@ -22,6 +22,7 @@ TRAINING = (
     "data.findings",
     "train.epochs",
     "train.image_size",
+    "train.fit",
     "train.batch_size",
     "train.lr",
     "train.lr_head",

@@ -127,6 +127,7 @@ def check_data(
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     limits: Limits = DEFAULT_LIMITS,
     duplicates: bool = False,
+    image_size: int = 0,
 ) -> DataReport:
     """Check all sheets of a data set, and the headers of some images, or with `full` all images completely.
 
@@ -137,6 +138,7 @@ def check_data(
         progress: called with the number of images done and in total.
         limits: upper limits on an image; larger ones count as unreadable.
         duplicates: as `full`, and compare the pictures of the views in use; see `duplicates_between`.
+        image_size: width and height of a network's input in pixels; smaller images give a warning. 0 gives none.
 
     Raises:
         RequestError: the folder does not exist or contains no sheet, or the record of ``cxr split`` cannot be read.
@@ -167,7 +169,7 @@ def check_data(
         reports[split] = _report(manifest, missing[split], facts, unreadable)
         stopping, bearable = _image_problems(manifest, unreadable, dataset.settings)
         errors += _errors_within(manifest, dataset.settings) + stopping
-        warnings += _warnings_within(manifest, reports[split]) + bearable
+        warnings += _warnings_within(manifest, reports[split]) + _small_images(reports[split], image_size) + bearable
     fence = next(iter(manifests.values())).fence
     errors += duplicates_between(fingerprints, lambda file: read(file, fence, limits=limits).pixels)
     warnings += _changed_since_split(manifests)
@@ -334,6 +336,18 @@ def _warnings_within(manifest: Manifest, report: SplitReport) -> list[str]:
         )
     warnings += manifest.notes
     return warnings
+
+
+def _small_images(report: SplitReport, image_size: int) -> list[str]:
+    """Return a warning if images are smaller than the network's input."""
+    sides = {size: min(map(int, size.split(" x "))) for size in report.sizes}
+    small = sum(count for size, count in report.sizes.items() if sides[size] < image_size)
+    if not small:
+        return []
+    return [
+        f"{report.sheet}: {small:,} of {report.images_read:,} images read are smaller than {image_size} x {image_size} "
+        f"(the smallest {min(sides, key=sides.__getitem__)}); a model of that size would see them enlarged"
+    ]
 
 
 def _conflicting_studies(manifest: Manifest) -> list[str]:

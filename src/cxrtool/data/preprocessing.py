@@ -134,20 +134,34 @@ def preprocess(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArra
     region = region_of(image.shape[0], image.shape[1], preprocessing.fit)
     size = preprocessing.image_size
     cut = image[max(0, region.top) : region.top + region.height, max(0, region.left) : region.left + region.width]
-    rows, columns = (
-        max(1, round(size * length / whole)) for length, whole in zip(cut.shape, _sides(region), strict=True)
-    )
+    rows, columns = _covered(image.shape[0], image.shape[1], preprocessing)
+    shape = (rows.stop - rows.start, columns.stop - columns.start)
     resized = cut
-    if cut.shape != (rows, columns):
-        resized = np.asarray(Image.fromarray(cut).resize((columns, rows), Image.Resampling.BILINEAR))
-    if (rows, columns) == (size, size):
+    if cut.shape != shape:
+        resized = np.asarray(Image.fromarray(cut).resize(shape[::-1], Image.Resampling.BILINEAR))
+    if shape == (size, size):
         return resized
     square = np.zeros((size, size), dtype=np.uint8)
-    top, left = (
-        round(-start * size / side) for start, side in ((region.top, region.height), (region.left, region.width))
-    )
-    square[top : top + rows, left : left + columns] = resized
+    square[rows, columns] = resized
     return square
+
+
+def without_border(
+    square: NDArray[np.uint8], height: int, width: int, preprocessing: Preprocessing
+) -> NDArray[np.uint8]:
+    """Return the part of the network's input that shows the image, [h, w] uint8, of an image of this size."""
+    return square[_covered(height, width, preprocessing)]
+
+
+def _covered(height: int, width: int, preprocessing: Preprocessing) -> tuple[slice, slice]:
+    """Return the rows and the columns of the square that show the image."""
+    region, size = region_of(height, width, preprocessing.fit), preprocessing.image_size
+    spans = []
+    for start, side, length in ((region.top, region.height, height), (region.left, region.width, width)):
+        count = max(1, round(size * min(side, length) / side))
+        first = min(max(0, round(-start * size / side)), size - count)
+        spans.append(slice(first, first + count))
+    return spans[0], spans[1]
 
 
 def to_image(heatmap: NDArray[np.float32], height: int, width: int, fit: Fit) -> NDArray[np.float32]:
@@ -173,7 +187,3 @@ def to_image(heatmap: NDArray[np.float32], height: int, width: int, fit: Fit) ->
         top - region.top : bottom - region.top, left - region.left : right - region.left
     ]
     return shown
-
-
-def _sides(region: Region) -> tuple[int, int]:
-    return region.height, region.width

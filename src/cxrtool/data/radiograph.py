@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cxrtool.data.decoded import ImageWarning
 from cxrtool.data.dicom_grey import Window
 from cxrtool.data.images import read
-from cxrtool.data.preprocessing import Preprocessing, preprocess
+from cxrtool.data.preprocessing import Preprocessing, preprocess, without_border
 from cxrtool.data.read_ahead import read_ahead
 from cxrtool.data.screening import screen
 from cxrtool.data.sources import Source, name_of, open_source
@@ -93,7 +93,10 @@ def read_radiograph(source: Source, reading: Reading, root: Path | None = None) 
     opened = open_source(source, reading.window, reading.limits, root)
     decoded = opened.decode(reading.preprocessing.image_size)
     pixels = preprocess(decoded.pixels, reading.preprocessing)
-    warnings = screen(opened.name, decoded, pixels)
+    # Black borders would count as dark corners and sides.
+    height, width = decoded.pixels.shape
+    shown = without_border(pixels, height, width, reading.preprocessing)
+    warnings = screen(opened.name, decoded, shown)
     if reading.strict and warnings:
         messages = "; ".join(f"{warning.code}: {warning.message}" for warning in warnings)
         advice = "Leave out --strict to read the image with a warning."

@@ -26,15 +26,16 @@ def screen(name: str, decoded: Decoded, pixels: NDArray[np.uint8]) -> tuple[Imag
     Args:
         name: path or other name of the image; its last part may contain ``lateral`` as in CheXpert.
         decoded: the decoded image.
-        pixels: [S, S] uint8, input of the network.
+        pixels: [h, w] uint8, input of the network without black borders; the longer side is S.
     """
     found = list(decoded.warnings)
     codes = {warning.code for warning in found}
     if "lateral" in PurePath(name).name.lower() and "lateral" not in codes:
         found.append(ImageWarning("lateral", "the name says lateral, but the model is for frontal views"))
     height, width = decoded.size
-    if min(height, width) < pixels.shape[0] / 2:
-        found.append(ImageWarning("small", f"{width} x {height} pixels is far below the model's {len(pixels)}"))
+    size = max(pixels.shape)
+    if min(height, width) < size / 2:
+        found.append(ImageWarning("small", f"{width} x {height} pixels is far below the model's {size}"))
     if max(height, width) > WIDEST_ASPECT * min(height, width):
         found.append(ImageWarning("aspect", f"{width} x {height} pixels is not the shape of a chest radiograph"))
     low, high = np.percentile(pixels, (1, 99))

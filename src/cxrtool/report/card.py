@@ -18,7 +18,7 @@ def model_card(header: BundleHeader, assessment: Assessment, study: Study | None
     """Return the model card of a bundle, with the figures of `assessment`, and who was analysed if `study` says so."""
     evaluation = assessment.evaluation
     rates, counts = rates_table(assessment), counts_table(assessment)
-    tuned, fitted = header.tuning, header.calibration
+    tuned, fitted, preprocessing = header.tuning, header.calibration, header.image_preprocessing
     lines = [
         f"# Model card: {escape_markdown(header.run)}",
         "",
@@ -31,7 +31,10 @@ def model_card(header: BundleHeader, assessment: Assessment, study: Study | None
             [
                 ["architecture", header.architecture],
                 ["findings", ", ".join(header.findings)],
-                ["input", f"{header.views} chest radiographs, {header.image_preprocessing.image_size} px"],
+                [
+                    "input",
+                    f"{header.views} chest radiographs, {preprocessing.image_size} px ({preprocessing.fit})",
+                ],
                 ["uncertain labels", header.policy],
                 ["blank labels", header.blank.value],
                 ["created", header.created],

@@ -120,7 +120,8 @@ def prepare_run(
     if settings.runtime.precision is Precision.INT8:
         raise RequestError("--precision int8 does not work for training", "Use --precision auto, fp32 or bf16.")
     runtime = choose_runtime(settings.runtime, auto_bf16=True)
-    reading = Reading.from_settings(Preprocessing(image_size=settings.train.image_size), settings.runtime)
+    preprocessing = Preprocessing(image_size=settings.train.image_size, fit=settings.train.fit)
+    reading = Reading.from_settings(preprocessing, settings.runtime)
     return Run(
         folder=folder,
         settings=settings,
