@@ -70,7 +70,8 @@ class TrainSettings(Section):
         description="What uncertain labels become: u-ignore, u-ones or u-zeros, then exceptions such as Edema=u-ones.",
     )
     init: str = Field(
-        default="imagenet", description="Initial weights: imagenet, none (random), or a .safetensors file."
+        default="imagenet",
+        description="Initial weights: imagenet, none (random), a .safetensors file, or hf:OWNER/NAME.",
     )
     epochs: int = Field(default=10, ge=1, le=1000, description="Number of passes over the training split.")
     image_size: int = Field(
@@ -318,7 +319,7 @@ class Settings(Section):
 
     model: Path | None = Field(
         default=None,
-        description="Run folder or bundle file. If not given: the newest run in the runs folder.",
+        description="Run folder, bundle file or hf:OWNER/NAME. If not given: the newest run in the runs folder.",
     )
     runs: Path = Field(default=Path("runs"), description="Folder in which runs are written and looked up.")
     data: DataSettings = DataSettings()

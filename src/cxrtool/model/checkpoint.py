@@ -57,7 +57,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         found = _find(file.content, 0)
         if found is None:
             raise ModelError(
-                f"{path} contains no weights",
+                f"{path} contains no weights; nothing of it was run",
                 f"Tensors were looked for at the top, under {', '.join(STATE_KEYS)}, and in pickled networks.",
             )
         return _read(found, file)

@@ -13,6 +13,7 @@ from cxrtool.choices import Layer
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.errors import ModelError, RequestError
 from cxrtool.findings import CHEXPERT5
+from cxrtool.model.hub import fetch, is_on_hub
 
 GROWTH = 32
 """Channels that each layer of a block adds."""
@@ -178,8 +179,8 @@ def build_network(preprocessing: Preprocessing, init: str, seed: int, outputs: i
     Args:
         preprocessing: how its images are prepared.
         init: ``imagenet`` (torchvision's weights, downloaded once and kept in TORCH_HOME), ``none`` (random), or
-            a ``.safetensors`` file: a bundle, or weights of a DenseNet121 in torchvision's names. A classifier in it
-            that does not have F outputs is ignored.
+            a ``.safetensors`` file or ``hf:OWNER/NAME`` on the Hugging Face hub: a bundle, or weights of a DenseNet121
+            in torchvision's names. A classifier in it that does not have F outputs is ignored.
         seed: random seed of initial weights, including the classifier's.
         outputs: number of findings, F.
 
@@ -192,9 +193,22 @@ def build_network(preprocessing: Preprocessing, init: str, seed: int, outputs: i
         network = ChestNet(preprocessing, outputs)
         _draw_weights(network)
     if init != "none":
-        weights = _imagenet_weights() if init == "imagenet" else _weights_in(Path(init))
+        weights = (
+            _imagenet_weights() if init == "imagenet" else _weights_in(fetch(init) if is_on_hub(init) else Path(init))
+        )
         _load_backbone(network, weights, init)
     return network
+
+
+def initial_file(init: str) -> Path | None:
+    """Return the file that initial weights are in; None for ``imagenet`` and ``none``.
+
+    Raises:
+        CxrError: they are on the hub and cannot be fetched.
+    """
+    if init in ("imagenet", "none"):
+        return None
+    return fetch(init) if is_on_hub(init) else Path(init)
 
 
 def _draw_weights(network: ChestNet) -> None:

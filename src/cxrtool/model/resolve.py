@@ -4,6 +4,7 @@ from pathlib import Path
 
 from cxrtool.errors import ModelError
 from cxrtool.model.bundle import BUNDLE_NAME, Bundle, open_bundle, read_header
+from cxrtool.model.hub import fetch, is_on_hub
 
 Model = Bundle | str | Path
 """A model as an argument: an opened bundle, or the path of a run folder or bundle file."""
@@ -22,11 +23,14 @@ def resolve_model(model: Path | None, runs: Path) -> Path:
     """Return the path of the bundle that `model` refers to, a file or a run folder; if None, of the newest in `runs`.
 
     The newest is determined by the creation time in the header, which copying a file does not change. If there is only
-    one run, no file is read.
+    one run, no file is read. ``hf:OWNER/NAME`` is a repository of the Hugging Face hub, see `fetch`.
 
     Raises:
         ModelError: there is no such bundle.
+        RequestError: the name of a repository is wrong, or huggingface_hub is not installed.
     """
+    if model is not None and is_on_hub(str(model)):
+        return fetch(str(model))
     if model is None:
         found = sorted(runs.glob(f"*/{BUNDLE_NAME}"))
         if not found:

@@ -23,9 +23,9 @@ from cxrtool.data.radiograph import Reading
 from cxrtool.engines.device import Runtime, choose_runtime
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.metrics import Evaluation
-from cxrtool.files import write_json, write_text
+from cxrtool.files import sha256_of_file, write_json, write_text
 from cxrtool.findings import EVALUATION_POLICY, Findings
-from cxrtool.model.densenet import ChestNet
+from cxrtool.model.densenet import ChestNet, initial_file
 from cxrtool.model.header import BundleHeader, SplitDigest, current_versions, now
 from cxrtool.predict.split import evaluate_logits
 from cxrtool.progress import ProgressCallback, StopSignal
@@ -187,6 +187,7 @@ def _fingerprint(settings: Settings, train_rows: Manifest, valid_rows: Manifest)
 
 def describe_run(run: Run, resolved: ResolvedSettings, network: ChestNet) -> None:
     """Write settings.yaml, dataset.json and model.json to the run's folder."""
+    started_from = initial_file(run.settings.train.init)
     write_text(run.folder / SETTINGS_NAME, resolved.to_yaml())
     describe_data(run)
     write_json(
@@ -197,6 +198,7 @@ def describe_run(run: Run, resolved: ResolvedSettings, network: ChestNet) -> Non
             "findings": run.findings.names,
             "preprocessing": run.reading.preprocessing.to_dict(),
             "init": run.settings.train.init,
+            "init_sha256": sha256_of_file(started_from) if started_from and started_from.is_file() else None,
             "device": str(run.runtime.device),
             "precision": run.runtime.precision,
             "channels_last": run.runtime.channels_last,

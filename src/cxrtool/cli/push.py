@@ -1,0 +1,72 @@
+"""``cxr push``"""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrtool.cli import console
+from cxrtool.cli.inputs import model_to_run
+from cxrtool.cli.options import DATA, RUNTIME, settings_options
+from cxrtool.errors import CxrError, RequestError
+from cxrtool.resolved_settings import ResolvedSettings
+
+
+@settings_options("model", "data.root", "eval.split", *DATA, *RUNTIME, "runs")
+def push(
+    resolved: ResolvedSettings,
+    repository: Annotated[str | None, typer.Argument(help="Repository on the hub: OWNER/NAME.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Write the repository to this folder and send nothing.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+) -> None:
+    """Publish a model on the Hugging Face hub: the bundle, config.json, and a model card with its figures.
+
+    Needs the extra hub and a login (hf auth login). No image, path or row of your data is sent; the card holds counts
+    and figures. With --folder nothing is sent.
+
+    \b
+    cxr push my-hospital/chest-findings --model runs/my-run
+    cxr push --model runs/my-run --folder repository
+    """
+    from cxrtool.report.content import gather
+    from cxrtool.report.hub import write_repository
+
+    if (repository is None) == (folder is None):
+        raise RequestError("give either OWNER/NAME or --folder", "Name the repository, or a folder to look at first.")
+    with model_to_run(resolved) as model, console.progress_bar() as progress:
+        content = gather(model, resolved.settings, None, progress, console.command_line())
+        if folder is not None:
+            write_repository(content, model, folder)
+            console.say(f"repository: {folder}")
+            return
+        assert repository is not None
+        with tempfile.TemporaryDirectory() as place:
+            write_repository(content, model, Path(place) / "repository")
+            address = _upload(Path(place) / "repository", repository, private)
+    console.say(f"model: {address}")
+    console.hint(f"next: cxr predict IMAGE --model hf:{repository}")
+
+
+def _upload(folder: Path, repository: str, private: bool) -> str:
+    try:
+        from huggingface_hub import HfApi
+    except ImportError:
+        raise RequestError("cxr push needs huggingface_hub", "Install it: pip install 'cxrtool[hub]'.") from None
+    api = HfApi()
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Add the model"))
+    except Exception as error:  # noqa: BLE001 - its errors, httpx's and requests' have no common base class
+        reason = " ".join(str(error).split())[:200]
+        raise CxrError(
+            f"{repository} could not be written ({type(error).__name__}: {reason})",
+            "Check the name, the network and the login (hf auth login); --folder writes the files here.",
+        ) from None
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command()(push)
