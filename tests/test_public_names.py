@@ -59,6 +59,7 @@ def test_every_error_has_a_code_of_the_list() -> None:
     source = Path(errors.__file__).parent
     files = [path for path in source.rglob("*.py") if path.name != "errors.py"]
     used = set(re.findall(r'"((?:image|model|input)-[a-z-]+)"', "".join(path.read_text() for path in files)))
+    used.discard("image-classification")  # a task of the Hugging Face hub
     own = {one.code for one in error_classes()}
     assert set(errors.CODES) - own <= used, "a code that nothing raises"
     assert {code for code in used if code.split("-")[0] in ("image", "input")} <= set(errors.CODES)
