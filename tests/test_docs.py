@@ -88,7 +88,7 @@ def test_every_block_of_code_says_whether_it_is_run() -> None:
             assert ok, f"{name_of(page)}: no comment says whether this is run:\n{block.text}"
 
 
-LONG_PAGES = ("README.md", "docs/tutorial.md")
+LONG_PAGES = ("README.md", "docs/tutorial.md", "docs/own-data.md")
 """Pages whose blocks take minutes."""
 
 
