@@ -122,6 +122,7 @@ def test_backends_agree_with_torchvision_at_every_batch_size(backend: Backend, m
     assert np.diff(np.sort(expected, axis=1), axis=1).max(axis=0).min() > 1e-2
 
 
+@pytest.mark.takes_minutes
 @pytest.mark.parametrize("kind", list(ExportFormat))
 def test_the_documented_code_reads_each_format_without_cxrtool(
     kind: ExportFormat, exported: Exported, phantoms: Path, tmp_path: Path
