@@ -48,10 +48,10 @@ def split(
 
         console.print_json({"folder": str(out)} | asdict(record))
         return
-    _show(record, out)
+    _show(record, out, sheet.parent)
 
 
-def _show(record: "SplitRecord", out: Path) -> None:
+def _show(record: "SplitRecord", out: Path, images: Path) -> None:
     parts = record.parts
     facts = [(what, [getattr(part, what) for part in parts.values()]) for what in ("patients", "studies", "rows")]
     rows: list[list[object]] = [[what, *(f"{count:,}" for count in counts)] for what, counts in facts]
@@ -65,7 +65,8 @@ def _show(record: "SplitRecord", out: Path) -> None:
         if absent:
             console.warn(f"{split} has no positive label of {', '.join(absent)}; give it a larger share")
     console.say(f"sheets: {out}")
-    console.hint(f"next: cxr check-data {out}")
+    files = ",".join(f"{split}={out / part.sheet}" for split, part in parts.items())
+    console.hint(f"next: cxr check-data {out}" if out == images else f"next: cxr check-data {images} --sheet {files}")
 
 
 def _share(positive: int, uncertain: int, rows: int) -> str:
