@@ -9,7 +9,7 @@ import typer
 from cxrtool.cli import console
 from cxrtool.cli.inputs import model_to_run
 from cxrtool.cli.options import DATA, RUNTIME, settings_options
-from cxrtool.errors import CxrError, RequestError
+from cxrtool.errors import RequestError
 from cxrtool.resolved_settings import ResolvedSettings
 
 
@@ -31,6 +31,7 @@ def push(
     cxr push my-hospital/chest-findings --model runs/my-run
     cxr push --model runs/my-run --folder repository
     """
+    from cxrtool.model.hub import upload
     from cxrtool.report.content import gather
     from cxrtool.report.hub import write_repository
 
@@ -45,26 +46,9 @@ def push(
         assert repository is not None
         with tempfile.TemporaryDirectory() as place:
             write_repository(content, model, Path(place) / "repository")
-            address = _upload(Path(place) / "repository", repository, private)
+            address = upload(Path(place) / "repository", repository, private)
     console.say(f"model: {address}")
     console.hint(f"next: cxr predict IMAGE --model hf:{repository}")
-
-
-def _upload(folder: Path, repository: str, private: bool) -> str:
-    try:
-        from huggingface_hub import HfApi
-    except ImportError:
-        raise RequestError("cxr push needs huggingface_hub", "Install it: pip install 'cxrtool[hub]'.") from None
-    api = HfApi()
-    try:
-        api.create_repo(repository, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Add the model"))
-    except Exception as error:  # noqa: BLE001 - its errors, httpx's and requests' have no common base class
-        reason = " ".join(str(error).split())[:200]
-        raise CxrError(
-            f"{repository} could not be written ({type(error).__name__}: {reason})",
-            "Check the name, the network and the login (hf auth login); --folder writes the files here.",
-        ) from None
 
 
 def register(app: typer.Typer) -> None:

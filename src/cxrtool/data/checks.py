@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.choices import Views
 from cxrtool.data.dataset import (
     CONFLICT,
     REPEAT,
@@ -18,13 +17,12 @@ from cxrtool.data.dataset import (
     describe_repeated,
     no_row_left,
     repeated_paths,
-    with_views,
 )
 from cxrtool.data.duplicates import Fingerprint, duplicates_between, picture_bits
 from cxrtool.data.identity import UNKNOWN
 from cxrtool.data.images import read, read_facts, shown
 from cxrtool.data.labels import encode_labels
-from cxrtool.data.manifest import Manifest
+from cxrtool.data.manifest import Manifest, in_views, with_views
 from cxrtool.data.missing import MissingImages, diagnosis, missing_images
 from cxrtool.data.read_ahead import read_ahead
 from cxrtool.data.splitting import changed_sheets, read_record
@@ -145,7 +143,6 @@ def check_data(
         SheetError: a sheet cannot be read.
     """
     full = full or duplicates
-    compared = dataset.settings.views if duplicates else None
     manifests = {split: dataset.manifest(split) for split in dataset.available}
     missing = {split: missing_images(manifest) for split, manifest in manifests.items()}
     rows_to_read = {split: _rows_to_read(missing[split], full) for split in manifests}
@@ -157,6 +154,7 @@ def check_data(
     for split, manifest in manifests.items():
         facts: dict[str, _ImageFacts] = {}
         unreadable: dict[int, str] = {}
+        compared = in_views(manifest, dataset.settings.views) & duplicates
         for row, found in _inspect(manifest, rows_to_read[split], full, workers, limits, compared):
             path = str(manifest.paths[row])
             if isinstance(found, CxrError):
@@ -186,20 +184,19 @@ def _rows_to_read(missing: MissingImages, full: bool) -> list[int]:
 
 
 def _inspect(
-    manifest: Manifest, rows: list[int], full: bool, workers: int, limits: Limits, compared: Views | None
+    manifest: Manifest, rows: list[int], full: bool, workers: int, limits: Limits, compared: NDArray[np.bool_]
 ) -> Iterator[tuple[int, _ImageFacts | CxrError]]:
     load = partial(_facts, manifest=manifest, full=full, limits=limits, compared=compared)
     yield from read_ahead(rows, load, workers, name_of=lambda row: shown(manifest.file(row)))
 
 
-def _facts(row: int, manifest: Manifest, full: bool, limits: Limits, compared: Views | None) -> _ImageFacts:
+def _facts(row: int, manifest: Manifest, full: bool, limits: Limits, compared: NDArray[np.bool_]) -> _ImageFacts:
     path = manifest.file(row)
     facts = read_facts(path, manifest.fence, limits)
     fingerprint = None
     if full:
         pixels = read(path, manifest.fence, limits=limits).pixels
-        to_compare = compared is Views.ALL or (compared is Views.FRONTAL and manifest.views[row] == "frontal")
-        bits = picture_bits(pixels) if to_compare else None
+        bits = picture_bits(pixels) if compared[row] else None
         fingerprint = Fingerprint(str(manifest.paths[row]), path, sha256_of_file(path), bits)
     height, width = facts.size
     return _ImageFacts(f"{width} x {height}", facts.mode, fingerprint)

@@ -15,7 +15,7 @@ from cxrtool.data.flow import RowFlow
 from cxrtool.data.layouts.base import Layout, Wanted
 from cxrtool.data.layouts.joined import read_labels, with_labels
 from cxrtool.data.layouts.registry import open_layout
-from cxrtool.data.manifest import Manifest, manifest_of
+from cxrtool.data.manifest import Manifest, manifest_of, with_views
 from cxrtool.data.missing import diagnosis, missing_images
 from cxrtool.data.sheets import Sheet
 from cxrtool.errors import RequestError, SheetError
@@ -227,11 +227,6 @@ class Dataset:
             patients=len(set(usable.patients)),
         )
         return usable
-
-
-def with_views(manifest: Manifest, views: Views) -> Manifest:
-    """Return the rows with one of the requested views."""
-    return manifest if views is Views.ALL else manifest.select(manifest.views == "frontal")
 
 
 def describe_missing(manifest: Manifest, count: int, rows: NDArray[np.bool_]) -> str:

@@ -143,7 +143,18 @@ def manifest_of(
     kept = {name: sheet.frame[name].to_numpy(dtype=object) for name in wanted.columns}
     manifest = replace(_build(layout.root, split, sheet, findings), allow_outside=allow_outside, columns=kept)
     manifest = replace(manifest, notes=(*manifest.notes, *note))
-    return manifest if views is Views.ALL else manifest.select(manifest.views == "frontal")
+    return with_views(manifest, views)
+
+
+def in_views(manifest: Manifest, views: Views) -> NDArray[np.bool_]:
+    """Return a mask, [N] bool, of the rows with one of the requested views."""
+    every = np.ones(len(manifest), dtype=np.bool_)
+    return every if views is Views.ALL else np.asarray(manifest.views == "frontal", dtype=np.bool_)
+
+
+def with_views(manifest: Manifest, views: Views) -> Manifest:
+    """Return the rows with one of the requested views."""
+    return manifest if views is Views.ALL else manifest.select(in_views(manifest, views))
 
 
 def _findings_there(sheet: Sheet, wanted: Wanted) -> tuple[Findings, tuple[str, ...]]:

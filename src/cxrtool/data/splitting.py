@@ -1,5 +1,6 @@
 """Splitting one sheet into train, valid and test without splitting a patient, and the record of how it was done."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,14 +18,12 @@ from cxrtool.data.sheets import Sheet
 from cxrtool.data.stratify import stratify
 from cxrtool.data.text_file import read_text_file
 from cxrtool.errors import RequestError
-from cxrtool.files import sha256_of_file, write_bytes, write_json
+from cxrtool.files import write_bytes, write_json
 from cxrtool.findings import UNCERTAIN, Findings
 from cxrtool.sheet_options import SPLITS, SheetColumns
 
 RECORD_NAME = "split.json"
 BY_PATIENT = "patient"
-FEWEST_PATIENTS = 20
-"""A split of fewer patients has intervals that mean little; see `cxrtool.evaluation`."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +136,11 @@ def split_sheet(
         if not rows.any():
             continue
         sheet_path = out / SHEET_NAMES[split][0]
-        write_bytes(sheet_path, content[rows].to_csv(index=False, lineterminator="\n").encode())
+        text = content[rows].to_csv(index=False, lineterminator="\n").encode()
+        write_bytes(sheet_path, text)
         written[split] = SplitPart(
             sheet=sheet_path.name,
-            sha256=sha256_of_file(sheet_path),
+            sha256=hashlib.sha256(text).hexdigest(),
             rows=int(rows.sum()),
             patients=len(set(identity.patients[rows])),
             studies=len(set(identity.studies[rows])),

@@ -28,8 +28,8 @@ from cxrtool.files import cannot_write, replacing, to_json, write_bytes
 from cxrtool.locks import changing
 from cxrtool.model.densenet import ChestNet
 from cxrtool.model.header import FORMAT_VERSION, BundleHeader
+from cxrtool.model.hub import BUNDLE_NAME as BUNDLE_NAME
 
-BUNDLE_NAME = "model.safetensors"
 EXPORTS_NAME = "export"
 """Folder beside a bundle with its exports."""
 _KEY, _DIGEST_KEY = "cxrtool", "cxrtool-sha256"

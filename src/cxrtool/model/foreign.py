@@ -17,7 +17,7 @@ from cxrtool.model.bundle import open_bundle, refuse_broken, save_bundle
 from cxrtool.model.checkpoint import Checkpoint, read_checkpoint
 from cxrtool.model.densenet import OLD_NAME, ChestNet
 from cxrtool.model.header import DEFAULT_THRESHOLD, BundleHeader, current_versions, now
-from cxrtool.model.torchxrayvision import MEAN, SIZE, STD, operating_points, weights_named
+from cxrtool.model.torchxrayvision import MEAN, SIZE, STD, XrvWeights, operating_points, weights_named
 
 _WIDTH = 1024
 """Features of a DenseNet121 before its last layer."""
@@ -71,7 +71,10 @@ def import_checkpoint(source: Path, out: Path, settings: ImportSettings) -> Bund
     checkpoint = read_checkpoint(source)
     found = _split(checkpoint, source, settings.prefix)
     one_channel = _channels(found.features, source) == 1
-    names = _names_of_outputs(found, checkpoint, source, settings, one_channel)
+    published = None
+    if one_channel and len(found.bias) == len(XRV18):
+        published = weights_named(source, settings.torchxrayvision)
+    names = _names_of_outputs(found, checkpoint, source, settings, published)
     preprocessing = _preprocessing(settings, one_channel)
     with torch.device("meta"):
         network = ChestNet(preprocessing, len(names))
@@ -80,7 +83,7 @@ def import_checkpoint(source: Path, out: Path, settings: ImportSettings) -> Bund
     for name in ("classifier.weight", "classifier.bias"):
         weights[name] = weights[name][order].contiguous()
     refuse_broken(weights, str(source))
-    points, origin = _thresholds(found, source, settings, one_channel)
+    points, origin = _thresholds(found, published)
     thresholds = (
         None if points is None else {finding: points[place] for finding, place in zip(kept, order, strict=True)}
     )
@@ -183,7 +186,7 @@ def _channels(features: Mapping[str, Tensor], path: Path) -> int:
 
 
 def _names_of_outputs(
-    found: _Network, checkpoint: Checkpoint, path: Path, settings: ImportSettings, one_channel: bool
+    found: _Network, checkpoint: Checkpoint, path: Path, settings: ImportSettings, published: XrvWeights | None
 ) -> tuple[str, ...]:
     """Return the name of each output, empty for one without a meaning.
 
@@ -192,11 +195,10 @@ def _names_of_outputs(
     """
     outputs = len(found.weight)
     known: tuple[str, ...] = tuple(name and canonical(name) for name in checkpoint.findings)
-    weights = weights_named(path, settings.torchxrayvision) if one_channel and outputs == len(XRV18) else None
     if settings.findings is not None:
         known = settings.findings.names
-    elif weights is not None:
-        known = weights.findings
+    elif published is not None:
+        known = published.findings
     elif len(known) != outputs:
         known = {len(CHEXPERT5): CHEXPERT5.names, len(XRV18): XRV18.names}.get(outputs, ())
     if len(known) != outputs:
@@ -223,17 +225,14 @@ def _preprocessing(settings: ImportSettings, one_channel: bool) -> Preprocessing
     return Preprocessing(settings.image_size or SIZE, (MEAN,), (STD,), fit=settings.fit or Fit.CROP)
 
 
-def _thresholds(
-    found: _Network, path: Path, settings: ImportSettings, one_channel: bool
-) -> tuple[list[float] | None, str]:
+def _thresholds(found: _Network, published: XrvWeights | None) -> tuple[list[float] | None, str]:
     """Return the threshold of each output, and where it comes from; None if neither file nor library gives any."""
-    weights = weights_named(path, settings.torchxrayvision) if one_channel and len(found.bias) == len(XRV18) else None
     if found.points is not None and found.points.shape == found.bias.shape:
         points, origin = found.points.double().tolist(), "operating points in the file"
-    elif weights is not None:
+    elif published is not None:
         points, origin = (
-            list(operating_points(weights)),
-            f"operating points of torchxrayvision's weights {weights.name}",
+            list(operating_points(published)),
+            f"operating points of torchxrayvision's weights {published.name}",
         )
     else:
         return None, ""

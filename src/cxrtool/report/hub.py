@@ -7,9 +7,8 @@ import yaml
 
 from cxrtool.errors import RequestError
 from cxrtool.files import replacing, write_json, write_text
-from cxrtool.model.bundle import Bundle
+from cxrtool.model.bundle import BUNDLE_NAME, Bundle
 from cxrtool.model.header import BundleHeader
-from cxrtool.model.hub import FILE_NAME
 from cxrtool.report.card import model_card
 from cxrtool.report.content import ReportContent
 
@@ -28,7 +27,7 @@ def write_repository(content: ReportContent, bundle: Bundle, folder: Path) -> No
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RequestError(f"{folder} is not an empty folder", "Name another folder.")
-    with replacing(folder / FILE_NAME) as partial:
+    with replacing(folder / BUNDLE_NAME) as partial:
         shutil.copyfile(bundle.path, partial)
     write_json(folder / "config.json", _config(bundle.header))
     write_text(
@@ -59,9 +58,7 @@ def _front_matter(content: ReportContent, header: BundleHeader) -> str:
         if value is not None
     ]
     dataset = {"name": f"{evaluation.split} split ({evaluation.studies} studies)", "type": "chest-radiographs"}
-    results = [
-        {"task": {"type": "image-classification"}, "dataset": dataset, "metrics": metrics},
-    ]
+    results = [{"task": {"type": "image-classification"}, "dataset": dataset, "metrics": metrics}]
     front = {
         "library_name": "cxrtool",
         "pipeline_tag": "image-classification",

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cxrtool.choices import Views
 from cxrtool.data.dataset import Dataset
 from cxrtool.data.images import read
-from cxrtool.data.manifest import Manifest
+from cxrtool.data.manifest import Manifest, with_views
 from cxrtool.data.missing import missing_images
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.data.radiograph import read_pixels
@@ -33,7 +34,7 @@ def write_contact_sheet(
         ImageError: an image cannot be read.
     """
     manifest = dataset.manifest(dataset.available[0])
-    manifest = manifest.select(manifest.views == "frontal")
+    manifest = with_views(manifest, Views.FRONTAL)
     there = manifest.select(~missing_images(manifest).rows)
     rows = np.unique(np.linspace(0, len(there) - 1, min(count, len(there))).astype(int))
     preprocessing = Preprocessing(image_size=image_size)

@@ -44,13 +44,9 @@ class CheXpertPlus:
         if labels is None:
             raise SheetError(f"{self.root} has no {_LABELS[1]}", "Copy it, or name labels with --sheet and --labels.")
         sheet = self._sheets.sheet(split, replace(wanted, findings=(), partial=True))
-        paths = self._as_on_disk(sheet.frame["Path"].tolist())
-        joined = with_labels(sheet, read_labels(labels, wanted.findings))
-        kept = dict(zip(sheet.lines.tolist(), paths, strict=True))
-        notes = tuple(note for note in joined.notes if "belong to no image" not in note)  # those of the other split
-        return replace(
-            joined, frame=joined.frame.assign(Path=[kept[line] for line in joined.lines.tolist()]), notes=notes
-        )
+        joined = with_labels(sheet, read_labels(labels, wanted.findings), of_more=True)
+        paths = self._as_on_disk(joined.frame["Path"].tolist())
+        return replace(joined, frame=joined.frame.assign(Path=paths))
 
     @property
     def _sheets(self) -> GivenSheets:

@@ -110,10 +110,16 @@ def _distinct(sheet: Sheet, keys: list[str], by: str) -> LabelFile:
     return LabelFile(sheet.select(kept), tuple(first), by)
 
 
-def with_labels(sheet: Sheet, labels: LabelFile) -> Sheet:
+def with_labels(sheet: Sheet, labels: LabelFile, of_more: bool = False) -> Sheet:
     """Return the rows of a sheet that have a label, with these labels; a note counts those that have none.
 
     A blank label means "not mentioned", so a row of which the file says nothing is left out rather than left blank.
+
+    Args:
+        sheet: the images.
+        labels: the labels.
+        of_more: the labels are those of more images than the sheet's, such as of other splits; otherwise another note
+            counts labels without an image.
 
     Raises:
         SheetError: no row has a label, or the sheet names no studies.
@@ -133,7 +139,7 @@ def with_labels(sheet: Sheet, labels: LabelFile) -> Sheet:
     if not rows.all():
         count = int((~rows).sum())
         notes.append(f"{name}: {count:,} of {len(rows):,} images of {sheet.path.name} have no label and are left out")
-    if unused:
+    if unused and not of_more:
         notes.append(f"{name}: {unused:,} of {len(labels.keys):,} labels belong to no image of {sheet.path.name}")
     digest = joint_digest(sheet.sha256, labels.sheet.sha256)
     return replace(kept, frame=frame, labels=values, sha256=digest, notes=(*kept.notes, *notes))

@@ -59,9 +59,8 @@ class Mimic:
         named = {"patient": ("subject_id",), "study": ("study_id",), "view": ("ViewPosition",)}
         every = replace(every, frame=frame, named=named | {"projection": ("ViewPosition",)})
         rows = np.asarray(splits_of(every, "split") == split, dtype=np.bool_)
-        joined = with_labels(every.select(rows), labels)
-        notes = tuple(note for note in joined.notes if "belong to no image" not in note)  # those of the other splits
-        return replace(joined, sha256=joint_digest(joined.sha256, digest), notes=notes)
+        joined = with_labels(every.select(rows), labels, of_more=True)
+        return replace(joined, sha256=joint_digest(joined.sha256, digest))
 
     def _file(self, part: str) -> Path:
         found = find_file(self.root, *_names(part))
