@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests_support import change_header
@@ -105,6 +106,17 @@ def test_a_sheet_and_a_bundle_are_opened_once(
         command, ["runs/only" if "newest" in command else "run"]
     )
     assert bundles == {f"{model}/model.safetensors": 1 for model in models}
+
+
+def test_one_sheet_of_all_splits_and_a_file_of_labels_are_opened_once(few: Path, run: Path, tmp_path: Path) -> None:
+    parts = [pd.read_csv(few / f"{split}.csv").assign(split=split) for split in ("train", "valid", "test")]
+    rows = pd.concat(parts)
+    rows["Path"] = rows["Path"].str.removeprefix(f"{few.name}/")
+    rows.to_csv(tmp_path / "all.csv", index=False)
+    rows.drop(columns="split").to_csv(tmp_path / "labels.csv", index=False)
+    given = ["--data", few, "--sheet", "all.csv", "--labels", "labels.csv", "--model", run, "--draws", 20]
+    found = opens(["eval", *map(str, given)], tmp_path)
+    assert [found[tmp_path / name] for name in ("all.csv", "labels.csv")] == [1, 1]
 
 
 def test_of_several_runs_only_the_newest_is_read_further_than_its_header(run: Path, tmp_path: Path) -> None:

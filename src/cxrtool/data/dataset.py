@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from cxrtool.choices import Views
 from cxrtool.data.flow import RowFlow
-from cxrtool.data.layouts.base import Layout, Wanted
-from cxrtool.data.layouts.joined import read_labels, with_labels
+from cxrtool.data.layouts.base import FilesRead, Layout, Wanted
+from cxrtool.data.layouts.joined import labels_in, with_labels
 from cxrtool.data.layouts.registry import open_layout
 from cxrtool.data.manifest import Manifest, manifest_of, with_views
 from cxrtool.data.missing import diagnosis, missing_images
 from cxrtool.data.sheets import Sheet
+from cxrtool.data.text_file import TextFile
 from cxrtool.errors import RequestError, SheetError
 from cxrtool.findings import Findings
 from cxrtool.settings import DataSettings
@@ -33,7 +34,7 @@ class _Relabelled:
     """A layout whose labels come from another file."""
 
     layout: Layout
-    labels: Path
+    labels: TextFile
 
     @property
     def root(self) -> Path:
@@ -48,7 +49,7 @@ class _Relabelled:
 
     def sheet(self, split: str, wanted: Wanted) -> Sheet:
         images = self.layout.sheet(split, Wanted((), wanted.columns, partial=True))
-        return with_labels(images, read_labels(self.labels, wanted.findings))
+        return with_labels(images, labels_in(self.labels, wanted.findings))
 
 
 def shared_patients(patients: Mapping[str, Collection[str]]) -> list[str]:
@@ -84,6 +85,7 @@ class Dataset:
         undivided: str | None = None,
     ) -> None:
         self._undivided = undivided
+        self._label_files = FilesRead()
         self.partial = partial
         self.findings = findings or settings.label_names
         self.settings = settings
@@ -188,7 +190,7 @@ class Dataset:
         layout: Layout = self.layout
         labels = self.settings.label_files.of(split)
         if labels is not None:
-            layout = _Relabelled(layout, labels)
+            layout = _Relabelled(layout, self._label_files.read(labels))
         return manifest_of(layout, split, wanted, Views.ALL, self.settings.allow_outside)
 
     def _patients_of(self, split: str) -> tuple[frozenset[str], str]:

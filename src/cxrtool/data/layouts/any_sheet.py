@@ -1,14 +1,14 @@
 """Any sheet: columns under other names, one column that lists findings, rows of several splits in one file."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from cxrtool.data.identity import ALIASES
-from cxrtool.data.layouts.base import Wanted, labels_of_names, separated_names, splits_of, unknown_names
+from cxrtool.data.layouts.base import FilesRead, Wanted, labels_of_names, separated_names, splits_of, unknown_names
 from cxrtool.data.sheets import Sheet, plain_name, sheet_of
 from cxrtool.data.text_file import TextFile, read_text_file
 from cxrtool.errors import RequestError, SheetError
@@ -35,6 +35,7 @@ class GivenSheets:
     files: FilesBySplit
     columns: SheetColumns
     title: str = "the given sheet"
+    _read: FilesRead = field(default_factory=FilesRead, repr=False, compare=False)
 
     def splits(self) -> tuple[str, ...] | None:
         """See `Layout`."""
@@ -42,7 +43,7 @@ class GivenSheets:
             raise RequestError(f"data folder {self.root} does not exist", "Images are relative to --data.")
         if self.files.single is None:
             return tuple(split for split in SPLITS if split in self.files.by_split)
-        file = read_text_file(self.files.single)
+        file = self._read.read(self.files.single)
         column = _split_column(file, self.columns)
         if column is None:
             return None
@@ -56,7 +57,7 @@ class GivenSheets:
             raise SheetError(
                 f"--sheet names no sheet of {split}", f"Add {split}=FILE to --sheet {','.join(self.files.by_split)}=..."
             )
-        return read_rows(path, wanted, self.columns, split if self.files.single else None)
+        return rows_of(self._read.read(path), wanted, self.columns, split if self.files.single else None)
 
 
 def read_rows(path: Path, wanted: Wanted, columns: SheetColumns, split: str | None = None) -> Sheet:

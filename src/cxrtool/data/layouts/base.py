@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrtool.data.sheets import Sheet
+from cxrtool.data.text_file import TextFile, read_text_file
 from cxrtool.errors import SheetError
 from cxrtool.findings import PRESETS, canonical
 
@@ -72,6 +73,19 @@ class Layout(Protocol):
         Raises:
             SheetError: a file is missing or cannot be used; the message names it, and the line if there is one.
         """
+
+
+class FilesRead:
+    """Text files, each read once however many splits and questions need it."""
+
+    def __init__(self) -> None:
+        self._files: dict[Path, TextFile] = {}
+
+    def read(self, path: Path) -> TextFile:
+        """Return a file; see `read_text_file` for errors."""
+        if path not in self._files:
+            self._files[path] = read_text_file(path)
+        return self._files[path]
 
 
 def find_file(folder: Path, *names: str) -> Path | None:

@@ -6,12 +6,13 @@ impression, as CheXpert's own were. 1 is positive, 0 negative, -1 uncertain and 
 without a line in that file is left out.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from cxrtool.data.layouts.any_sheet import GivenSheets
-from cxrtool.data.layouts.base import SUFFIXES, Wanted, find_file
-from cxrtool.data.layouts.joined import read_labels, with_labels
+from cxrtool.data.layouts.base import SUFFIXES, FilesRead, Wanted, find_file
+from cxrtool.data.layouts.joined import labels_in, with_labels
 from cxrtool.data.sheets import Sheet
 from cxrtool.errors import SheetError
 from cxrtool.sheet_options import FilesBySplit, SheetColumns
@@ -28,6 +29,7 @@ class CheXpertPlus:
 
     root: Path
     title: str = "CheXpert Plus"
+    _read: FilesRead = field(default_factory=FilesRead, repr=False, compare=False)
 
     @staticmethod
     def recognised(root: Path) -> bool:
@@ -44,11 +46,11 @@ class CheXpertPlus:
         if labels is None:
             raise SheetError(f"{self.root} has no {_LABELS[1]}", "Copy it, or name labels with --sheet and --labels.")
         sheet = self._sheets.sheet(split, replace(wanted, findings=(), partial=True))
-        joined = with_labels(sheet, read_labels(labels, wanted.findings), of_more=True)
+        joined = with_labels(sheet, labels_in(self._read.read(labels), wanted.findings), of_more=True)
         paths = self._as_on_disk(joined.frame["Path"].tolist())
         return replace(joined, frame=joined.frame.assign(Path=paths))
 
-    @property
+    @cached_property
     def _sheets(self) -> GivenSheets:
         path = find_file(self.root, _SHEET)
         if path is None:

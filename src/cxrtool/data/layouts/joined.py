@@ -11,7 +11,6 @@ import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ import pandas as pd
 from cxrtool.data.identity import identify, names_of_study
 from cxrtool.data.layouts.any_sheet import PATHS
 from cxrtool.data.sheets import Sheet, columns_by_meaning, joint_digest, sheet_of
-from cxrtool.data.text_file import read_text_file
+from cxrtool.data.text_file import TextFile
 from cxrtool.errors import SheetError
 
 _MIMIC = re.compile(r"^p?(\d{8})/s?(\d{8})$")
@@ -41,14 +40,14 @@ class LabelFile:
     by: str
 
 
-def read_labels(path: Path, findings: Sequence[str]) -> LabelFile:
-    """Read labels and what they are joined by.
+def labels_in(file: TextFile, findings: Sequence[str]) -> LabelFile:
+    """Return the labels in a file and what they are joined by.
 
     Raises:
         SheetError: the file cannot be used, has no column of paths or studies, none of the findings, a label that is
             not 1, 0, -1 or blank, or one image or study with two different labels.
     """
-    file = read_text_file(path)
+    path = file.path
     named = columns_by_meaning(file.header, {"path": PATHS, **_STUDY})
     if "path" not in named and "study" not in named:
         raise SheetError(

@@ -6,16 +6,16 @@ positive, 0 negative, -1 uncertain, and a blank label was not mentioned. A study
 An image is ``files/p10/p10000032/s50414267/<dicom_id>.jpg``.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cxrtool.data.layouts.base import Wanted, find_file, splits_of
-from cxrtool.data.layouts.joined import read_labels, with_labels
+from cxrtool.data.layouts.base import FilesRead, Wanted, find_file, splits_of
+from cxrtool.data.layouts.joined import labels_in, with_labels
 from cxrtool.data.sheets import Sheet, joint_digest, sheet_of
-from cxrtool.data.text_file import read_text_file
+from cxrtool.data.text_file import TextFile
 from cxrtool.errors import SheetError
 from cxrtool.sheet_options import SPLITS
 
@@ -39,6 +39,7 @@ class Mimic:
     root: Path
     labeller: str = "chexpert"
     title: str = "MIMIC-CXR-JPG"
+    _read: FilesRead = field(default_factory=FilesRead, repr=False, compare=False)
 
     @staticmethod
     def recognised(root: Path) -> bool:
@@ -54,7 +55,7 @@ class Mimic:
         """See `Layout`."""
         every = self._rows(_IDENTITY)
         views, digest = self._views(every, wanted)
-        labels = read_labels(self._file(self.labeller), wanted.findings)
+        labels = labels_in(self._file(self.labeller), wanted.findings)
         frame = every.frame.assign(Path=_paths(every.frame), **views)
         named = {"patient": ("subject_id",), "study": ("study_id",), "view": ("ViewPosition",)}
         every = replace(every, frame=frame, named=named | {"projection": ("ViewPosition",)})
@@ -62,19 +63,19 @@ class Mimic:
         joined = with_labels(every.select(rows), labels, of_more=True)
         return replace(joined, sha256=joint_digest(joined.sha256, digest))
 
-    def _file(self, part: str) -> Path:
+    def _file(self, part: str) -> TextFile:
         found = find_file(self.root, *_names(part))
         if found is None:
             raise SheetError(f"{self.root} has no {_names(part)[1]}.gz", "Copy it from MIMIC-CXR-JPG.")
-        return found
+        return self._read.read(found)
 
     def _rows(self, columns: tuple[str, ...]) -> Sheet:
-        return sheet_of(read_text_file(self._file("split")), columns)
+        return sheet_of(self._file("split"), columns)
 
     def _views(self, every: Sheet, wanted: Wanted) -> tuple[dict[str, pd.Series], str]:
         """Return ViewPosition and further columns of the metadata by image, and the digest of that file."""
         columns = tuple(dict.fromkeys(("ViewPosition", *(name for name in wanted.columns if name not in _IDENTITY))))
-        metadata = sheet_of(read_text_file(self._file("metadata")), ("dicom_id", *columns))
+        metadata = sheet_of(self._file("metadata"), ("dicom_id", *columns))
         table = metadata.frame.drop_duplicates("dicom_id").set_index("dicom_id")
         found = table.reindex(every.frame["dicom_id"]).fillna("").reset_index(drop=True)
         return {name: found[name] for name in columns}, metadata.sha256

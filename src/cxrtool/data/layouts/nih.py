@@ -8,16 +8,23 @@ divided. Images lie in ``images_001/images`` to ``images_012/images``, in ``imag
 """
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from cxrtool.data.identity import ALIASES
-from cxrtool.data.layouts.base import Wanted, find_file, labels_of_names, locate, separated_names, unknown_names
+from cxrtool.data.layouts.base import (
+    FilesRead,
+    Wanted,
+    find_file,
+    labels_of_names,
+    locate,
+    separated_names,
+    unknown_names,
+)
 from cxrtool.data.sheets import Sheet, joint_digest, sheet_of
-from cxrtool.data.text_file import read_text_file
 from cxrtool.errors import SheetError
 from cxrtool.files import sha256_of_file
 from cxrtool.findings import NIH14
@@ -35,6 +42,7 @@ class Nih:
 
     root: Path
     title: str = "NIH ChestX-ray14"
+    _read: FilesRead = field(default_factory=FilesRead, repr=False, compare=False)
 
     @staticmethod
     def recognised(root: Path) -> bool:
@@ -48,7 +56,7 @@ class Nih:
 
     def sheet(self, split: str, wanted: Wanted) -> Sheet:
         """See `Layout`."""
-        file = read_text_file(self._sheet_file())
+        file = self._read.read(self._sheet_file())
         sheet = sheet_of(file, ("Image Index", _COLUMN, *wanted.columns), ALIASES)
         names = sheet.frame["Image Index"].tolist()
         digests, notes = [sheet.sha256], []
