@@ -274,6 +274,18 @@ class TestRefused:
         (tmp_path / "best.pt").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
         self.refuse(tmp_path, "no file of torch.save")
 
+    @pytest.mark.parametrize("kind", ["modules", "keys", "itself"])
+    def test_content_that_holds_itself_many_times_over(self, tmp_path: Path, kind: str) -> None:
+        content: Any = nn.Linear(1, 1) if kind == "modules" else {"epoch": 1}
+        for _ in range(60):
+            content = (
+                nn.Sequential(content, content) if kind == "modules" else {"model": content, "state_dict": content}
+            )
+        if kind == "itself":
+            content["net"] = content
+        torch.save(content, tmp_path / "best.pt")
+        self.refuse(tmp_path, "more than 10,000 modules" if kind == "modules" else "no weights")
+
     def test_another_number_of_outputs(self, theirs: nn.Module, tmp_path: Path) -> None:
         more = {"classifier.weight": torch.zeros(14, 1024), "classifier.bias": torch.zeros(14)}
         torch.save(theirs.state_dict() | more, tmp_path / "best.pt")

@@ -41,6 +41,9 @@ def test_a_model_in_the_cache_predicts_and_starts_a_training_without_a_network(
     facts = json.loads((tmp_path / "run" / "model.json").read_text())
     assert facts["init"] == "hf:team/chest"
     assert facts["init_sha256"] == sha256_of_file(run_folder / "model.safetensors")
+    resumed = cxr("train", "--resume", "run", "--epochs", 2, HF_HOME=str(tmp_path / "empty"), HF_HUB_OFFLINE="1")
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads((tmp_path / "run" / "model.json").read_text())["init_sha256"] == facts["init_sha256"]
 
 
 def test_without_a_network_one_line_says_so(cxr: Cxr, phantoms: Path, tmp_path: Path) -> None:

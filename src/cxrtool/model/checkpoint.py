@@ -1,7 +1,7 @@
 """Finding the weights of a network in a checkpoint of any kind: names and tensors, and findings where it names them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -10,12 +10,14 @@ from torch import Tensor
 
 from cxrtool.errors import ModelError
 from cxrtool.model.torch_file import StoredTensor, TorchFile, read_torch_file
-from cxrtool.model.unpickling import PickleError, StandIn
+from cxrtool.model.unpickling import Name, PickleError, StandIn
 
 STATE_KEYS = ("model_state_dict", "state_dict", "model", "network", "net", "weights", "module")
 """Where trainers put the weights, in the order in which they are looked for."""
 _LARGEST_FILE = 2 * 2**30
 _DEEPEST = 64
+_MOST_MODULES = 10_000
+"""Modules of a pickled network, of which a DenseNet121 has 433. A hostile one holds itself many times over."""
 _NAMES_OF_FINDINGS = ("pathologies", "targets", "findings", "labels", "class_names", "classes")
 _ADVICE = "Give a file of torch.save (.pt, .pth, .pth.tar, .ckpt) or a .safetensors file."
 
@@ -54,7 +56,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if path.suffix == ".safetensors":
             return Checkpoint(load_file(path))
         file = read_torch_file(path)
-        found = _find(file.content, 0)
+        found = _find(file.content, set())
         if found is None:
             raise ModelError(
                 f"{path} contains no weights; nothing of it was run",
@@ -70,7 +72,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 @dataclass(frozen=True, eq=False)
 class _Found:
     tensors: Mapping[str, StoredTensor]
-    names: object = field(default=())
+    names: object = ()
     place: str = ""
 
 
@@ -81,17 +83,21 @@ def _read(found: _Found, file: TorchFile) -> Checkpoint:
     return Checkpoint(tensors, findings if len(findings) == len(names) else (), found.place)
 
 
-def _find(content: object, depth: int) -> _Found | None:
-    """Return the weights in `content`: its own tensors, or what it holds under a usual key, or in a pickled network."""
-    if depth > _DEEPEST:
+def _find(content: object, seen: set[int]) -> _Found | None:
+    """Return the weights in `content`: its own tensors, or what it holds under a usual key, or in a pickled network.
+
+    `seen` has the objects that were searched: one that holds another many times, or itself, is searched once.
+    """
+    if id(content) in seen or len(seen) > _DEEPEST:
         return None
+    seen.add(id(content))
     if isinstance(content, StandIn):
-        tensors = dict(_tensors_of_module(content, "", 0))
+        tensors = dict(_tensors_of_module(content))
         return _Found(tensors, _first_of(_attributes(content)), f"a pickled {_class_of(content)}") if tensors else None
     if not isinstance(content, Mapping):
         return None
     for key in STATE_KEYS:
-        found = _find(content[key], depth + 1) if key in content else None
+        found = _find(content[key], seen) if key in content else None
         if found is not None:
             return _Found(found.tensors, found.names or _first_of(content), found.place or key)
     tensors = {str(name): value for name, value in content.items() if isinstance(value, StoredTensor)}
@@ -103,24 +109,34 @@ def _first_of(content: Mapping[object, object]) -> object:
 
 
 def _class_of(module: StandIn) -> str:
-    return str(module.name).rpartition(".")[2][:40] if not isinstance(module.name, StandIn) else "object"
+    return module.name.name[:40] if isinstance(module.name, Name) else "object"
 
 
 def _attributes(module: StandIn) -> Mapping[object, object]:
     return module.state if isinstance(module.state, Mapping) else {}
 
 
-def _tensors_of_module(module: StandIn, prefix: str, depth: int) -> Iterator[tuple[str, StoredTensor]]:
-    """Yield parameters and buffers of a pickled torch module and of the modules in it, under their dotted names."""
-    if depth > _DEEPEST:
-        return
-    attributes = _attributes(module)
-    for kind in ("_parameters", "_buffers"):
-        own = attributes.get(kind)
-        for name, value in own.items() if isinstance(own, Mapping) else ():
-            if isinstance(value, StoredTensor):
-                yield f"{prefix}{name}", value
-    inner = attributes.get("_modules")
-    for name, value in inner.items() if isinstance(inner, Mapping) else ():
-        if isinstance(value, StandIn):
-            yield from _tensors_of_module(value, f"{prefix}{name}.", depth + 1)
+def _tensors_of_module(module: StandIn) -> Iterator[tuple[str, StoredTensor]]:
+    """Yield parameters and buffers of a pickled torch module and of the modules in it, under their dotted names.
+
+    Raises:
+        PickleError: there are more than `_MOST_MODULES` modules.
+    """
+    waiting = [("", module)]
+    for count in range(_MOST_MODULES + 1):
+        if not waiting:
+            return
+        if count == _MOST_MODULES:
+            raise PickleError(f"a pickled network has more than {_MOST_MODULES:,} modules")
+        prefix, one = waiting.pop()
+        attributes = _attributes(one)
+        for kind in ("_parameters", "_buffers"):
+            for name, value in _items(attributes.get(kind)):
+                if isinstance(value, StoredTensor):
+                    yield f"{prefix}{name}", value
+        inner = _items(attributes.get("_modules"))
+        waiting += [(f"{prefix}{name}.", value) for name, value in inner if isinstance(value, StandIn)]
+
+
+def _items(value: object) -> list[tuple[object, object]]:
+    return list(value.items()) if isinstance(value, Mapping) else []

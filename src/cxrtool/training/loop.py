@@ -125,7 +125,7 @@ def train(
             work, state = _resume(work)
         warn_low_disk_space(folder, network)
         work = replace(work, run=with_caches(work.run))  # it may take minutes, so all checks come first
-        describe_run(work.run, resolved, network)
+        describe_run(work.run, resolved, network, fresh)
         if fresh:
             for split in (run.train, run.valid):
                 write_rows(folder, split.manifest)

@@ -1,5 +1,6 @@
 """Preparation of a run from settings and data, and its description in the run's folder."""
 
+import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -185,20 +186,24 @@ def _fingerprint(settings: Settings, train_rows: Manifest, valid_rows: Manifest)
     return kept
 
 
-def describe_run(run: Run, resolved: ResolvedSettings, network: ChestNet) -> None:
-    """Write settings.yaml, dataset.json and model.json to the run's folder."""
-    started_from = initial_file(run.settings.train.init)
+def describe_run(run: Run, resolved: ResolvedSettings, network: ChestNet, fresh: bool) -> None:
+    """Write settings.yaml, dataset.json and model.json to the run's folder.
+
+    A run that is continued (not `fresh`) keeps the digest of its initial weights, whose file it does not need any more.
+    """
+    about = run.folder / "model.json"
+    started_from = _digest_of_init(run.settings.train.init) if fresh else _recorded_init(about)
     write_text(run.folder / SETTINGS_NAME, resolved.to_yaml())
     describe_data(run)
     write_json(
-        run.folder / "model.json",
+        about,
         {
             "architecture": "densenet121",
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "findings": run.findings.names,
             "preprocessing": run.reading.preprocessing.to_dict(),
             "init": run.settings.train.init,
-            "init_sha256": sha256_of_file(started_from) if started_from and started_from.is_file() else None,
+            "init_sha256": started_from,
             "device": str(run.runtime.device),
             "precision": run.runtime.precision,
             "channels_last": run.runtime.channels_last,
@@ -206,6 +211,18 @@ def describe_run(run: Run, resolved: ResolvedSettings, network: ChestNet) -> Non
             "versions": current_versions(),
         },
     )
+
+
+def _digest_of_init(init: str) -> str | None:
+    path = initial_file(init)
+    return None if path is None else sha256_of_file(path)
+
+
+def _recorded_init(about: Path) -> Any:
+    try:
+        return json.loads(about.read_text(encoding="utf-8")).get("init_sha256")
+    except (OSError, ValueError, AttributeError):  # it is only a record: a run goes on without it
+        return None
 
 
 def describe_data(run: Run) -> None:
