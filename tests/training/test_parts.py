@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from cxrtool.choices import Fit
 from cxrtool.data.preprocessing import Preprocessing
-from cxrtool.errors import InterruptedWorkError
-from cxrtool.model.bundle import open_bundle
+from cxrtool.errors import InterruptedWorkError, RequestError
+from cxrtool.model.bundle import open_bundle, read_header, save_bundle
 from cxrtool.model.densenet import build_network
 from cxrtool.training.loop import train
 from tests_support import tiny_training
@@ -65,3 +66,30 @@ def test_a_run_with_frozen_blocks_is_resumed_to_the_bit(phantoms: Path, tmp_path
     train(settings, resume=tmp_path / "parts")
     whole, parts = weights(tmp_path / "whole/last.safetensors"), weights(tmp_path / "parts/last.safetensors")
     assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
+
+
+def test_a_network_of_one_channel_is_trained_further_with_its_own_normalisation(
+    phantoms: Path, run_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    grey = Preprocessing(64, (0.5,), (1 / 2048,), fit=Fit.CROP)
+    first = tmp_path / "grey.safetensors"
+    header = read_header(run_folder / "model.safetensors").model_copy(update={"preprocessing": grey.to_dict()})
+    save_bundle(first, build_network(grey, "none", 1).state_dict(), header)
+    settings = tiny_training(phantoms, train__init=str(first), train__freeze=4, train__epochs=1)
+    train(settings, tmp_path / "run")
+    assert "was trained with --fit crop, and this run uses stretch" in caplog.text
+    own = read_header(tmp_path / "run" / "model.safetensors").image_preprocessing
+    assert own == Preprocessing(settings.settings.train.image_size, (0.5,), (1 / 2048,))
+    name = "features.conv0.weight"
+    assert torch.equal(weights(tmp_path / "run" / "last.safetensors")[name], weights(first)[name])
+
+    longer = tiny_training(phantoms, train__init=str(first), train__freeze=4, train__epochs=2)
+    train(longer, tmp_path / "whole")
+    first.unlink()  # a run that goes on needs it no more
+    train(longer, resume=tmp_path / "run")
+    whole, parts = weights(tmp_path / "whole/last.safetensors"), weights(tmp_path / "run/last.safetensors")
+    assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
+
+    (tmp_path / "run" / "model.json").write_text("{}")
+    with pytest.raises(RequestError, match="how this run's images are normalised"):
+        train(longer, resume=tmp_path / "run")

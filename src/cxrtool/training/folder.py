@@ -25,6 +25,7 @@ from cxrtool.training.state import EpochRecord, TrainingState, has_state
 log = logging.getLogger(__name__)
 
 SETTINGS_NAME = "settings.yaml"
+MODEL_NAME = "model.json"
 LAST_NAME = "last.safetensors"
 PREVIOUS_BUNDLE_NAME = "model-previous.safetensors"
 

@@ -110,7 +110,7 @@ def train(
     fresh = resume is None or can_restart(folder)
     if not fresh and not has_state(folder):
         raise RequestError(f"{folder} has nothing to resume (no {STATE_NAME})", "Start a new run with --out.")
-    run = prepare_run(settings, dataset or Dataset(settings.data, ("train", "valid")), folder, progress, stop)
+    run = prepare_run(settings, dataset or Dataset(settings.data, ("train", "valid")), folder, progress, stop, fresh)
     init = settings.train.init if fresh else "none"
     network = run.runtime.place(build_network(run.reading.preprocessing, init, settings.train.seed, len(run.findings)))
     freeze(network, settings.train.freeze)

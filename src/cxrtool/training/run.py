@@ -22,17 +22,18 @@ from cxrtool.data.pixel_cache import PixelCache
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.data.radiograph import Reading
 from cxrtool.engines.device import Runtime, choose_runtime
-from cxrtool.errors import RequestError
+from cxrtool.errors import ModelError, RequestError
 from cxrtool.evaluation.metrics import Evaluation
 from cxrtool.files import sha256_of_file, write_json, write_text
 from cxrtool.findings import EVALUATION_POLICY, Findings
+from cxrtool.model.bundle import read_header
 from cxrtool.model.densenet import ChestNet, initial_file
 from cxrtool.model.header import BundleHeader, SplitDigest, current_versions, now
 from cxrtool.predict.split import evaluate_logits
 from cxrtool.progress import ProgressCallback, StopSignal
 from cxrtool.resolved_settings import ResolvedSettings
-from cxrtool.settings import Settings
-from cxrtool.training.folder import SETTINGS_NAME
+from cxrtool.settings import Settings, TrainSettings
+from cxrtool.training.folder import MODEL_NAME, SETTINGS_NAME
 from cxrtool.training.loss import positive_weights
 from cxrtool.training.state import EpochRecord
 
@@ -99,9 +100,11 @@ class Run:
 
 
 def prepare_run(
-    settings: Settings, dataset: Dataset, folder: Path, progress: ProgressCallback, stop: StopSignal
+    settings: Settings, dataset: Dataset, folder: Path, progress: ProgressCallback, stop: StopSignal, fresh: bool
 ) -> Run:
     """Check settings and data, and prepare a run; nothing is written.
+
+    A run that is continued (not `fresh`) keeps its preprocessing, and needs the file of its initial weights no more.
 
     Raises:
         RequestError: the settings or the data cannot be used.
@@ -121,7 +124,7 @@ def prepare_run(
     if settings.runtime.precision is Precision.INT8:
         raise RequestError("--precision int8 does not work for training", "Use --precision auto, fp32 or bf16.")
     runtime = choose_runtime(settings.runtime, auto_bf16=True)
-    preprocessing = Preprocessing(image_size=settings.train.image_size, fit=settings.train.fit)
+    preprocessing = _preprocessing(settings.train) if fresh else _recorded_preprocessing(settings.train, folder)
     reading = Reading.from_settings(preprocessing, settings.runtime)
     return Run(
         folder=folder,
@@ -136,6 +139,36 @@ def prepare_run(
         progress=progress,
         stop=stop,
     )
+
+
+def _preprocessing(settings: TrainSettings) -> Preprocessing:
+    """Return the preprocessing of a new run: a bundle that it starts from says how pixels are normalised.
+
+    Its network has as many input channels as that bundle's, so that a network of one channel can be trained further.
+    """
+    wanted = Preprocessing(image_size=settings.image_size, fit=settings.fit)
+    path = initial_file(settings.init)
+    if path is None or not path.is_file():
+        return wanted
+    try:
+        first = read_header(path).image_preprocessing
+    except ModelError:  # weights without a header; whether they fit is checked where they are loaded
+        return wanted
+    if first.fit is not settings.fit:
+        log.warning("%s was trained with --fit %s, and this run uses %s", path, first.fit, settings.fit)
+    return replace(wanted, mean=first.mean, std=first.std)
+
+
+def _recorded_preprocessing(settings: TrainSettings, folder: Path) -> Preprocessing:
+    about = folder / MODEL_NAME
+    try:
+        return Preprocessing.from_dict(json.loads(about.read_text(encoding="utf-8"))["preprocessing"])
+    except (OSError, ValueError, LookupError, TypeError, RequestError):
+        if settings.init in ("imagenet", "none"):
+            return Preprocessing(image_size=settings.image_size, fit=settings.fit)
+        raise RequestError(
+            f"{about} cannot be read, and only it says how this run's images are normalised", "Start a new run."
+        ) from None
 
 
 def with_caches(run: Run) -> Run:
@@ -191,7 +224,7 @@ def describe_run(run: Run, resolved: ResolvedSettings, network: ChestNet, fresh:
 
     A run that is continued (not `fresh`) keeps the digest of its initial weights, whose file it does not need any more.
     """
-    about = run.folder / "model.json"
+    about = run.folder / MODEL_NAME
     started_from = _digest_of_init(run.settings.train.init) if fresh else _recorded_init(about)
     write_text(run.folder / SETTINGS_NAME, resolved.to_yaml())
     describe_data(run)
