@@ -5,16 +5,12 @@ and docstrings, not from rendered help, so that neither the terminal nor typer's
 """
 
 import inspect
-import re
 from collections.abc import Callable, Iterator
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
-
-from typer.models import ArgumentInfo, OptionInfo
 
 import cxrtool
 from cxrtool.cli.app import app
+from cxrtool.cli.parameters import Parameter, describe, parameters_of
 from cxrtool.errors import CxrError
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -74,111 +70,28 @@ def _commands() -> Iterator[tuple[str, Callable[..., object]]]:
 
 
 def _section(name: str, callback: Callable[..., object]) -> str:
-    parameters = [_Parameter(parameter) for parameter in inspect.signature(callback, eval_str=True).parameters.values()]
+    parameters = list(parameters_of(callback))
     arguments = [parameter for parameter in parameters if parameter.is_argument]
     options = [parameter for parameter in parameters if not parameter.is_argument]
-    text, examples = _description(callback)
+    description = describe(callback)
     usage = " ".join(["cxr", name, "[OPTIONS]", *(argument.usage for argument in arguments)])
-    parts = [f"## cxr {name}", f"```text\n{usage}\n```", text]
-    if examples:
+    parts = [f"## cxr {name}", f"```text\n{usage}\n```", *description.paragraphs]
+    if description.examples:
+        examples = "\n".join(description.examples)
         parts.append(f"<!-- not run: examples of the help, with the user's own files -->\n```bash\n{examples}\n```")
     for title, chosen in (("argument", arguments), ("option", options)):
         if chosen:
-            parts.append("\n".join([f"| {title} | meaning |", "|---|---|", *(one.row for one in chosen)]))
+            parts.append("\n".join([f"| {title} | meaning |", "|---|---|", *map(_row, chosen)]))
     return "\n\n".join(parts) + "\n"
 
 
-def _description(callback: Callable[..., object]) -> tuple[str, str]:
-    """The docstring's text, and its examples: the paragraphs that typer is asked not to wrap."""
-    paragraphs = [part.strip("\n") for part in re.split(r"\n\s*\n", inspect.getdoc(callback) or "")]
-    examples = [part.removeprefix("\b\n") for part in paragraphs if part.startswith("\b")]
-    text = [part.replace("\n", " ") for part in paragraphs if not part.startswith("\b")]
-    return "\n\n".join(text).replace("\\[", "["), "\n".join(examples)
-
-
 def _summary(callback: Callable[..., object]) -> str:
-    return _cell(_description(callback)[0].split("\n\n")[0])
+    return _cell(describe(callback).paragraphs[0])
 
 
-class _Parameter:
-    """One argument or option of a command, as its signature declares it."""
-
-    def __init__(self, parameter: inspect.Parameter) -> None:
-        self._name = parameter.name
-        self._type, self._info, self._default, self._declarations = _declared(parameter)
-        self.is_argument = isinstance(self._info, ArgumentInfo)
-
-    @property
-    def usage(self) -> str:
-        several = any(get_origin(kind) is list for kind in (self._type, *get_args(self._type)))
-        name = (self._info.metavar or self._name).upper() + ("..." if several else "")
-        return name if self._is_required else f"[{name}]"
-
-    @property
-    def row(self) -> str:
-        return f"| {self._names} | {_cell(' '.join(filter(None, [self._help, self._choices, self._bounds])))} |"
-
-    @property
-    def _is_required(self) -> bool:
-        return self._default is inspect.Parameter.empty or self._default is ...
-
-    @property
-    def _kind(self) -> type:
-        """The plain type: of ``Path | None`` and ``list[Path]``, Path."""
-        kind = self._type
-        while get_args(kind):
-            kind = next(part for part in get_args(kind) if part is not type(None))
-        assert isinstance(kind, type)
-        return kind
-
-    @property
-    def _names(self) -> str:
-        if isinstance(self._info, ArgumentInfo):
-            return f"`{self.usage}`"
-        declared = self._declarations or ["--" + self._name.replace("_", "-")]
-        names = [part for names in declared for part in names.split("/")]
-        value = "" if self._kind is bool else " " + (self._info.metavar or _VALUES.get(self._kind, "NAME"))
-        return ", ".join(f"`{name}{value if name.startswith('--') else ''}`" for name in names)
-
-    @property
-    def _help(self) -> str:
-        return (self._info.help or "").replace("\\[", "[")
-
-    @property
-    def _choices(self) -> str:
-        if not issubclass(self._kind, Enum):
-            return ""
-        return "One of " + ", ".join(f"`{member.value}`" for member in self._kind) + "."
-
-    @property
-    def _bounds(self) -> str:
-        notes = []
-        if self._is_required:
-            notes.append("required")
-        elif self._default is not None and self._default is not False and "[default:" not in self._help:
-            default = self._default.value if isinstance(self._default, Enum) else self._default
-            notes.append(f"default: {default}")
-        if self._info.min is not None:
-            notes.append(f"at least {self._info.min}")
-        if self._info.max is not None:
-            notes.append(f"at most {self._info.max}")
-        return f"[{'; '.join(notes)}]" if notes else ""
-
-
-def _declared(parameter: inspect.Parameter) -> tuple[Any, ArgumentInfo | OptionInfo, Any, list[str]]:
-    """Type, description, default and option names, in either of the two ways in which typer takes them."""
-    if get_origin(parameter.annotation) is Annotated:
-        kind, *extras = get_args(parameter.annotation)
-        (info,) = (extra for extra in extras if isinstance(extra, (ArgumentInfo, OptionInfo)))
-        # Beside an annotation, the first name stands where the default would otherwise be.
-        first = [info.default] if isinstance(info.default, str) else []
-        return kind, info, parameter.default, [*first, *(info.param_decls or ())]
-    assert isinstance(parameter.default, (ArgumentInfo, OptionInfo)), parameter
-    info = parameter.default
-    return parameter.annotation, info, info.default, list(info.param_decls or ())
-
-
-_VALUES = {Path: "PATH", int: "INTEGER", float: "NUMBER", str: "TEXT"}
+def _row(parameter: Parameter) -> str:
+    names = ", ".join(f"`{name}`" for name in parameter.names)
+    return f"| {names} | {_cell(parameter.meaning)} |"
 
 
 def _cell(text: str) -> str:

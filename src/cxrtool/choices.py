@@ -61,6 +61,14 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
+class TorchPrecision(StrEnum):
+    """The values of `Precision` that PyTorch runs; int8 is OpenVINO's."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
 class MatmulPrecision(StrEnum):
     """Precision of float32 matrix products, as in ``torch.set_float32_matmul_precision``."""
 

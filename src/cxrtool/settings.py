@@ -119,6 +119,11 @@ class TrainSettings(Section):
         except RequestError as error:
             raise ValueError(f"{error.message}; {error.advice}") from None
 
+    @field_validator("init")
+    @classmethod
+    def _names_in_any_case(cls, init: str) -> str:
+        return init.lower() if init.lower() in ("imagenet", "none") else init
+
     @property
     def uncertainty(self) -> UncertaintyPolicy:
         """The parsed policy."""

@@ -19,3 +19,8 @@ def shortened(text: str, width: int) -> str:
     """Return the last `width` characters of `text`, which tell most about a path, with control characters escaped."""
     clean = printable(text)
     return clean if len(clean) <= width else "…" + clean[len(clean) - width + 1 :]
+
+
+def counted(number: int, one: str, several: str | None = None) -> str:
+    """Return ``1 image`` or ``1,234 images``; `several` is needed where the plural is not `one` with an s."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"

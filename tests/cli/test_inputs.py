@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrtool.cli.inputs import input_paths
+from cxrtool.cli.inputs import InputPaths
 
 
 @pytest.mark.parametrize("start", ["", "\ufeff"])
@@ -16,4 +16,4 @@ def test_a_list_on_stdin_may_begin_with_a_byte_order_mark_and_end_lines_in_any_w
     names = ["a.jpg", "b c.jpg", "\ufeffd.jpg"]
     listed = start + end.join(["a.jpg", "", *names[1:]]) + end
     monkeypatch.setattr("sys.stdin", io.StringIO(listed, newline=""))
-    assert list(input_paths([Path("-")], recursive=False)) == [Path(name) for name in names]
+    assert list(InputPaths([Path("-")], recursive=False)) == [Path(name) for name in names]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from conftest import Call
-from cxrtool.cli.many_values import one_value_each
+from cxrtool.cli.command import one_value_each
 from cxrtool.errors import RequestError
 from cxrtool.evaluation.reader_files import match_readers, read_readers
 from cxrtool.findings import CHEXPERT5, FINDINGS

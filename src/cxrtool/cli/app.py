@@ -36,6 +36,7 @@ from cxrtool.cli import (
     train,
     tune,
 )
+from cxrtool.cli.command import Command, Group
 from cxrtool.errors import CxrError, is_out_of_memory
 from cxrtool.processors import usable_processors
 
@@ -47,40 +48,28 @@ app = typer.Typer(
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode="rich",
+    cls=Group,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 SHORT_SPIN = {"GOMP_SPINCOUNT": "10000"}
 """On idle cores: as fast as torch's default, and a third less processor time (docs/measurements/speed.md)."""
 SLEEP = {"OMP_WAIT_POLICY": "PASSIVE"}
 """On busy cores: half of the processor time of the short spin, and of the wall time too."""
-COMMANDS = (
-    demo,
-    phantom,
-    check_data,
-    split,
-    cache,
-    train,
-    tune,
-    calibrate,
-    eval_,
-    compare,
-    power,
-    errors_,
-    report,
-    predict,
-    explain,
-    export,
-    import_,
-    push,
-    localize,
-    info,
-    config,
-    bench,
-)
-for module in COMMANDS:
-    module.register(app)
+COMMANDS = {
+    "Start here": (demo, phantom),
+    "Data": (check_data, split, cache),
+    "Training": (train, tune, calibrate),
+    "Evaluation": (eval_, compare, power, errors_, localize, report),
+    "Use": (predict, explain, export),
+    "Models": (info, import_, push),
+    "This program": (config, bench),
+}
+"""The commands by heading of the help."""
+for heading, modules in COMMANDS.items():
+    for module in modules:
+        module.register(app)
+        registered = app.registered_commands[-1]
+        registered.cls, registered.rich_help_panel = Command, heading
 
 
 class _Terminated(BaseException):
@@ -93,10 +82,10 @@ def _on_sigterm(_number: int, _frame: FrameType | None) -> NoReturn:
 
 @app.callback()
 def _options(
-    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
-    debug: bool = typer.Option(False, "--debug", help="Show tracebacks. Also accepted after a subcommand."),
+    version: bool = typer.Option(False, "--version", "-V"),
+    debug: bool = typer.Option(False, "--debug"),
 ) -> None:
-    # `main` handles both options; they are declared here for the help.
+    # `main` handles both options; they are declared here for the completion, and described in help_text.py.
     del version, debug
 
 
@@ -105,7 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
-    if given == ["--version"]:
+    if given[:1] == ["help"]:  # cxr help COMMAND
+        given = [*given[1:], "--help"]
+    if given in (["--version"], ["-V"]):
         from cxrtool import __version__
 
         console.say(f"cxr {__version__}")

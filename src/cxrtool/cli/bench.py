@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxrtool.cli import console
+from cxrtool.cli.help_text import OUTPUT
 from cxrtool.cli.options import JsonOption
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ def bench(
         int,
         typer.Option("--memory-images", min=501, help="Images in the larger of the two folders of the memory test."),
     ] = 10_000,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the figures to this JSON file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the figures to this JSON file.", rich_help_panel=OUTPUT)
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Measure speed and memory on this machine, and compare with a plain PyTorch program in the same run.

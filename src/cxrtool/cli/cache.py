@@ -114,11 +114,11 @@ def _show(results: dict[str, "CacheResult"], settings: Settings) -> None:
         if len(result.unreadable) > _EXAMPLES:
             console.say(f"and {len(result.unreadable) - _EXAMPLES} more; --json lists them all")
     if not any(result.unreadable for result in results.values()):
-        console.hint(f"next: cxr train {_cache_option(settings)} --data {settings.data.root}")
+        console.next_step("train", *_cache_option(settings), "--data", settings.data.root)
 
 
-def _cache_option(settings: Settings) -> str:
-    return "--cache" if settings.data.cache_dir is None else f"--cache-dir {settings.data.cache_dir}"
+def _cache_option(settings: Settings) -> tuple[object, ...]:
+    return ("--cache",) if settings.data.cache_dir is None else ("--cache-dir", settings.data.cache_dir)
 
 
 def _size(count: int) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cxrtool.cli import console
+from cxrtool.cli.help_text import OUTPUT
 from cxrtool.cli.inputs import model_to_run, opened_model
 from cxrtool.cli.options import CACHE, DATA, ENGINE, JsonOption, settings_options
 from cxrtool.resolved_settings import ResolvedSettings
@@ -21,7 +22,10 @@ def calibrate(
         Path | None, typer.Option("--predictions", help="Use a predictions.csv of this model instead of running it.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Output folder. \\[default: calibrate_<split> beside the model]")
+        Path | None,
+        typer.Option(
+            "--out", help="Output folder. \\[default: calibrate_<split> beside the model]", rich_help_panel=OUTPUT
+        ),
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -63,7 +67,8 @@ def calibrate(
         ],
     )
     console.say(f"calibration stored in {result.bundle}; the figures above are for the split on which it was fitted")
-    console.hint("next: cxr eval --split test shows the figures on other data")
+    if resolved.settings.data.root is not None:
+        console.next_step("eval", "--data", resolved.settings.data.root, "--model", result.bundle, "--split", "test")
 
 
 def register(app: typer.Typer) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from cxrtool.cells import UNDEFINED
 from cxrtool.cli import console
+from cxrtool.cli.help_text import OUTPUT
 from cxrtool.cli.options import LIMITS, SHEETS, JsonOption, settings_options
 from cxrtool.progress import Progress
 from cxrtool.resolved_settings import ResolvedSettings
@@ -41,11 +42,16 @@ def check_data(
     workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that read images.")] = 2,
     samples: Annotated[
         int,
-        typer.Option("--samples", min=0, help="Write a contact sheet of this many preprocessed images; 0 writes none."),
+        typer.Option(
+            "--samples",
+            min=0,
+            help="Write a contact sheet of this many preprocessed images; 0 writes none.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = 0,
-    samples_file: Annotated[Path, typer.Option("--samples-file", help="File of the contact sheet.")] = Path(
-        "samples.png"
-    ),
+    samples_file: Annotated[
+        Path, typer.Option("--samples-file", help="File of the contact sheet.", rich_help_panel=OUTPUT)
+    ] = Path("samples.png"),
     image_size: Annotated[
         int,
         typer.Option(

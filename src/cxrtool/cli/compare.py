@@ -8,6 +8,7 @@ import typer
 
 from cxrtool.cells import cell, interval_text, p_text, range_text
 from cxrtool.cli import console
+from cxrtool.cli.help_text import OUTPUT
 from cxrtool.cli.options import BOOTSTRAP, JsonOption, PaperOption, given_on_command_line, settings_options
 from cxrtool.cli.score_options import KeyOption, MapOption, TruthOption, score_files
 from cxrtool.cli.signals import graceful_stop
@@ -44,7 +45,8 @@ def compare(
     ] = "u-ignore,u-ones,u-zeros",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="With --train: number of seeds per policy.")] = 1,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Output folder, which also holds the runs of --train.")
+        Path | None,
+        typer.Option("--out", help="Output folder, which also holds the runs of --train.", rich_help_panel=OUTPUT),
     ] = None,
     reference: Annotated[
         str | None,

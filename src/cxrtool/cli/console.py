@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 
 from rich.console import Console
@@ -15,7 +15,7 @@ from rich.table import Table
 from cxrtool.cells import cell
 from cxrtool.errors import CxrError
 from cxrtool.files import to_json
-from cxrtool.progress import ProgressCallback
+from cxrtool.progress import ProgressCallback, ignore_progress
 from cxrtool.progress_bar import draw_progress
 from cxrtool.text import printable
 
@@ -96,6 +96,11 @@ def hint(text: str) -> None:
     err().print(f"[dim]{safe(text)}[/dim]")
 
 
+def next_step(*arguments: object) -> None:
+    """Print the command that usually comes next, ready to be pasted."""
+    hint(f"next: {shlex.join(['cxr', *map(str, arguments)])}")
+
+
 def warn(text: str) -> None:
     """Print a warning on stderr."""
     err().print(f"[yellow]warning:[/yellow] {safe(text)}")
@@ -122,6 +127,12 @@ def show_logs(debug: bool) -> None:
     logger.propagate = False
 
 
-def progress_bar() -> AbstractContextManager[ProgressCallback]:
+def result_width() -> int | None:
+    """Columns of the terminal that results are printed in; None if they go to a file or a pipe."""
+    console = out()
+    return console.width if console.is_terminal else None
+
+
+def progress_bar(hidden: bool = False) -> AbstractContextManager[ProgressCallback]:
     """Return a callback that shows progress on stderr: a bar per phase in a terminal, a line per phase elsewhere."""
-    return draw_progress(err())
+    return nullcontext(ignore_progress) if hidden else draw_progress(err())

@@ -9,6 +9,7 @@ import typer
 from cxrtool.cells import cell
 from cxrtool.choices import MistakeKind
 from cxrtool.cli import console
+from cxrtool.cli.help_text import OUTPUT
 from cxrtool.cli.inputs import model_to_run
 from cxrtool.cli.options import DATA, RUNTIME, JsonOption, settings_options
 from cxrtool.cli.score_options import KeyOption, MapOption, ScoresOption, ThresholdsOption, TruthOption, score_files
@@ -33,7 +34,10 @@ def errors(
     map_: MapOption = None,
     thresholds: ThresholdsOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Output folder. \\[default: errors_<split> beside the model]")
+        Path | None,
+        typer.Option(
+            "--out", help="Output folder. \\[default: errors_<split> beside the model]", rich_help_panel=OUTPUT
+        ),
     ] = None,
     json_output: JsonOption = False,
 ) -> None:

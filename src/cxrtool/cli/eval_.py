@@ -7,8 +7,8 @@ import typer
 
 from cxrtool.cells import cell, interval_text, range_text
 from cxrtool.cli import console
+from cxrtool.cli.help_text import OUTPUT
 from cxrtool.cli.inputs import model_to_run
-from cxrtool.cli.many_values import ManyValues
 from cxrtool.cli.options import (
     BOOTSTRAP,
     CACHE,
@@ -23,6 +23,7 @@ from cxrtool.cli.readers import show_readers
 from cxrtool.cli.score_options import KeyOption, MapOption, ScoresOption, ThresholdsOption, TruthOption, score_files
 from cxrtool.errors import RequestError
 from cxrtool.resolved_settings import ResolvedSettings
+from cxrtool.text import counted
 
 _FILES = "predictions.csv, metrics.json, metrics.csv, subgroups.csv, gaps.csv"
 
@@ -49,7 +50,8 @@ if TYPE_CHECKING:
 def evaluate(
     resolved: ResolvedSettings,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Output folder. \\[default: eval_<split> beside the model]")
+        Path | None,
+        typer.Option("--out", help="Output folder. \\[default: eval_<split> beside the model]", rich_help_panel=OUTPUT),
     ] = None,
     scores: ScoresOption = None,
     truth: TruthOption = None,
@@ -144,7 +146,7 @@ def _show_readers(study: "ReaderStudy | None") -> None:
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command("eval", cls=ManyValues)(evaluate)
+    app.command("eval")(evaluate)
 
 
 def show_assessment(assessment: "Assessment") -> None:
@@ -152,10 +154,10 @@ def show_assessment(assessment: "Assessment") -> None:
     from cxrtool.evaluation.metrics import FEW_CASES
 
     evaluation, intervals = assessment.evaluation, assessment.intervals
-    images = "" if evaluation.images == evaluation.studies else f", {evaluation.images} images"
+    images = "" if evaluation.images == evaluation.studies else f", {counted(evaluation.images, 'image')}"
     title = (
-        f"{evaluation.split} split, {evaluation.level} level: {evaluation.studies} studies of {assessment.patients} "
-        f"patients{images}"
+        f"{evaluation.split} split, {evaluation.level} level: "
+        f"{counted(evaluation.studies, 'study', 'studies')} of {counted(assessment.patients, 'patient')}{images}"
     )
     rows: list[list[object]] = [
         [

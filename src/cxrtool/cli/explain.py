@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxrtool.cli import console
-from cxrtool.cli.inputs import input_paths, load_classifier
+from cxrtool.cli.help_text import OUTPUT
+from cxrtool.cli.inputs import InputPaths, load_classifier
 from cxrtool.cli.options import MAPS, READING, RUNTIME, JsonOption, settings_options
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.progress import Progress
 from cxrtool.resolved_settings import ResolvedSettings
-from cxrtool.text import printable
+from cxrtool.text import counted, printable
 
 if TYPE_CHECKING:
     from cxrtool.explain.explanation import Explanation
@@ -38,7 +39,9 @@ def explain(
         str | None,
         typer.Option("--label", help="Finding to explain. \\[default: every positive one, or else the most probable]"),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Output folder of the pictures.")] = Path("explanations"),
+    out: Annotated[Path, typer.Option("--out", help="Output folder of the pictures.", rich_help_panel=OUTPUT)] = Path(
+        "explanations"
+    ),
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search subfolders too.")] = False,
     thresholds: Annotated[
         str | None,
@@ -69,7 +72,7 @@ def explain(
         raise RequestError(
             "--panel shows all findings and cannot be combined with --label", "Leave out one of the two."
         )
-    paths = list(input_paths(inputs, recursive))
+    paths = list(InputPaths(inputs, recursive))
     names = unique_names(paths)
     classifier = load_classifier(resolved, thresholds, for_maps=True)
     options = resolved.settings.explain
@@ -163,7 +166,7 @@ def _show(rows: list[dict[str, Any]], out: Path, json_output: bool) -> None:
                 f"{row['path']}: {item['label']} {item['probability']:.3f} (threshold {item['threshold']:.2f}, {mark})"
             )
     pictures = sum(len(row["explanations"]) for row in rows)
-    console.say(f"{pictures} figures with heatmap and overlay in {out}")
+    console.say(f"{counted(pictures, 'figure')} with heatmap and overlay in {out}")
 
 
 def register(app: typer.Typer) -> None:

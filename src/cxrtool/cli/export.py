@@ -7,6 +7,7 @@ import typer
 
 from cxrtool.choices import ExportFormat, Precision
 from cxrtool.cli import console
+from cxrtool.cli.help_text import OUTPUT
 from cxrtool.cli.inputs import opened_model
 from cxrtool.cli.options import JsonOption
 from cxrtool.resolved_settings import load_settings
@@ -22,7 +23,8 @@ def export(
         Path | None, typer.Option("--images", help="Folder of radiographs on which int8 is calibrated.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Output folder. \\[default: export beside the bundle]")
+        Path | None,
+        typer.Option("--out", help="Output folder. \\[default: export beside the bundle]", rich_help_panel=OUTPUT),
     ] = None,
     json_output: JsonOption = False,
 ) -> None:

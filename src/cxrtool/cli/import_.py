@@ -96,7 +96,7 @@ def import_(
         },
     )
     console.say(f"model: {path}")
-    console.hint(f"next: cxr tune --data DATA --model {out}")
+    console.next_step("info", path)
 
 
 def register(app: typer.Typer) -> None:

@@ -1,7 +1,7 @@
 """Inputs of a command: radiographs (files, folders, or ``-`` for a list on stdin) and the model."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -16,32 +16,49 @@ if TYPE_CHECKING:
     from cxrtool.predict.classifier import Classifier
 
 
-def input_paths(inputs: list[Path], recursive: bool) -> Iterator[Path]:
-    """Yield the path of each radiograph, in the order given; files of a folder are sorted, stdin is read lazily.
+class InputPaths(Iterator[Path]):
+    """The path of each radiograph, in the order given; files of a folder are sorted, stdin is read lazily.
 
-    What a folder has besides radiographs is counted on stderr.
-
-    Raises:
-        RequestError: a folder contains no image.
+    What a folder has besides radiographs is counted on stderr. Going on raises RequestError at a folder without image.
     """
-    from cxrtool.data.listing import list_folder
 
-    for given in inputs:
-        if str(given) == "-":
-            if isinstance(sys.stdin, TextIOWrapper):  # file names need not be UTF-8
-                sys.stdin.reconfigure(errors="surrogateescape")
-            yield from _listed_paths(sys.stdin)
-            continue
-        if not given.is_dir():
-            yield given
-            continue
-        found = list_folder(given, recursive)
-        if found.left_out:
-            console.hint(f"{given}: left out {found.describe()}")
-        if not found.images:
-            advice = "Check the folder." if recursive else "Add --recursive to search its subfolders too."
-            raise RequestError(f"folder {given} contains no image", advice)
-        yield from found.images
+    def __init__(self, inputs: Sequence[Path], recursive: bool) -> None:
+        self._recursive = recursive
+        self._known = 0
+        self._unopened = len(inputs)
+        self._paths = self._open(inputs)
+
+    def __next__(self) -> Path:
+        """Return the next path."""
+        return next(self._paths)
+
+    @property
+    def total(self) -> int | None:
+        """Number of all radiographs; None before the last folder was listed, and with a list on stdin."""
+        return None if self._unopened else self._known
+
+    def _open(self, inputs: Sequence[Path]) -> Iterator[Path]:
+        from cxrtool.data.listing import list_folder
+
+        for given in inputs:
+            if str(given) == "-":
+                if isinstance(sys.stdin, TextIOWrapper):  # file names need not be UTF-8
+                    sys.stdin.reconfigure(errors="surrogateescape")
+                yield from _listed_paths(sys.stdin)
+                continue
+            self._unopened -= 1
+            if not given.is_dir():
+                self._known += 1
+                yield given
+                continue
+            found = list_folder(given, self._recursive)
+            if found.left_out:
+                console.hint(f"{given}: left out {found.describe()}")
+            if not found.images:
+                advice = "Check the folder." if self._recursive else "Add --recursive to search its subfolders too."
+                raise RequestError(f"folder {given} contains no image", advice)
+            self._known += len(found.images)
+            yield from found.images
 
 
 def _listed_paths(lines: Iterable[str]) -> Iterator[Path]:

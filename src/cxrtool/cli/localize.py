@@ -7,6 +7,7 @@ import typer
 
 from cxrtool.cells import cell, interval_text
 from cxrtool.cli import console
+from cxrtool.cli.help_text import OUTPUT
 from cxrtool.cli.inputs import opened_model
 from cxrtool.cli.options import BOOTSTRAP, DATA, MAPS, RUNTIME, JsonOption, settings_options
 from cxrtool.resolved_settings import ResolvedSettings
@@ -44,12 +45,17 @@ def localize(
         typer.Option("--boxes", help="CSV file of boxes with the columns image, label, x, y, w, h, in pixels."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Output folder. \\[default: localize_<split> beside the model]")
+        Path | None,
+        typer.Option(
+            "--out", help="Output folder. \\[default: localize_<split> beside the model]", rich_help_panel=OUTPUT
+        ),
     ] = None,
     maps_out: Annotated[
         Path | None,
         typer.Option(
-            "--maps-out", help="Write the maps of the first method into this folder in CheXlocalize's layout."
+            "--maps-out",
+            help="Write the maps of the first method into this folder in CheXlocalize's layout.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     json_output: JsonOption = False,

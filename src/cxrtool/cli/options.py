@@ -15,12 +15,24 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from cxrtool.choices import Precision, TorchPrecision
+from cxrtool.cli.help_text import DATA as DATA_HEADING
+from cxrtool.cli.help_text import MACHINE, OUTPUT, RARE, STATISTICS, TRAINING
+from cxrtool.cli.help_text import MAPS as MAPS_HEADING
 from cxrtool.resolved_settings import ResolvedSettings, load_settings
 from cxrtool.settings import Settings
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON document on stdout and nothing else.", rich_help_panel=OUTPUT),
+]
 PaperOption = Annotated[
-    bool, typer.Option("--paper", help="Also write tables, figures for print, methods and checklists for a paper.")
+    bool,
+    typer.Option(
+        "--paper",
+        help="Also write tables, figures for print, methods and checklists for a paper.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="YAML file with settings; see `cxr config`.")
@@ -51,6 +63,8 @@ def settings_options(
     Raises:
         ValueError: two options have the same name, so that one of them could not be given.
     """
+    # int8 is a matter of OpenVINO, so it is offered only where the engine can be chosen.
+    torch_only = "runtime.backend" not in keys
     flags = [_flag(key) for key in keys]
     twice = {flag for flag in flags if flags.count(flag) > 1}
     if twice:
@@ -60,7 +74,7 @@ def settings_options(
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         parameters = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
         options = {_parameter(key): key for key in keys}
-        added = [_option(key, name, added_notes.get(key, "")) for name, key in options.items()]
+        added = [_option(key, name, added_notes.get(key, ""), torch_only) for name, key in options.items()]
         added.append(inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ConfigOption))
 
         @functools.wraps(command)
@@ -101,12 +115,20 @@ def _flag(key: str) -> str:
     return _NAMES.get(key, "--" + key.rpartition(".")[2].replace("_", "-"))
 
 
-def _option(key: str, name: str, note: str) -> inspect.Parameter:
+def _option(key: str, name: str, note: str, torch_only: bool) -> inspect.Parameter:
     field = _field(key)
     kind = _plain_type(field.annotation)
+    if kind is Precision and torch_only:
+        kind = TorchPrecision
     flag = _flag(key)
     declaration = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
-    info = typer.Option(declaration, help=f"{_help(key, field)} {note}".rstrip(), show_default=False)
+    info = typer.Option(
+        declaration,
+        help=f"{_help(key, field)} {note}".rstrip(),
+        show_default=False,
+        case_sensitive=False,
+        rich_help_panel=_heading(key),
+    )
     annotation: object = Annotated[kind | None, info]  # type: ignore[valid-type]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
@@ -121,14 +143,47 @@ def _plain_type(annotation: Any) -> type:
     return annotation if issubclass(annotation, (StrEnum, bool, int, float, Path)) else str
 
 
+def _heading(key: str) -> str | None:
+    if key in _RARELY_NEEDED:
+        return RARE
+    return None if key in ("runtime.strict", "runtime.window") else _HEADINGS.get(key.partition(".")[0])
+
+
 def _help(key: str, field: FieldInfo) -> str:
     """Return the field's description with its default, or with what its last sentence gives after "If not given"."""
     assert field.description, f"setting {key} needs a description"
     text, given, fallback = field.description.partition(" If not given: ")
     default = fallback.removesuffix(".") if given else field.default
+    if isinstance(default, bool):
+        default = "on" if default else "off"
     return text if default is None else f"{text} \\[default: {default}]"
 
 
+_HEADINGS = {
+    "data": DATA_HEADING,
+    "train": TRAINING,
+    "runtime": MACHINE,
+    "eval": STATISTICS,
+    "explain": MAPS_HEADING,
+    "runs": OUTPUT,
+}
+_RARELY_NEEDED = {
+    "data.blank",
+    "data.max_missing",
+    "data.i_know",
+    "data.allow_outside",
+    "train.clip_gradients",
+    "train.pos_weight_clip",
+    "eval.draw_seed",
+    "eval.confidence",
+    "explain.scales",
+    "runtime.channels_last",
+    "runtime.pin_memory",
+    "runtime.matmul_precision",
+    "runtime.cudnn_benchmark",
+    "runtime.max_megapixels",
+    "runtime.max_file_mib",
+}
 LIMITS = ("runtime.max_megapixels", "runtime.max_file_mib")
 """Upper limits on input images."""
 SHEETS = ("data.sheet", "data.columns", "data.labels", "data.layout")

@@ -40,7 +40,7 @@ def phantom(
         [split, counts["patients"], counts["studies"], counts["images"]] for split, counts in content["splits"].items()
     ]
     console.print_table(str(out), ["split", "patients", "studies", "images"], rows)
-    console.hint(f"next: cxr check-data {out}")
+    console.next_step("check-data", out)
 
 
 def register(app: typer.Typer) -> None:

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxrtool.cli import console
-from cxrtool.cli.inputs import input_paths, load_classifier
+from cxrtool.cli.help_text import OUTPUT
+from cxrtool.cli.inputs import InputPaths, load_classifier
 from cxrtool.cli.options import ENGINE, READING, JsonOption, settings_options
+from cxrtool.cli.prediction_rows import RowText
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.files import to_json
 from cxrtool.progress import Progress
 from cxrtool.resolved_settings import ResolvedSettings
-from cxrtool.text import printable
+from cxrtool.text import counted, printable
 
 if TYPE_CHECKING:
     from cxrtool.predict.classifier import Classifier
     from cxrtool.predict.prediction import Prediction
 
 Sink = Callable[["Prediction"], None]
-_MOST_COLUMNS = 6
-"""Findings of a model above which only the positive ones are printed, because a terminal is not wide enough."""
 
 
 @settings_options("model", *ENGINE, *READING, "runtime.batch_size")
@@ -46,13 +46,24 @@ def predict(
         bool, typer.Option("--raw", help="Show the network's own probabilities even if the bundle is calibrated.")
     ] = False,
     csv: Annotated[
-        Path | None, typer.Option("--csv", help="Write a table with one row per image to this file.")
+        Path | None,
+        typer.Option("--csv", help="Write a table with one row per image to this file.", rich_help_panel=OUTPUT),
     ] = None,
     resume_csv: Annotated[
-        bool, typer.Option("--resume-csv", help="Continue the --csv table of the same command after an interruption.")
+        bool,
+        typer.Option(
+            "--resume-csv",
+            help="Continue the --csv table of the same command after an interruption.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
     hash_paths: Annotated[
-        bool, typer.Option("--hash-paths", help="Show 16 digits of the SHA-256 of each path instead of the path.")
+        bool,
+        typer.Option(
+            "--hash-paths",
+            help="Show 16 digits of the SHA-256 of each path instead of the path.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -72,13 +83,16 @@ def predict(
     from cxrtool.predict.csv_table import TableIdentity, open_table
 
     # Inputs are listed lazily, but a folder without images must be refused before the model is loaded.
-    paths = _with_first_ready(input_paths(inputs, recursive))
+    given = InputPaths(inputs, recursive)
+    paths = _with_first_ready(given)
     classifier = load_classifier(resolved, thresholds, raw)
     name_of = path_digest if hash_paths else printable_path
     failed = total = warned = 0
     with ExitStack() as stack:
         stack.enter_context(_fail_if_unfinished(csv))
-        progress = stack.enter_context(console.progress_bar())
+        # In a terminal, rows are the progress, and a bar would be drawn into them.
+        streams = csv is None or json_output
+        progress = stack.enter_context(console.progress_bar(hidden=streams and sys.stdout.isatty()))
         sinks: list[Sink] = []
         if csv is not None:
             identity = TableIdentity.of(classifier, resolved.settings.runtime, raw, hash_paths)
@@ -98,13 +112,13 @@ def predict(
             warned += bool(prediction.warnings)
             for sink in sinks:
                 sink(prediction)
-            progress(Progress("predict", total, None))
+            progress(Progress("predict", total, given.total))
     if csv is not None and not json_output:
-        console.say(f"{total} images, {failed} of them unreadable: {csv} (by {classifier.engine.how})")
+        console.say(f"{counted(total, 'image')}, {failed} of them unreadable: {csv} (by {classifier.engine.how})")
     if warned:
-        console.hint(f"images with warnings: {warned}; see their rows")
+        console.hint(f"{counted(warned, 'image has a warning', 'images have warnings')}; see the rows")
     if failed:
-        console.hint(f"{failed} of {total} images could not be read")
+        console.hint(f"{failed} of {counted(total, 'image')} could not be read")
         raise typer.Exit(1)
 
 
@@ -169,37 +183,17 @@ def _json_sink(classifier: "Classifier", name_of: Callable[[Path], str]) -> Iter
 @contextmanager
 def _text_sink(classifier: "Classifier", name_of: Callable[[Path], str]) -> Iterator[Sink]:
     """Print probabilities in columns with a star at each positive finding, and warnings below each image."""
-    width = 46
-    wide = len(classifier.findings) <= _MOST_COLUMNS
-    names = [f"{_short(finding):>15}" for finding in classifier.findings] if wide else ["  findings"]
-    console.say(f"{'image':<{width}}" + "".join(names))
+    rows = RowText.fitting(classifier.findings, console.result_width())
+    console.say(rows.header)
 
     def write(prediction: "Prediction") -> None:
-        name = name_of(prediction.file)
-        shown = name if len(name) < width else "…" + name[-(width - 2) :]
-        if prediction.error is not None:
-            console.say(f"{shown:<{width}}  error: {printable(prediction.error)}")
-            return
-        cells = [f"{r.probability:.3f}{'*' if r.positive else ' '}" for r in prediction.findings]
-        line = "".join(f"{cell:>15}" for cell in cells) if wide else f"  {_positives(prediction)}"
-        console.say(f"{shown:<{width}}{line}")
-        for warning in prediction.warnings:
-            console.say(f"  warning, {warning.code}: {warning.message}")
+        for line in rows.lines(name_of(prediction.file), prediction):
+            console.say(line)
 
     yield write
-    console.say(f"* at or above the finding's threshold (by {classifier.engine.how})")
+    for line in rows.wrapped(f"* at or above the finding's threshold (by {classifier.engine.how})"):
+        console.say(line)
     console.say("Research software, not a medical device.")
-
-
-def _positives(prediction: "Prediction") -> str:
-    """Return the positive findings, the most probable first; without any, the most probable finding."""
-    ranked = sorted(prediction.findings, key=lambda result: -result.probability)
-    positive = [f"{result.label} {result.probability:.3f}*" for result in ranked if result.positive]
-    return ", ".join(positive) or f"none (most probable: {ranked[0].label} {ranked[0].probability:.3f})"
-
-
-def _short(finding: str) -> str:
-    return finding.removeprefix("Pleural ")
 
 
 def register(app: typer.Typer) -> None:

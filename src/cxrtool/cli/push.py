@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cxrtool.cli import console
+from cxrtool.cli.help_text import OUTPUT
 from cxrtool.cli.inputs import model_to_run
 from cxrtool.cli.options import DATA, RUNTIME, settings_options
 from cxrtool.errors import RequestError
@@ -18,7 +19,8 @@ def push(
     resolved: ResolvedSettings,
     repository: Annotated[str | None, typer.Argument(help="Repository on the hub: OWNER/NAME.")] = None,
     folder: Annotated[
-        Path | None, typer.Option("--folder", help="Write the repository to this folder and send nothing.")
+        Path | None,
+        typer.Option("--folder", help="Write the repository to this folder and send nothing.", rich_help_panel=OUTPUT),
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
 ) -> None:
@@ -48,7 +50,7 @@ def push(
             write_repository(content, model, Path(place) / "repository")
             address = upload(Path(place) / "repository", repository, private)
     console.say(f"model: {address}")
-    console.hint(f"next: cxr predict IMAGE --model hf:{repository}")
+    console.next_step("info", f"hf:{repository}")
 
 
 def register(app: typer.Typer) -> None:

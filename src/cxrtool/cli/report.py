@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxrtool.cli import console
+from cxrtool.cli.help_text import OUTPUT
 from cxrtool.cli.inputs import model_to_run
-from cxrtool.cli.many_values import ManyValues
 from cxrtool.cli.options import (
     BOOTSTRAP,
     DATA,
@@ -33,7 +33,11 @@ def report(
     top: Annotated[int, typer.Option("--top", min=1, help="Most mistakes to show per finding and kind.")] = 4,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Output file. \\[default: report.html or MODEL_CARD.md in the run folder]"),
+        typer.Option(
+            "--out",
+            help="Output file. \\[default: report.html or MODEL_CARD.md in the run folder]",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     paper: PaperOption = False,
     scores: ScoresOption = None,
@@ -112,4 +116,4 @@ def _report_scores(
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command("report", cls=ManyValues)(report)
+    app.command("report")(report)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cxrtool.cli.help_text import SCORES
 from cxrtool.errors import RequestError
 
 if TYPE_CHECKING:
@@ -12,20 +13,36 @@ if TYPE_CHECKING:
 
 ScoresOption = Annotated[
     Path | None,
-    typer.Option("--scores", metavar="FILE", help="Table of scores of any program, instead of a model and images."),
+    typer.Option(
+        "--scores",
+        metavar="FILE",
+        help="Table of scores of any program, instead of a model and images.",
+        rich_help_panel=SCORES,
+    ),
 ]
 TruthOption = Annotated[
-    Path | None, typer.Option("--truth", metavar="FILE", help="Table of labels for --scores: CSV, TSV, Parquet or gz.")
+    Path | None,
+    typer.Option(
+        "--truth", metavar="FILE", help="Table of labels for --scores: CSV, TSV, Parquet or gz.", rich_help_panel=SCORES
+    ),
 ]
 KeyOption = Annotated[
     str | None,
     typer.Option(
-        "--key", metavar="COLUMN", help="Column that identifies rows, such as Study or Path. If not given, it is found."
+        "--key",
+        metavar="COLUMN",
+        help="Column that identifies rows, such as Study or Path. If not given, it is found.",
+        rich_help_panel=SCORES,
     ),
 ]
 MapOption = Annotated[
     list[str] | None,
-    typer.Option("--map", metavar="OTHER=FINDING", help="Another name of a finding in these tables; may be repeated."),
+    typer.Option(
+        "--map",
+        metavar="OTHER=FINDING",
+        help="Another name of a finding in these tables; may be repeated.",
+        rich_help_panel=SCORES,
+    ),
 ]
 ThresholdsOption = Annotated[
     str | None,

@@ -25,7 +25,7 @@ def split(
     ] = "patient",
     valid: Annotated[float, typer.Option("--valid", help="Share of the patients for valid.")] = 0.1,
     test: Annotated[float, typer.Option("--test", help="Share of the patients for test; 0 writes no test.csv.")] = 0.1,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed; the same seed makes the same split.")] = 0,
     json_output: JsonOption = False,
 ) -> None:
     """Split one sheet into train, valid and test, so that no patient is in two of them.
@@ -66,7 +66,7 @@ def _show(record: "SplitRecord", out: Path, images: Path) -> None:
             console.warn(f"{split} has no positive label of {', '.join(absent)}; give it a larger share")
     console.say(f"sheets: {out}")
     files = ",".join(f"{split}={out / part.sheet}" for split, part in parts.items())
-    console.hint(f"next: cxr check-data {out}" if out == images else f"next: cxr check-data {images} --sheet {files}")
+    console.next_step("check-data", *((out,) if out == images else (images, "--sheet", files)))
 
 
 def _share(positive: int, uncertain: int, rows: int) -> str:

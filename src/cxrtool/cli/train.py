@@ -7,10 +7,12 @@ import typer
 
 from cxrtool.cells import cell
 from cxrtool.cli import console
+from cxrtool.cli.help_text import OUTPUT
 from cxrtool.cli.options import CACHE, LIMITS, RUNTIME, SHEETS, JsonOption, given_on_command_line, settings_options
 from cxrtool.cli.signals import graceful_stop
 from cxrtool.errors import RequestError
 from cxrtool.resolved_settings import ResolvedSettings, load_settings
+from cxrtool.text import counted
 
 if TYPE_CHECKING:
     from cxrtool.training.loop import TrainResult
@@ -57,7 +59,9 @@ def train(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Run folder to create. \\[default: a folder in runs/ named after time, policy, size and seed]"
+            "--out",
+            help="Run folder to create. \\[default: a folder in runs/ named after time, policy, size and seed]",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     resume: Annotated[
@@ -88,7 +92,7 @@ def train(
             )
     with graceful_stop() as stop, console.progress_bar() as progress:
         result = run_training(resolved, out, resume, progress, stop)
-    _show(result, json_output)
+    _show(result, resolved.settings.data.root, json_output)
 
 
 def _settings_of_run(run: Path, resolved: ResolvedSettings) -> ResolvedSettings:
@@ -98,7 +102,7 @@ def _settings_of_run(run: Path, resolved: ResolvedSettings) -> ResolvedSettings:
     return load_settings(given_on_command_line(resolved), run / SETTINGS_NAME, environ={}, origin="command line")
 
 
-def _show(result: "TrainResult", json_output: bool) -> None:
+def _show(result: "TrainResult", data: Path | None, json_output: bool) -> None:
     if json_output:
         console.print_json(_summary(result))
         return
@@ -119,9 +123,10 @@ def _show(result: "TrainResult", json_output: bool) -> None:
         ],
     )
     if result.unreadable:
-        console.warn(f"{len(result.unreadable)} unreadable images were left out; they are in {result.run}/dataset.json")
+        left_out = counted(len(result.unreadable), "unreadable image was", "unreadable images were")
+        console.warn(f"{left_out} left out; see {result.run}/dataset.json")
     console.say(f"model: {result.bundle}")
-    console.hint(f"next: cxr tune --data DATA --model {result.run}")
+    console.next_step("tune", "--data", data, "--model", result.run)
 
 
 def _summary(result: "TrainResult") -> dict[str, Any]:

@@ -8,6 +8,7 @@ import typer
 
 from cxrtool.cells import cell, range_text
 from cxrtool.cli import console
+from cxrtool.cli.help_text import OUTPUT
 from cxrtool.cli.inputs import model_to_run, opened_model
 from cxrtool.cli.options import BOOTSTRAP, CACHE, DATA, ENGINE, JsonOption, settings_options
 from cxrtool.cli.score_options import KeyOption, MapOption, ScoresOption, TruthOption, score_files
@@ -48,7 +49,8 @@ def tune(
     key: KeyOption = None,
     map_: MapOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Output folder. \\[default: tune_<split> beside the model]")
+        Path | None,
+        typer.Option("--out", help="Output folder. \\[default: tune_<split> beside the model]", rich_help_panel=OUTPUT),
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -78,6 +80,9 @@ def tune(
     with chosen as model, console.progress_bar() as progress:
         result = tune_model(model, resolved.settings, predictions, out, progress)
     _show(result, json_output)
+    data = resolved.settings.data.root
+    if result.bundle is not None and data is not None and not json_output:
+        console.next_step("eval", "--data", data, "--model", result.bundle, "--split", "test")
 
 
 def _show(result: "TuneResult", as_json: bool) -> None:

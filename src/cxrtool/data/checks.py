@@ -30,6 +30,7 @@ from cxrtool.errors import CxrError
 from cxrtool.files import sha256_of_file
 from cxrtool.findings import EVALUATION_POLICY, UNCERTAIN
 from cxrtool.settings import DEFAULT_LIMITS, DataSettings, Limits
+from cxrtool.text import counted
 
 _EXAMPLES = 5
 _HEADERS_READ = 200
@@ -308,14 +309,14 @@ def _image_problems(
     used = set(viewed.lines.tolist())
     bad = [text for row, text in unreadable.items() if int(manifest.lines[row]) in used]
     if bad:
-        text = f"{name}: {len(bad)} images cannot be read: {'; '.join(bad[:_EXAMPLES])}"
+        text = f"{name}: {counted(len(bad), 'image')} cannot be read: {'; '.join(bad[:_EXAMPLES])}"
         if settings.skip_unreadable and len(bad) <= most:
             warnings.append(f"{text}. They would be skipped")
         else:
             errors.append(f"{text}. Copy them again, remove their rows, or use --skip-unreadable")
     others = len(unreadable) - len(bad)
     if others:
-        warnings.append(f"{name}: {others} images of views that are not used cannot be read")
+        warnings.append(f"{name}: {counted(others, 'image')} of views that are not used cannot be read")
     return errors, warnings
 
 
@@ -328,9 +329,8 @@ def _warnings_within(manifest: Manifest, report: SplitReport) -> list[str]:
     ]
     conflicts = _conflicting_studies(manifest)
     if conflicts:
-        warnings.append(
-            f"{name}: {len(conflicts)} studies have images with different labels ({', '.join(conflicts[:_EXAMPLES])})"
-        )
+        studies = counted(len(conflicts), "study has", "studies have")
+        warnings.append(f"{name}: {studies} images with different labels ({', '.join(conflicts[:_EXAMPLES])})")
     warnings += manifest.notes
     return warnings
 

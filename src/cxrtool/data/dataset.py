@@ -23,6 +23,7 @@ from cxrtool.errors import RequestError, SheetError
 from cxrtool.findings import Findings
 from cxrtool.settings import DataSettings
 from cxrtool.sheet_options import SPLITS
+from cxrtool.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,9 @@ def shared_patients(patients: Mapping[str, Collection[str]]) -> list[str]:
         shared = sorted(set(ours) & set(theirs))
         if shared:
             examples = ", ".join(shared[:_EXAMPLES])
-            found.append(f"{len(shared)} patients are in {first} and in {second} ({examples})")
+            found.append(
+                f"{counted(len(shared), 'patient is', 'patients are')} in {first} and in {second} ({examples})"
+            )
     return found
 
 

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrtool.text import counted
+
 _SIDE, _KEPT = 64, 16
 BITS = _KEPT * _KEPT - 1
 MOST_BITS = 48
@@ -129,7 +131,7 @@ def _same_bytes(first: str, second: str, splits: Mapping[str, Sequence[Fingerpri
     if not shared:
         return []
     example = f"{ours[shared[0]]} and {theirs[shared[0]]}"
-    images = "1 image has" if len(shared) == 1 else f"{len(shared)} images have"
+    images = counted(len(shared), "image has", "images have")
     return [f"{images} the same bytes in {first} and {second} ({example})"]
 
 
@@ -155,7 +157,5 @@ def _same_pictures(
     count = len({path for path, _ in pairs})
     named = "; ".join(f"{one} is {other}" for one, other in pairs[:_EXAMPLES])
     more = f"; and {len(pairs) - _EXAMPLES} more" if len(pairs) > _EXAMPLES else ""
-    images = "1 image" if count == 1 else f"{count} images"
-    return [
-        f"{images} of {first} {'is' if count == 1 else 'are'} in {second} too, saved in another way ({named}{more})"
-    ]
+    images = counted(count, f"image of {first} is", f"images of {first} are")
+    return [f"{images} in {second} too, saved in another way ({named}{more})"]

@@ -22,6 +22,7 @@ from cxrtool.evaluation.table_kind import (
 )
 from cxrtool.files import write_csv
 from cxrtool.findings import CHEXPERT5, Findings
+from cxrtool.text import counted
 
 UNKNOWN_SPLIT = "unknown"
 _PROVENANCE = ("images", "patient", "split", "sheet_sha256", "model_sha256")
@@ -80,7 +81,7 @@ class PredictionTable:
                 "probability that is NaN or outside [0, 1]" if self.are_probabilities else "score that is not finite"
             )
             raise CxrError(
-                f"{int(wrong.sum())} rows have a {fault} ({names})",
+                f"{counted(int(wrong.sum()), 'row has', 'rows have')} a {fault} ({names})",
                 "Fix the table; if the model produced it, train again, with fp32.",
             )
 
