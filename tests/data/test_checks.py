@@ -49,7 +49,7 @@ def test_shared_patients_identical_files_and_conflicting_labels_are_errors(data:
     target = data / first_row(data / "test.csv")[0].partition("/")[2]
     shutil.copy(source, target)
     errors = "\n".join(check_data(Dataset(DataSettings(root=data)), full=True).errors)
-    assert "1 patients are in train and in valid (patient00001)" in errors
+    assert "1 patient is in train and in valid (patient00001)" in errors
     assert "two different labels" in errors
     assert "same bytes in train and test" in errors
 

@@ -17,6 +17,7 @@ from cxrtool.data.manifest import load_manifest
 from cxrtool.data.missing import Reason, missing_images
 from cxrtool.errors import RequestError, SheetError
 from cxrtool.settings import DataSettings
+from cxrtool.text import counted
 
 
 def test_missing_and_outside_images_are_named_with_the_reason(tmp_path: Path) -> None:
@@ -80,9 +81,11 @@ def test_shared_patients_are_those_in_two_sheets(
     found = Dataset(data).shared_patients()
     assert len(found) == len(shared)
     for sentence, ((first, second), both) in zip(found, shared.items(), strict=True):
-        assert sentence.startswith(f"{len(both)} patients are in {first} and in {second} (patient{min(both)}")
+        assert sentence.startswith(
+            f"{counted(len(both), 'patient is', 'patients are')} in {first} and in {second} (patient{min(both)}"
+        )
     if shared:
-        with pytest.raises(RequestError, match="patients are in"):
+        with pytest.raises(RequestError, match=r"patients? (is|are) in"):
             Dataset(data).refuse_shared_patients()
     else:
         Dataset(data).refuse_shared_patients()

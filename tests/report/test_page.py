@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import html
 import io
 import json
 import re
@@ -166,3 +167,67 @@ def test_the_page_logs_no_console_errors_and_prints(report: Path) -> None:
     done = browse(report, "--enable-logging=stderr", f"--print-to-pdf={report.with_suffix('.pdf')}")
     assert "CONSOLE" not in done.stderr
     assert report.with_suffix(".pdf").stat().st_size > 50_000
+
+
+@pytest.mark.needs_debian
+@pytest.mark.parametrize("width", [400, 1280])
+def test_axe_finds_no_violation(report: Path, tmp_path: Path, width: int) -> None:
+    axe = pytest.importorskip("axe_core_python", reason="axe-core is not installed")
+    rules = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", report.read_text(encoding="utf-8"))
+    check = (
+        "axe.run(document).then(found => { const out = document.createElement('pre'); out.id = 'found';"
+        " const wrong = found.violations.map(one => [one.id, one.nodes[0].html]);"
+        " out.textContent = JSON.stringify([found.passes.length, wrong]);"
+        " document.body.appendChild(out); })"
+    )
+    checked = tmp_path / "checked.html"
+    checked.write_text(page.replace("</body>", f"<script>{rules}</script><script>{check}</script></body>"))
+    shown = browse(checked, f"--window-size={width},900", "--virtual-time-budget=60000", "--dump-dom").stdout
+    found = re.search(r'<pre id="found">(.*?)</pre>', shown, re.DOTALL)
+    assert found is not None
+    passes, violations = json.loads(html.unescape(found.group(1)))
+    assert violations == []
+    assert passes > 20
+
+
+@pytest.mark.needs_debian
+def test_type_of_charts_has_ten_pixels_and_the_first_screen_holds_the_verdict(report: Path, tmp_path: Path) -> None:
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", report.read_text(encoding="utf-8"))
+    measure = (
+        "const small = [...document.querySelectorAll('section[aria-labelledby=roc] svg text, section[aria-labelledby="
+        "decisions] svg text, section[aria-labelledby=calibration] svg text')].map(text => { const on ="
+        " text.getScreenCTM(); return Math.hypot(on.a, on.b) * parseFloat(getComputedStyle(text).fontSize); });"
+        "const end = document.querySelector('.screen .block').getBoundingClientRect().bottom;"
+        "const out = document.createElement('pre'); out.id = 'found';"
+        "out.textContent = JSON.stringify([Math.min(...small), small.length, end]); document.body.appendChild(out);"
+    )
+    measured = tmp_path / "measured.html"
+    measured.write_text(page.replace("</body>", f"<script>{measure}</script></body>"))
+    shown = browse(measured, "--window-size=1280,800", "--dump-dom").stdout
+    smallest, count, end = json.loads(re.search(r'<pre id="found">(.*?)</pre>', shown, re.DOTALL).group(1))  # type: ignore[union-attr]
+    assert count > 20
+    assert smallest >= 10
+    assert end <= 800
+
+
+def test_every_csv_of_the_page_holds_numbers_in_the_columns_of_figures(report: Path) -> None:
+    words = {"settings", "methods", "versions", "flow", "characteristics", "participants"}
+    for name, encoded in re.findall(
+        r'download="([^"]+).csv" href="data:text/csv;charset=utf-8;base64,([^"]+)"', report.read_text(encoding="utf-8")
+    ):
+        if name in words or name.startswith("checklist"):
+            continue
+        for row in csv.DictReader(io.StringIO(base64.b64decode(encoded).decode())):
+            for column, value in list(row.items())[1:]:
+                if column != "group" and "SHA" not in column and re.fullmatch(r"[-+]?\d.*", value):
+                    assert re.fullmatch(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", value), (name, column, value)
+
+
+def test_the_first_line_says_that_the_data_are_drawings_and_the_title_names_model_and_data(
+    report: Path, phantoms: Path
+) -> None:
+    body = report.read_text(encoding="utf-8").split("<body>")[1]
+    lines = [line for line in re.sub(r"<[^>]+>", "\n", body).splitlines() if line.strip()]
+    assert lines[1].strip().startswith("Synthetic radiographs: every image is a drawing")
+    assert lines[2].strip() == f"DenseNet121, 32 px, u-ignore: test split of {phantoms.name}"

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+PHANTOM_COMMENT = b"drawn by cxr phantom"
+"""Comment in every JPEG of a synthetic data set."""
+
 
 @dataclass(frozen=True)
 class ImageWarning:
@@ -27,8 +30,10 @@ class Decoded:
         pixels: [H, W] uint8, 0 is black.
         size: (height, width) in the file; `pixels` may be smaller, see `cxrtool.data.images.read`.
         warnings: warnings about colour, transparency, bit depth and DICOM tags.
+        drawn: whether the file says that `cxr phantom` has drawn it.
     """
 
     pixels: NDArray[np.uint8]
     size: tuple[int, int]
     warnings: tuple[ImageWarning, ...] = ()
+    drawn: bool = False

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from cxrtool.data import libtiff
-from cxrtool.data.decoded import Decoded, ImageWarning
+from cxrtool.data.decoded import PHANTOM_COMMENT, Decoded, ImageWarning
 from cxrtool.data.dicom import is_dicom
 from cxrtool.data.formats import unread_format
 from cxrtool.data.frames import is_whole_jpeg
@@ -235,7 +235,8 @@ def _decode_file(name: str, content: bytes, target_size: int, limits: Limits) ->
             image.draft("L", (2 * target_size, 2 * target_size) if target_size else image.size)
         image.load()
         grey, depth_warnings = _to_grey(image)
-        return Decoded(grey, size, (*warned, *depth_warnings))
+        drawn = image.info.get("comment") == PHANTOM_COMMENT
+        return Decoded(grey, size, (*warned, *depth_warnings), drawn)
 
 
 _ALPHA = ImageWarning("alpha", "has transparency, which was blended onto black")

@@ -32,6 +32,7 @@ class Radiograph:
         image: [H, W] uint8, the decoded image; at its original size if `Reading.full_size` is set.
         pixels: [S, S] uint8, the input of the network.
         warnings: warnings about the image, see `cxrtool.data.screening`.
+        drawn: whether the file says that `cxr phantom` has drawn it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Radiograph:
     image: NDArray[np.uint8]
     pixels: NDArray[np.uint8]
     warnings: tuple[ImageWarning, ...] = ()
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def read_radiograph(source: Source, reading: Reading, root: Path | None = None) 
         raise ImageError(f"{opened.name}: {messages}", advice, code="image-warned")
     needs_full_decode = reading.full_size and len(decoded.pixels) != decoded.size[0]
     image = opened.decode(0).pixels if needs_full_decode else decoded.pixels
-    return Radiograph(opened.name, opened.path, image, pixels, warnings)
+    return Radiograph(opened.name, opened.path, image, pixels, warnings, decoded.drawn)
 
 
 def read_pixels(

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path, PurePath
@@ -16,7 +17,16 @@ from cxrtool.choices import Fit
 from cxrtool.data.decoded import ImageWarning
 from cxrtool.data.images import shown
 from cxrtool.data.preprocessing import to_image
-from cxrtool.explain.pictures import Panel, draw_figure, draw_heatmap, draw_overlay, encode_png, shrunk, write_png
+from cxrtool.explain.pictures import (
+    ColourScale,
+    Panel,
+    draw_figure,
+    draw_heatmap,
+    draw_overlay,
+    encode_png,
+    shrunk,
+    write_png,
+)
 from cxrtool.text import shortened
 
 _NOTEBOOK_SIDE = 512
@@ -25,6 +35,9 @@ _NOTEBOOK_SIDE = 512
 USE_NOTE = "Supporting evidence for research; it does not replace clinical interpretation."
 _STUDY_PATH = re.compile(r"/(patient\d+/study\d+|p\d{8}/s\d{8})$")
 """Folders of a patient and a study in CheXpert's and in MIMIC's layout."""
+FAINT = 0.05
+"""Probability below which a map that is not stretched cannot be seen."""
+_SHORT_USE_NOTE = "for research, not a medical device"
 _NOT_KNOWN = "How often such maps point at the finding is not known for this model (see cxr localize)."
 
 
@@ -43,6 +56,7 @@ class Explanation:
         method: display name of the method, for example ``Grad-CAM``.
         stretched: whether the peak was scaled to 1.
         known: a sentence on how well such maps of this model locate the finding; empty if unknown.
+        hit_rate: how often the peak of such maps lies in the finding, in [0, 1]; None if unknown.
         warnings: warnings about the image.
         name: name used in messages: the path, or for example ``array [512, 640] uint8``.
     """
@@ -56,6 +70,7 @@ class Explanation:
     method: str = "Grad-CAM"
     stretched: bool = False
     known: str = ""
+    hit_rate: float | None = None
     warnings: tuple[ImageWarning, ...] = ()
     name: str = ""
 
@@ -103,12 +118,24 @@ class Explanation:
 
         Args:
             alpha: opacity of the heatmap, in [0, 1].
-            contour: draw only a contour line at half the peak.
+            contour: draw only a contour line at half the peak, and none around a finding that is not `marked`.
 
         Returns:
             [H, W, 3] uint8 RGB.
         """
+        if contour and not self.marked:
+            return np.repeat(self.image[..., None], 3, axis=2)
         return draw_overlay(self.image, self.heatmap, alpha, contour)
+
+    @property
+    def marked(self) -> bool:
+        """Whether a contour is drawn: around positives only, since a line around a low score looks as strong."""
+        return bool(self.heatmap.any()) and (self.positive or self.stretched)
+
+    @property
+    def visible(self) -> bool:
+        """Whether the map can be seen: it has a peak, of at least `FAINT`."""
+        return bool(self.heatmap.any()) and (self.stretched or self.probability >= FAINT)
 
     def overlay_png(self, max_side: int | None = None, alpha: float = 0.45, contour: bool = False) -> bytes:
         """Return the result of `overlay` as the bytes of a PNG file, without metadata of the radiograph.
@@ -126,16 +153,31 @@ class Explanation:
 
     @property
     def image_name(self) -> str:
-        """Name of the radiograph in captions: the last three parts of its path, which name patient, study and view."""
-        return shortened("/".join(self.path.parts[-3:]) if self.path is not None else self.name, 60)
+        """Name of the radiograph in captions: patient, study and view, or the file's name and a digest of its path."""
+        if self.path is None:
+            return shortened(self.name, 60)
+        whole = Path(os.path.abspath(self.path))
+        if _STUDY_PATH.search(whole.parent.as_posix()):
+            return shortened(" ".join((*whole.parent.parts[-2:], whole.stem)), 60)
+        return f"{shortened(shown(Path(whole.name)), 48)} ({path_digest(whole)})"
+
+    @property
+    def decision(self) -> str:
+        """``positive`` or ``negative``."""
+        return "positive" if self.positive else "negative"
 
     @property
     def caption(self) -> str:
-        """Radiograph, finding, probability, threshold and decision in one line."""
-        return (
-            f"{self.image_name}: {self.label}, probability {self.probability:.3f}, threshold {self.threshold:.2f}, "
-            f"{'positive' if self.positive else 'negative'}"
-        )
+        """Radiograph, finding, probability, decision and threshold in one line."""
+        score = f"{self.probability:.3f}, {self.decision} (threshold {self.threshold:.2f})"
+        return f"{self.image_name}: {self.label} {score}"
+
+    @property
+    def panel_detail(self) -> str:
+        """Decision, threshold and what is known of the map, or that none can be seen, for a narrow picture."""
+        hits = "" if self.hit_rate is None else f", hits {100 * self.hit_rate:.0f} %"
+        shown_map = hits if self.visible else f", no map: {self.probability:.2f}"
+        return f"{self.decision} at {self.threshold:.2f}{shown_map}"
 
     @property
     def scale_note(self) -> str:
@@ -162,10 +204,37 @@ class Explanation:
     def _figure(self, heatmap: NDArray[np.uint8], overlay: NDArray[np.uint8], contour: bool) -> NDArray[np.uint8]:
         panels = [
             Panel("Radiograph", np.repeat(self.image[..., None], 3, axis=2)),
-            Panel("Heatmap", heatmap, scale=True),
-            Panel("Contour at half the peak" if contour else "Overlay", overlay),
+            Panel(self._map_title("Heatmap"), heatmap, scale=self.colour_scale),
+            Panel(self._overlay_title(contour), overlay),
         ]
-        return draw_figure(panels, self.caption, (f"{self.method}.", *self.notes))
+        return draw_figure(panels, self.caption, self.footer)
+
+    def _map_title(self, shown_as: str) -> str:
+        """What a map is called, or why it cannot be seen."""
+        if self.visible:
+            return shown_as
+        return f"No map: {self.probability:.2f}" if self.heatmap.any() else "No map: zero everywhere"
+
+    def _overlay_title(self, contour: bool) -> str:
+        if not contour:
+            return self._map_title("Overlay")
+        return "Contour at half the peak" if self.marked else f"No contour: {self.decision}"
+
+    @property
+    def colour_scale(self) -> ColourScale:
+        """The scale beside the map, with the threshold marked where values are probabilities."""
+        return ColourScale("of peak") if self.stretched else ColourScale("probability", self.threshold)
+
+    @property
+    def footer(self) -> str:
+        """Warning, method, how often such maps hit, and what the picture is for, in one line."""
+        return _footer((self,), self._hits)
+
+    @property
+    def _hits(self) -> str:
+        if self.hit_rate is None:
+            return "how often it hits is not known"
+        return f"its peak hits {self.label} in {100 * self.hit_rate:.0f} % of test images"
 
     def save(
         self, folder: str | Path, name: str | None = None, alpha: float = 0.45, contour: bool = False
@@ -197,9 +266,8 @@ class Explanation:
 
     def __repr__(self) -> str:
         height, width = self.heatmap.shape
-        decision = "positive" if self.positive else "negative"
         name, label = shortened(self.name, 28), shortened(self.label, 24)
-        return f"Explanation({name!r}, {label} {self.probability:.3f} {decision}, heatmap {height} x {width})"
+        return f"Explanation({name!r}, {label} {self.probability:.3f} {self.decision}, heatmap {height} x {width})"
 
     def _repr_html_(self) -> str:
         """Return caption, overlay and notes for a notebook."""
@@ -239,12 +307,24 @@ def panel_of_findings(
     """Draw the overlays of several findings of one radiograph side by side; uint8 RGB."""
     first = explanations[0]
     panels = [
-        Panel(f"{one.label} {one.probability:.3f}{' *' if one.positive else ''}", one.overlay(alpha, contour))
+        Panel(
+            f"{one.label} {one.probability:.3f}",
+            one.overlay(alpha, contour),
+            detail=one.panel_detail,
+            scale=ColourScale(first.colour_scale.title) if one is explanations[-1] else None,
+            strong=one.positive,
+        )
         for one in explanations
     ]
-    known = [one.known for one in explanations if one.known] or [first.known_note]
-    notes = (*first.warning_notes, "* at or above its threshold.", first.scale_note, *known, USE_NOTE)
-    return draw_figure(panels, f"{first.image_name}: {first.method}", notes, panel=256)
+    known = any(one.hit_rate is not None for one in explanations)
+    hits = "hits: share of test images in which the peak lies in the finding" if known else first._hits
+    return draw_figure(panels, first.image_name, _footer(explanations, hits), panel=320)
+
+
+def _footer(explanations: Sequence[Explanation], hits: str) -> str:
+    first = explanations[0]
+    warning = [f"Warning: {first.warnings[0].message}"] if first.warnings else []
+    return " · ".join([*warning, first.method.partition(",")[0], hits, _SHORT_USE_NOTE])
 
 
 def heatmap_of(

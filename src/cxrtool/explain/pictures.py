@@ -18,7 +18,12 @@ _PANEL = 384
 _UNSCALED_HEIGHTS = (256, 512)
 """Range of heights at which pictures are shown without resizing."""
 _MARGIN = 12
-_SCALE_WIDTH = 40
+_BAR = 16
+_SCALE_WIDTH = 92
+"""Room for the colour scale with its numbers and its title."""
+_CAPTION_TYPE, _PANEL_TYPE, _DETAIL_TYPE, _NOTE_TYPE, _TICK_TYPE = 26, 22, 19, 19, 17
+"""Sizes of type in pixels: at half the size of a figure the smallest has 8, the size of a footnote."""
+_CONTOUR, _CONTOUR_EDGE = (64, 224, 255), (0, 0, 0)
 _BACKGROUND = (24, 24, 27)
 _TEXT = (244, 244, 245)
 _FAINT_TEXT = (161, 161, 170)
@@ -58,14 +63,29 @@ def draw_overlay(
 
 
 def _draw_contour(picture: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Draw a bright line with a dark edge, which is seen on bone and on air alike."""
     if not heatmap.any():
         return picture
     hot = (heatmap >= heatmap.max() / 2).astype(np.uint8)
     outlines, _ = cv2.findContours(hot, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     drawn = picture.copy()
-    colour = tuple(int(value) for value in draw_heatmap(np.array([[heatmap.max()]], dtype=np.float32))[0, 0])
-    cv2.drawContours(drawn, outlines, -1, colour, max(1, round(min(heatmap.shape) / 160)))
+    width = max(1, round(min(heatmap.shape) / 160))
+    cv2.drawContours(drawn, outlines, -1, _CONTOUR_EDGE, 3 * width)
+    cv2.drawContours(drawn, outlines, -1, _CONTOUR, width)
     return drawn
+
+
+@dataclass(frozen=True)
+class ColourScale:
+    """The scale of heat, from 0 to 1, beside a picture.
+
+    Attributes:
+        title: what the values are.
+        threshold: a value to mark; None marks none.
+    """
+
+    title: str
+    threshold: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,67 +95,118 @@ class Panel:
     Attributes:
         title: text above the picture.
         picture: [H, W, 3] uint8 RGB.
-        scale: draw a colour scale beside the picture.
+        detail: text below the title; empty for none.
+        scale: the colour scale beside the picture; None draws none.
+        strong: draw the title in full brightness.
     """
 
     title: str
     picture: NDArray[np.uint8]
-    scale: bool = False
+    detail: str = ""
+    scale: ColourScale | None = None
+    strong: bool = True
 
 
-def draw_figure(
-    panels: Sequence[Panel], caption: str, notes: Sequence[str], panel: int | None = None
-) -> NDArray[np.uint8]:
-    """Draw pictures side by side, with a caption above and notes below; returns [h, w, 3] uint8 RGB.
+def draw_figure(panels: Sequence[Panel], caption: str, note: str, panel: int | None = None) -> NDArray[np.uint8]:
+    """Draw pictures side by side, with a caption above and a line of notes below; returns [h, w, 3] uint8 RGB.
+
+    Type is large enough to read where the figure is shown at half its size. Lines that are too wide get smaller type,
+    and then several lines.
 
     Args:
         panels: pictures of equal height and width.
         caption: one line of text.
-        notes: lines of text.
+        note: one line of text.
         panel: height in pixels at which pictures are shown; their aspect is kept. If None: their own height if that is
             256 to 512, which avoids resizing, else 384.
     """
     height, width = panels[0].picture.shape[:2]
     panel = panel or (height if _UNSCALED_HEIGHTS[0] <= height <= _UNSCALED_HEIGHTS[1] else _PANEL)
     shown = (max(1, round(width * panel / height)), panel)
-    bars = [_SCALE_WIDTH if one.scale else 0 for one in panels]
-    top, text = 68, 18
-    above, below = _line(caption, 18, _TEXT), [_line(note, 13) for note in notes]
-    written = max(line.width for line in (above, *below))
-    size = (
-        max(sum(bars) + len(panels) * (shown[0] + _MARGIN), written + _MARGIN) + _MARGIN,
-        top + panel + _MARGIN + text * len(notes) + _MARGIN,
-    )
+    steps = [shown[0] + (_SCALE_WIDTH if one.scale else 0) + _MARGIN for one in panels]
+    total = sum(steps) + _MARGIN
+    room = total - 2 * _MARGIN
+    above, below = _fitting(caption, _CAPTION_TYPE, room, _TEXT), _fitting(note, _NOTE_TYPE, room, _FAINT_TEXT)
+    heading = _height(_PANEL_TYPE) + (_height(_DETAIL_TYPE) if any(one.detail for one in panels) else 0)
+    top = _MARGIN + sum(line.height for line in above) + _MARGIN + heading + _MARGIN // 2
+    size = (total, top + panel + _MARGIN + sum(line.height for line in below) + _MARGIN)
     canvas = Image.new("RGB", size, color=_BACKGROUND)
-    canvas.paste(above, (_MARGIN, 10))
+    _paste_lines(canvas, above, _MARGIN)
     left = _MARGIN
-    for one, bar in zip(panels, bars, strict=True):
-        canvas.paste(_line(one.title, 14), (left, 44))
+    for one, step in zip(panels, steps, strict=True):
+        over = top - heading - _MARGIN // 2
+        colour = _TEXT if one.strong else _FAINT_TEXT
+        canvas.paste(_fitting(one.title, _PANEL_TYPE, step - _MARGIN, colour)[0], (left, over))
+        if one.detail:
+            (detail, *_) = _fitting(one.detail, _DETAIL_TYPE, step - _MARGIN, _FAINT_TEXT)
+            canvas.paste(detail, (left, over + _height(_PANEL_TYPE)))
         canvas.paste(Image.fromarray(one.picture).resize(shown, Image.Resampling.BILINEAR), (left, top))
-        if bar:
-            _draw_scale(canvas, left + shown[0] + 6, top, panel)
-        left += shown[0] + bar + _MARGIN
-    for number, line in enumerate(below):
-        canvas.paste(line, (_MARGIN, top + panel + _MARGIN + text * number))
+        if one.scale is not None:
+            _draw_scale(canvas, one.scale, left + shown[0] + 8, top, panel)
+        left += step
+    _paste_lines(canvas, below, top + panel + _MARGIN)
     return np.asarray(canvas)
 
 
+def _paste_lines(canvas: Image.Image, lines: Sequence[Image.Image], top: int) -> None:
+    for line in lines:
+        canvas.paste(line, (_MARGIN, top))
+        top += line.height
+
+
 @lru_cache(maxsize=128)
+def _fitting(text: str, size: int, room: int, colour: tuple[int, int, int]) -> tuple[Image.Image, ...]:
+    """Return text in lines of at most `room` pixels: one line if a type of three quarters of `size` makes it fit."""
+    for smaller in range(size, round(0.75 * size) - 1, -1):
+        line = _line(text, smaller, colour)
+        if line.width <= room:
+            return (line,)
+    words = text.split(" ")
+    lines = [words[0]]
+    for word in words[1:]:
+        longer = f"{lines[-1]} {word}"
+        if _line(longer, smaller, colour).width <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    drawn = (_line(line, smaller, colour) for line in lines)
+    return tuple(line.crop((0, 0, min(line.width, room), line.height)) for line in drawn)
+
+
+@lru_cache(maxsize=256)
 def _line(text: str, size: int, colour: tuple[int, int, int] = _FAINT_TEXT) -> Image.Image:
     """Return a picture of a line of text; cached, because the figures of a folder share most lines."""
     font = _font(size)
-    width, height = (math.ceil(side) for side in font.getbbox(text)[2:])
-    line = Image.new("RGB", (width, height), color=_BACKGROUND)
+    width = max(1, math.ceil(font.getbbox(text)[2]))
+    line = Image.new("RGB", (width, _height(size)), color=_BACKGROUND)
     ImageDraw.Draw(line).text((0, 0), text, fill=colour, font=font)
     return line
 
 
-def _draw_scale(canvas: Image.Image, left: int, top: int, height: int) -> None:
-    ramp = np.repeat(np.linspace(1, 0, height, dtype=np.float32)[:, None], 12, axis=1)
+def _height(size: int) -> int:
+    """Height of a line of type, with the space below it."""
+    return round(1.35 * size)
+
+
+def _draw_scale(canvas: Image.Image, scale: ColourScale, left: int, top: int, height: int) -> None:
+    ramp = np.repeat(np.linspace(1, 0, height, dtype=np.float32)[:, None], _BAR, axis=1)
     canvas.paste(Image.fromarray(draw_heatmap(ramp)), (left, top))
-    for value in (0.0, 0.5, 1.0):
-        y = top + round((1 - value) * (height - 14))
-        canvas.paste(_line(f"{value:g}", 12), (left + 16, y))
+    marked = scale.threshold
+    ticks = [value for value in (0.0, 0.5, 1.0) if marked is None or abs(value - marked) * height > _height(_TICK_TYPE)]
+    for value in ticks:
+        canvas.paste(_line(f"{value:g}", _TICK_TYPE), (left + _BAR + 6, _tick(value, top, height)))
+    if marked is not None:
+        y = top + round((1 - marked) * (height - 1))
+        pen = ImageDraw.Draw(canvas)
+        pen.line([(left - 4, y), (left + _BAR + 4, y)], fill=_CONTOUR_EDGE, width=5)
+        pen.line([(left - 4, y), (left + _BAR + 4, y)], fill=_CONTOUR, width=2)
+        canvas.paste(_line(f"{marked:.2f}", _TICK_TYPE, _CONTOUR), (left + _BAR + 6, _tick(marked, top, height)))
+    (title, *_) = _fitting(scale.title, _TICK_TYPE, _SCALE_WIDTH - 8, _FAINT_TEXT)
+    canvas.paste(title, (left, top - title.height - 2))
+
+
+def _tick(value: float, top: int, height: int) -> int:
+    return top + round((1 - value) * (height - _height(_TICK_TYPE)))
 
 
 def contact_sheet(

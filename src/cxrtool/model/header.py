@@ -103,6 +103,7 @@ class BundleHeader(_Part):
         training: resolved settings of the run.
         data: train and valid sheets with their digests.
         metrics: metrics of the chosen epoch on valid.
+        synthetic: whether the training data were drawn by `cxr phantom`.
         weights_sha256: digest of names, shapes, types and numbers of all tensors.
     """
 
@@ -124,6 +125,7 @@ class BundleHeader(_Part):
     versions: dict[str, str]
     run: str
     created: str
+    synthetic: bool = False
     weights_sha256: str = ""
     intended_use: str = Field(default=INTENDED_USE)
 
@@ -168,6 +170,11 @@ class BundleHeader(_Part):
     def scalings(self) -> dict[str, Scaling] | None:
         """Calibration by finding; None before `cxr calibrate`."""
         return None if self.calibration is None else self.calibration.scalings
+
+    def hit_rate(self, method: str, finding: str) -> float | None:
+        """Return how often this method's peak lies in the finding, in [0, 1]; None if it was not measured."""
+        rates = (stored.hit_rate.get(finding) for stored in self.localization if stored.method == method)
+        return next((rate for rate in rates if rate is not None), None)
 
     def known_localization(self, method: str, finding: str) -> str:
         """Return a sentence on how often this method's peak lies in the finding; empty if it was not measured."""

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrtool.data.decoded import PHANTOM_COMMENT
 from cxrtool.data.manifest import PHANTOM_NAME
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.files import write_csv, write_json
@@ -291,4 +292,11 @@ def _write_image(path: Path, image: NDArray[np.uint8], options: list[int]) -> No
     path.parent.mkdir(parents=True, exist_ok=True)
     # Written by Python, because OpenCV's writer does not report why it fails, such as a full disk.
     _, encoded = cv2.imencode(path.suffix, image, options)
-    path.write_bytes(encoded.tobytes())
+    content = encoded.tobytes()
+    path.write_bytes(_with_comment(content) if path.suffix == ".jpg" else content)
+
+
+def _with_comment(jpeg: bytes) -> bytes:
+    """Return a JPEG with `PHANTOM_COMMENT` in a COM segment behind its first marker."""
+    segment = b"\xff\xfe" + (len(PHANTOM_COMMENT) + 2).to_bytes(2, "big") + PHANTOM_COMMENT
+    return jpeg[:2] + segment + jpeg[2:]

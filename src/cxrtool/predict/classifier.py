@@ -1,12 +1,14 @@
 """The class that loads a model once, and then predicts and explains from any thread."""
 
 import difflib
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
+from threading import Event
 from types import MappingProxyType
 from typing import Self
 
@@ -32,6 +34,8 @@ from cxrtool.predict.prediction import FindingResult, ModelIdentity, Prediction
 from cxrtool.resolved_settings import AnySettings, resolved
 from cxrtool.settings import RuntimeSettings
 from cxrtool.text import shortened
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,6 +66,7 @@ class Classifier:
     runtime: Runtime
     engine: Engine
     reading: Reading
+    _told: Event = field(default_factory=Event)  # set once `_warn_if_real` has warned
 
     @classmethod
     def load(
@@ -174,6 +179,7 @@ class Classifier:
                     yield next(predictions)
 
     def _predictions(self, radiographs: Sequence[Radiograph]) -> list[Prediction]:
+        self._warn_if_real(radiographs)
         pixels = np.stack([radiograph.pixels for radiograph in radiographs])[:, None]
         probabilities = sigmoid(self.engine.logits(pixels))
         identity = self.identity
@@ -187,6 +193,17 @@ class Classifier:
             )
             for radiograph, row in zip(radiographs, probabilities, strict=True)
         ]
+
+    def _warn_if_real(self, radiographs: Sequence[Radiograph]) -> None:
+        """Warn once if the model has learnt from drawings alone and reads something else."""
+        if not self.header.synthetic or self._told.is_set() or all(one.drawn for one in radiographs):
+            return
+        self._told.set()
+        real = next(one.name for one in radiographs if not one.drawn)
+        log.warning(
+            "%s is no synthetic radiograph, and this model was trained on nothing else: its figures say nothing of it",
+            real,
+        )
 
     def _results(self, probabilities: NDArray[np.float32]) -> tuple[FindingResult, ...]:
         raw = probabilities.astype(np.float64)
@@ -279,6 +296,7 @@ class Classifier:
                 return all_columns(columns)(logits)
             return np.stack([_positive_or_top(self._results(row)) for row in sigmoid(logits)])
 
+        self._warn_if_real(radiographs)
         logits, maps = self.maps_of(radiographs, wanted, settings)
         groups, fit = [], self.reading.preprocessing.fit
         for radiograph, row, found in zip(radiographs, sigmoid(logits), maps, strict=True):
@@ -297,6 +315,7 @@ class Classifier:
                         method=settings.title,
                         stretched=stretch,
                         known=self.header.known_localization(settings.title, results[column].label),
+                        hit_rate=self.header.hit_rate(settings.title, results[column].label),
                         warnings=radiograph.warnings,
                     )
                     for column, coarse in sorted(found.items())

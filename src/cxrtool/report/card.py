@@ -7,6 +7,7 @@ from cxrtool.evaluation.assessment import Assessment
 from cxrtool.model.header import BundleHeader
 from cxrtool.report.figures import areas_table, counts_table, rates_table
 from cxrtool.report.methods_text import interval_sentences
+from cxrtool.report.parts import SYNTHETIC
 from cxrtool.report.population import characteristics_table, describe_flow
 from cxrtool.report.references import Citations
 from cxrtool.report.sections import LIMITS
@@ -22,6 +23,7 @@ def model_card(header: BundleHeader, assessment: Assessment, study: Study | None
     lines = [
         f"# Model card: {escape_markdown(header.run)}",
         "",
+        *([SYNTHETIC, ""] if header.synthetic else []),
         f"{header.intended_use}",
         "",
         "## Model",

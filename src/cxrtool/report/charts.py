@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from cxrtool.cells import cell, interval_text
+from cxrtool.cells import interval_text
 from cxrtool.evaluation.curves import curve_bands, precision_recall_curve, roc_curve
+from cxrtool.evaluation.intervals import Interval
 from cxrtool.evaluation.operating import FIXED_RATES
 from cxrtool.evaluation.thresholds import threshold_curve, threshold_grid
 from cxrtool.model.header import StoredCalibration
@@ -15,6 +16,7 @@ from cxrtool.report.content import ReportContent
 from cxrtool.report.figures import counts_table
 from cxrtool.report.parts import Section, Table
 from cxrtool.report.readers import pr_marks, roc_marks
+from cxrtool.report.table import Cell, Estimate, Number
 
 _CALIBRATION = {"brier": "Brier", "ece": "ECE", "in_the_large": "in the large", "slope": "slope"}
 """Figures shown with their intervals."""
@@ -71,20 +73,23 @@ def calibration_section(content: ReportContent) -> Section | None:
         for _, finding, _, _ in _findings_with_both_classes(content)
     ]
     percent = f"{100 * assessment.settings.bootstrap.confidence:g} %"
-    rows, bins = [], []
+    rows: list[list[Cell]] = []
+    bins: list[list[Cell]] = []
     for kind, figures in kinds.items():
         for finding, one in figures.items():
-            cells = [interval_text(getattr(one, name), one.intervals.get(name), 3) for name in _CALIBRATION]
-            rows.append([finding, kind, cell(one.prevalence), cell(one.mean_probability), *cells])
+            cells = [Estimate(getattr(one, name), one.intervals.get(name), 3) for name in _CALIBRATION]
+            rows.append([finding, kind, Number(one.prevalence), Number(one.mean_probability), *cells])
             bins += [
-                [finding, kind, cell(part.low), cell(part.high), cell(part.rows), cell(part.positives)]
-                + [cell(value) for value in (part.mean_probability, part.positive_share)]
-                + [f"{cell(part.share_low)}-{cell(part.share_high)}"]
+                [
+                    *(finding, kind, Number(part.low), Number(part.high), part.rows, part.positives),
+                    Number(part.mean_probability),
+                    Estimate(part.positive_share, Interval(part.share_low, part.share_high)),
+                ]
                 for part in one.curve
             ]
     header = ["finding", "probabilities", "share of positives", "mean probability"]
     header += [f"{name} ({percent})" for name in _CALIBRATION.values()]
-    columns = ["finding", "probabilities", "from", "to", "rows", "positives", "mean", "share", f"share ({percent})"]
+    columns = ["finding", "probabilities", "from", "to", "rows", "positives", "mean", f"share ({percent})"]
     text = [
         "A point on the dotted line is calibrated. Each holds the rows between two probabilities, at least twenty, and "
         f"neighbours whose shares fall are pooled; the band is the {percent} interval of the share at each point. "
@@ -96,8 +101,8 @@ def calibration_section(content: ReportContent) -> Section | None:
     if content.header is not None:
         text.append(_calibrated_by(content.header.calibration))
     tables = [
-        Table("Calibration", header, rows, "calibration"),
-        Table("Points of the reliability curves", columns, bins, "reliability"),
+        Table("Calibration", header, rows, "calibration", texts=2),
+        Table("Points of the reliability curves", columns, bins, "reliability", texts=2),
     ]
     return Section("calibration", "Calibration", text, tables, charts)
 
@@ -132,17 +137,17 @@ def decisions_section(content: ReportContent) -> Section:
     counts = counts_table(assessment)
     tables = [] if counts is None else [counts]
     rates = [f"{rate:.2f}" for rate in FIXED_RATES]
-    rows = []
+    rows: list[list[Cell]] = []
     for finding, one in assessment.operating.items():
         values = one.predictive_values
         rows.append(
             [
                 finding,
-                *(cell(one.sensitivity_at[rate]) for rate in rates),
-                *(cell(one.specificity_at[rate]) for rate in rates),
-                cell(values.prevalence if values else None),
-                interval_text(values.ppv, values.ppv_interval, 3) if values else cell(None),
-                interval_text(values.npv, values.npv_interval, 3) if values else cell(None),
+                *(Number(one.sensitivity_at[rate]) for rate in rates),
+                *(Number(one.specificity_at[rate]) for rate in rates),
+                Number(values.prevalence if values else None),
+                Estimate(values.ppv, values.ppv_interval, 3) if values else None,
+                Estimate(values.npv, values.npv_interval, 3) if values else None,
             ]
         )
     header = [

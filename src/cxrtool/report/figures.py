@@ -47,6 +47,20 @@ def areas_table(assessment: Assessment) -> Table:
     return Table("Areas", header, rows, "areas", notes=(*mark, *_notes(header, rows)), plain=plain)
 
 
+def overview_table(assessment: Assessment) -> Table:
+    """Return the few figures of each finding that a reader looks for first."""
+    rows: list[list[Cell]] = []
+    for finding, row in assessment.evaluation.labels.items():
+        one, intervals = row.at_threshold, assessment.intervals[finding]
+        rates: list[Cell] = [None, None] if one is None else [Number(one.recall, 2), Number(one.specificity, 2)]
+        name = f"{finding} *" if row.few_cases else finding
+        rows.append([name, Estimate(row.auroc, intervals.get("auroc"), 3), *rates, row.positives])
+    few = any(row.few_cases for row in assessment.evaluation.labels.values())
+    mark = (f"* fewer than {FEW_CASES} positives or negatives: too few for reliable figures.",) if few else ()
+    header = ["finding", "AUROC", "sensitivity", "specificity", "positives"]
+    return Table("Findings", header, rows, "findings", notes=mark)
+
+
 def rates_table(assessment: Assessment) -> Table | None:
     """Return rates at the thresholds with their intervals, by finding; None without thresholds."""
     rows: list[list[Cell]] = [

@@ -9,6 +9,7 @@ from cxrtool.cells import interval_text
 from cxrtool.files import write_text
 from cxrtool.model.header import INTENDED_USE, current_versions
 from cxrtool.report.content import ReportContent
+from cxrtool.report.overview import overview
 from cxrtool.report.sections import sections_of
 
 
@@ -22,21 +23,15 @@ def write_report(content: ReportContent, out: Path) -> None:
         lstrip_blocks=True,
     )
     page = environment.get_template("report.html.j2").render(
-        title=f"{_name(content)}: {content.assessment.evaluation.split}",
-        name=_name(content),
+        first=overview(content),
         described=_described(content),
         use=INTENDED_USE,
         version=current_versions()["cxrtool"],
         headline=_headline(content),
-        warnings=[*content.assessment.warnings, *_ledger_warnings(content)],
         sections=[section for section in sections_of(content) if section is not None],
         svg=lambda chart: Markup(chart.svg),
     )
     write_text(out, page)
-
-
-def _name(content: ReportContent) -> str:
-    return "scores" if content.header is None else content.header.run
 
 
 def _described(content: ReportContent) -> str:
@@ -48,8 +43,8 @@ def _described(content: ReportContent) -> str:
 
 def _headline(content: ReportContent) -> list[tuple[str, str]]:
     evaluation, intervals = content.assessment.evaluation, content.assessment.intervals["mean"]
-    facts = [
-        ("mean AUROC", _non_breaking(interval_text(evaluation.mean_auroc, intervals["auroc"]))),
+    facts = [] if content.header is None else [("run", content.header.run)]
+    facts += [
         ("mean AUPRC", _non_breaking(interval_text(evaluation.mean_auprc, intervals["auprc"]))),
         ("split", f"{evaluation.split}, {evaluation.level} level"),
         ("studies", f"{evaluation.studies:,} of {content.assessment.patients:,} patients"),
@@ -60,12 +55,6 @@ def _headline(content: ReportContent) -> list[tuple[str, str]]:
         facts.append(("thresholds", f"{tuning.criterion} on {tuning.split}" if tuning else "not tuned"))
     looks = None if content.study is None else content.study.looks
     return facts if looks is None else [*facts, (f"{looks.split} looked at", _non_breaking(looks.short()))]
-
-
-def _ledger_warnings(content: ReportContent) -> list[str]:
-    looks = None if content.study is None else content.study.looks
-    warning = None if looks is None else looks.warning()
-    return [] if warning is None else [warning]
 
 
 def _non_breaking(text: str) -> str:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from cxrtool.report.plots import Chart
 from cxrtool.report.table import Table as Table
 
+SYNTHETIC = "Synthetic radiographs: every image is a drawing, so no figure here says anything about patients."
+"""First line of a report and a card of a model that was trained on phantoms."""
+
 
 @dataclass(frozen=True)
 class Picture:

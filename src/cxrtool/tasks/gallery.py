@@ -1,7 +1,7 @@
 """Gallery of a model's mistakes on a split: a table, and pictures with heatmaps."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from cxrtool.choices import MistakeKind
 from cxrtool.errors import CxrError
 from cxrtool.evaluation.mistakes import Mistake, find_mistakes
 from cxrtool.evaluation.table import PredictionTable
+from cxrtool.explain.explanation import Explanation
 from cxrtool.explain.pictures import contact_sheet, write_png
 from cxrtool.files import write_csv, write_json
 from cxrtool.model.resolve import Model, open_model
@@ -106,8 +107,7 @@ def _draw(
     for finding in dict.fromkeys(mistake.finding for mistake in mistakes):
         places = [place for place, mistake in enumerate(mistakes) if mistake.finding == finding]
         shown, captions = [], []
-        explained = classifier.explain_many([root / mistakes[place].path for place in places], finding)
-        for place, (path, result) in zip(places, explained, strict=True):
+        for place, path, result in _explained(classifier, mistakes, places, root, finding):
             if isinstance(result, CxrError):
                 log.warning("%s: %s", path, result)
                 continue
@@ -119,10 +119,22 @@ def _draw(
             shown.append(overlay)
             captions.append(
                 f"{mistake.kind}\n{mistake.study}\nprobability {mistake.probability:.3f}\n"
-                f"threshold {mistake.threshold:.2f}"
+                f"threshold {mistake.threshold:.2f}{', map stretched' if result[0].stretched else ''}"
             )
             progress(Progress("mistakes", len(pictures), len(mistakes)))
         if shown:
             galleries[finding] = folder / f"gallery_{finding.replace(' ', '_')}.png"
             write_png(galleries[finding], contact_sheet(shown, captions))
     return pictures, galleries
+
+
+def _explained(
+    classifier: Classifier, mistakes: tuple[Mistake, ...], places: Sequence[int], root: Path, finding: str
+) -> Iterator[tuple[int, Path, tuple[Explanation, ...] | CxrError]]:
+    """Explain mistakes, the missed ones with stretched maps: their probability is low, so the map would not be seen."""
+    missed = [place for place in places if mistakes[place].kind == MistakeKind.FALSE_NEGATIVE]
+    others = [place for place in places if place not in missed]
+    for chosen, stretch in ((others, False), (missed, True)):
+        paths = [root / mistakes[place].path for place in chosen]
+        found = classifier.explain_many(paths, finding, stretch=stretch)
+        yield from ((place, path, result) for place, (path, result) in zip(chosen, found, strict=True))
