@@ -35,6 +35,7 @@ from cxrtool.cli import (
     split,
     train,
     tune,
+    verify,
 )
 from cxrtool.errors import CxrError, is_out_of_memory
 from cxrtool.processors import usable_processors
@@ -76,6 +77,7 @@ COMMANDS = (
     push,
     localize,
     info,
+    verify,
     config,
     bench,
 )
