@@ -32,6 +32,7 @@ from cxrtool.cli import (
     predict,
     push,
     report,
+    reproduce,
     split,
     train,
     tune,
@@ -78,6 +79,7 @@ COMMANDS = (
     localize,
     info,
     verify,
+    reproduce,
     config,
     bench,
 )
