@@ -62,12 +62,16 @@ class ResolvedSettings:
         Raises:
             RequestError: as for `load_settings`.
         """
-        merged = load_settings({key: value for key, value, _ in self.rows()} | values, environ={})
+        merged = load_settings(self.values() | values, environ={})
         return ResolvedSettings(merged.settings, {**self.sources, **dict.fromkeys(values, source)})
+
+    def values(self) -> dict[str, object]:
+        """Return the plain value of every setting by dotted key."""
+        return dict(_flatten(self.to_dict()))
 
     def rows(self) -> list[tuple[str, object, str]]:
         """Return (key, value, source) of every setting."""
-        return [(key, value, self.sources.get(key, "default")) for key, value in _flatten(self.to_dict())]
+        return [(key, value, self.sources.get(key, "default")) for key, value in self.values().items()]
 
 
 AnySettings: TypeAlias = Settings | ResolvedSettings
@@ -111,7 +115,7 @@ def load_settings(
     for source, layer in layers:
         for key, value in layer.items():
             values[key] = value
-            sources[key] = f"environment {_variable(key)}" if source == "environment" else source
+            sources[key] = f"environment {variable_of(key)}" if source == "environment" else source
     try:
         return ResolvedSettings(Settings(**_nest(values)), sources)
     except ValidationError as error:
@@ -167,7 +171,7 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     for name in environ:
         # Others set variables of this prefix too: Kubernetes sets CXR_SERVICE_HOST where a service is called cxr.
         if name.startswith(ENV_PREFIX) and name[len(ENV_PREFIX) :].split("__")[0] not in top:
-            near = difflib.get_close_matches(name, [_variable(key) for key in _known_keys()], n=1, cutoff=0.8)
+            near = difflib.get_close_matches(name, [variable_of(key) for key in _known_keys()], n=1, cutoff=0.8)
             if near:
                 log.warning("environment variable %s names no setting and is ignored; did you mean %s?", name, near[0])
     source = EnvSettingsSource(_Environment)
@@ -185,8 +189,14 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         ) from None
 
 
-def _variable(key: str) -> str:
+def variable_of(key: str) -> str:
+    """Return the environment variable of a setting: ``CXR_TRAIN__LR`` for ``train.lr``."""
     return ENV_PREFIX + key.upper().replace(".", "__")
+
+
+def default_values() -> dict[str, object]:
+    """Return the default of every setting by dotted key, as plain values."""
+    return ResolvedSettings(Settings(), {}).values()
 
 
 def _known_keys() -> list[str]:

@@ -105,7 +105,7 @@ def test_a_newer_version_and_other_findings_are_refused(bundle: Path) -> None:
     change_header(bundle, format_version=1, findings=[*FINDINGS, "Pneumonia"])
     with pytest.raises(ModelError, match="not for the findings of the model"):
         read_header(bundle)
-    change_header(bundle, thresholds=None, calibration=None)
+    change_header(bundle, thresholds=None, calibration=None, golden=None)
     with pytest.raises(ModelError, match="has shape"):
         open_bundle(bundle)
     change_header(bundle, findings=FINDINGS, thresholds={"Edema": 0.2})

@@ -32,9 +32,11 @@ from cxrtool.cli import (
     predict,
     push,
     report,
+    reproduce,
     split,
     train,
     tune,
+    verify,
 )
 from cxrtool.cli.command import Command, Group
 from cxrtool.errors import CxrError, is_out_of_memory
@@ -61,7 +63,7 @@ COMMANDS = {
     "Training": (train, tune, calibrate),
     "Evaluation": (eval_, compare, power, errors_, localize, report),
     "Use": (predict, explain, export),
-    "Models": (info, import_, push),
+    "Models": (info, verify, reproduce, import_, push),
     "This program": (config, bench),
 }
 """The commands by heading of the help."""

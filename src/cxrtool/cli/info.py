@@ -13,7 +13,7 @@ from cxrtool.cli.options import JsonOption
 from cxrtool.resolved_settings import load_settings
 
 if TYPE_CHECKING:
-    from cxrtool.model.header import SplitDigest
+    from cxrtool.model.header import SplitDigest, StoredGolden
 
 
 def info(
@@ -60,6 +60,7 @@ def info(
             "tuned on": f"{header.tuning.split}, {header.tuning.criterion}" if header.tuning else None,
             "calibration": f"{header.calibration.method} on {header.calibration.split}" if header.calibration else None,
             "maps measured": ", ".join(one.method for one in header.localization) or None,
+            "golden images": _golden_line(header.golden),
             **{f"{one.split} looked at (sheet {one.sheet_sha256[:12]})": one.short() for one in looks},
             "weights sha256": header.weights_sha256,
             "versions": ", ".join(f"{name} {number}" for name, number in header.versions.items()),
@@ -77,6 +78,12 @@ def info(
     for one in looks:
         if (warning := one.warning()) is not None:
             console.warn(warning)
+
+
+def _golden_line(golden: "StoredGolden | None") -> str:
+    if golden is None:
+        return "none (see cxr verify --record)"
+    return f"{len(golden.logits)}, by {golden.engine} in {golden.precision} (see cxr verify)"
 
 
 def _show_table(path: Path, json_output: bool) -> None:

@@ -19,7 +19,7 @@ from cxrtool.choices import Precision, TorchPrecision
 from cxrtool.cli.help_text import DATA as DATA_HEADING
 from cxrtool.cli.help_text import MACHINE, OUTPUT, RARE, STATISTICS, TRAINING
 from cxrtool.cli.help_text import MAPS as MAPS_HEADING
-from cxrtool.resolved_settings import ResolvedSettings, load_settings
+from cxrtool.resolved_settings import ResolvedSettings, load_settings, variable_of
 from cxrtool.settings import Settings
 
 JsonOption = Annotated[
@@ -87,6 +87,7 @@ def settings_options(
         everything = [*own, *added]
         run.__signature__ = inspect.Signature(everything)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in everything}
+        run.setting_keys = frozenset(keys)  # type: ignore[attr-defined]
         return run
 
     return decorate
@@ -95,6 +96,23 @@ def settings_options(
 def given_on_command_line(resolved: ResolvedSettings) -> dict[str, object]:
     """Return the settings that came from the command line, by dotted key."""
     return {key: value for key, value, source in resolved.rows() if source == "command line"}
+
+
+def arguments_for(command: Callable[..., None], settings: Mapping[str, object]) -> tuple[dict[str, str], list[str]]:
+    """Return how a shell gives settings to a command: variables for those without an option, and arguments.
+
+    Args:
+        command: a command made by `settings_options`.
+        settings: plain values by dotted key.
+    """
+    offered: frozenset[str] = command.setting_keys  # type: ignore[attr-defined]
+    variables = {variable_of(key): str(value) for key, value in settings.items() if key not in offered}
+    arguments: list[str] = []
+    for key, value in settings.items():
+        if key in offered:
+            flag = _flag(key)
+            arguments += [flag if value else f"--no-{flag[2:]}"] if isinstance(value, bool) else [flag, str(value)]
+    return variables, arguments
 
 
 def _parameter(key: str) -> str:

@@ -87,6 +87,11 @@ def _model_key(weights_sha256: str, device: torch.device, backend: str) -> str:
     return f"bf16 difference: {weights_sha256}, {name}, {backend} {version(backend)}"
 
 
+def current_machine() -> dict[str, str]:
+    """Return the processor and the version of Python, on which the last bits of results may depend."""
+    return {"processor": _processor(), "python": platform.python_version()}
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()

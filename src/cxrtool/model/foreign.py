@@ -16,6 +16,7 @@ from cxrtool.findings import CHEXPERT5, XRV18, Findings, UncertaintyPolicy, cano
 from cxrtool.model.bundle import open_bundle, refuse_broken, save_bundle
 from cxrtool.model.checkpoint import Checkpoint, read_checkpoint
 from cxrtool.model.densenet import OLD_NAME, ChestNet
+from cxrtool.model.golden import golden_of
 from cxrtool.model.header import DEFAULT_THRESHOLD, BundleHeader, current_versions, now
 from cxrtool.model.torchxrayvision import MEAN, SIZE, STD, XrvWeights, operating_points, weights_named
 
@@ -100,6 +101,7 @@ def import_checkpoint(source: Path, out: Path, settings: ImportSettings) -> Bund
             "weights_found_in": checkpoint.place,
             "thresholds_from": origin,
         },
+        golden=golden_of(weights, preprocessing),
         data={},
         pos_weight=None,
         metrics={},

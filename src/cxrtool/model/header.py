@@ -13,13 +13,15 @@ from cxrtool.evaluation.thresholds import ThresholdOrigin, threshold_grid
 from cxrtool.findings import Findings
 from cxrtool.settings import FINEST_STEP
 
-FORMAT_VERSION = 2
-"""Version 1 had no digest of the header."""
+FORMAT_VERSION = 3
+"""Version 1 had no digest of the header, version 2 no golden images."""
 
 DEFAULT_THRESHOLD = 0.5
 INTENDED_USE = "Research software, not a medical device."
 MOST_FINDINGS, LONGEST_NAME = 256, 100
 """Upper limits on the findings in a header, which may come from a stranger."""
+MOST_GOLDEN = 64
+"""Upper limit on the golden images of a header."""
 
 
 class _Part(BaseModel):
@@ -79,6 +81,24 @@ class StoredLocalization(_Part):
     iou: dict[str, float]
 
 
+class StoredGolden(_Part):
+    """What the network gave for the images of `check_images`, by which another machine sees whether it gives the same.
+
+    Attributes:
+        pixels_sha256: digest of the images' pixels.
+        logits: [N][F], to 9 significant digits, which tell any two float32 numbers apart.
+        engine: library that ran the network.
+        precision: its number format.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    pixels_sha256: str
+    logits: tuple[tuple[float, ...], ...] = Field(min_length=1, max_length=MOST_GOLDEN)
+    engine: Literal["torch"] = "torch"
+    precision: Literal["fp32"] = "fp32"
+
+
 class SplitDigest(_Part):
     """Description of a split that a model was trained or validated on."""
 
@@ -100,6 +120,7 @@ class BundleHeader(_Part):
         tuning: how the thresholds were chosen.
         calibration: calibration of probabilities; None before `cxr calibrate`.
         localization: how well heatmaps locate findings, by method; empty before `cxr localize`.
+        golden: what the network gave for the golden images; None in bundles of versions that stored none.
         training: resolved settings of the run.
         data: train and valid sheets with their digests.
         metrics: metrics of the chosen epoch on valid.
@@ -118,6 +139,7 @@ class BundleHeader(_Part):
     tuning: Tuning | None = None
     calibration: StoredCalibration | None = None
     localization: tuple[StoredLocalization, ...] = ()
+    golden: StoredGolden | None = None
     training: dict[str, Any]
     data: dict[str, SplitDigest]
     pos_weight: dict[str, float] | None
@@ -149,6 +171,8 @@ class BundleHeader(_Part):
         for name, values in (("thresholds", self.thresholds), ("scalings", scalings)):
             if values is not None and set(values) != set(self.findings):
                 raise ValueError(f"{name} are for {', '.join(values)}, not for the findings of the model")
+        if self.golden is not None and any(len(row) != len(self.findings) for row in self.golden.logits):
+            raise ValueError(f"golden.logits does not have {len(self.findings)} numbers for each image")
         return self
 
     @property

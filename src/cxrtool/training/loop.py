@@ -23,6 +23,7 @@ from cxrtool.files import write_json
 from cxrtool.locks import sweep_partials
 from cxrtool.model.bundle import BUNDLE_NAME, digest_of_weights
 from cxrtool.model.densenet import ChestNet, build_network
+from cxrtool.model.golden import golden_of
 from cxrtool.predict.split import evaluate_logits, manifest_logits
 from cxrtool.progress import Progress, ProgressCallback, StopSignal, ignore_progress, never_stop
 from cxrtool.resolved_settings import ResolvedSettings
@@ -372,7 +373,8 @@ def _save(work: Work, state: TrainingState, record: EpochRecord, evaluation: Eva
     # The first epoch counts as best even without a score, which skipped images may leave undefined.
     better = not state.best_epoch or (score is not None and (state.best_score is None or score > state.best_score))
     sha256 = digest_of_weights(weights)
-    header = bundle_header(run, record, evaluation).model_copy(update={"weights_sha256": sha256})
+    golden = golden_of(weights, run.reading.preprocessing)
+    header = bundle_header(run, record, evaluation).model_copy(update={"weights_sha256": sha256, "golden": golden})
     kept = TrainingState(
         epoch=record.epoch,
         best_epoch=record.epoch if better else state.best_epoch,

@@ -22,6 +22,7 @@ from cxrtool.data.pixel_cache import PixelCache
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.data.radiograph import Reading
 from cxrtool.engines.device import Runtime, choose_runtime
+from cxrtool.engines.precision import current_machine
 from cxrtool.errors import ModelError, RequestError
 from cxrtool.evaluation.metrics import Evaluation
 from cxrtool.files import sha256_of_file, write_json, write_text
@@ -241,6 +242,7 @@ def describe_run(run: Run, resolved: ResolvedSettings, network: ChestNet, fresh:
             "precision": run.runtime.precision,
             "channels_last": run.runtime.channels_last,
             "threads": torch.get_num_threads(),
+            **current_machine(),
             "versions": current_versions(),
         },
     )
