@@ -66,6 +66,7 @@ def test_values_of_a_stranger_stay_values(call: Call, run: Path) -> None:
     change_header(run / "model.safetensors", versions={"torch": "2.6.0+cpu", "numpy": hostile, "pillow": "unknown"})
     content = yaml.safe_load((run / "settings.yaml").read_text())
     content["train"]["init"] = "a'b $(touch spoilt)\ntouch spoilt"
+    content["train"]["augment"] = False
     content["runtime"]["read_timeout"] = 30.0
     (run / "settings.yaml").write_text(yaml.safe_dump(content))
     script = call("reproduce", run).stdout
@@ -82,6 +83,7 @@ def test_values_of_a_stranger_stay_values(call: Call, run: Path) -> None:
     words = shlex.split(train.replace("\\\n", ""))
     assert words[:3] == ["CXR_RUNTIME__READ_TIMEOUT=30.0", "cxr", "train"]
     assert words[words.index("--init") + 1] == content["train"]["init"]
+    assert "--no-augment" in words
     assert document["script"] == script
 
 
