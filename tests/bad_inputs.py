@@ -4,6 +4,7 @@ import io
 import os
 import zlib
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,10 @@ def lossless_jpeg_that_lies() -> FileDataset:
     dataset.PixelData = encapsulate([frame + b"\0" * 99])
     dataset["PixelData"].is_undefined_length = True
     return dataset
+
+
+LOSSLESS_JPEG_LIES = "its frame has 65500 x 65500" if find_spec("libjpeg") else "needs a codec that is not installed"
+"""What is said of it, with or without the codec of the extra `dicom-gpl`."""
 
 
 class Bomb:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cxrtool.resolved_settings import load_settings
     from cxrtool.settings import RuntimeSettings, Settings
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "CHEXPERT5",
     "Classifier",

@@ -1,24 +1,26 @@
 """Locks between processes, for files and folders that only one process may write.
 
-All locks are ``flock`` on an open file, which the kernel releases when the process ends, even if it is killed. Python
-on Windows and some network file systems have no ``flock``; callers then warn if writing is unsafe without a lock, or
-continue as if no other process were running.
+All locks are portalocker's on an open file: ``flock``, or ``msvcrt.locking`` on Windows. The system releases them when
+the process ends, even if it is killed. Some network file systems have no locks; callers then warn if writing is unsafe
+without a lock, or continue as if no other process were running.
 """
 
 import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TextIO
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
+LOCKED_FILES_CAN_BE_RENAMED = os.name != "nt"
+"""Windows neither renames an open file nor opens a folder, and other handles cannot read or write what is locked."""
+FOLDER_LOCK_NAME = ".cxrtool.lock"
+"""Lock file in a folder on Windows, where the folder itself cannot be locked; it is left behind."""
+_PAUSE = 0.05
+"""Seconds between two attempts to lock where waiting ends by itself."""
 _PARTIAL = re.compile(r"\.(.+\.)?[0-9a-f]{8}\.partial")
 
 
@@ -39,15 +41,25 @@ def try_lock(descriptor: int, wait: bool = False) -> bool:
     Raises:
         NoLocksError: the file system or the operating system has no such locks.
     """
-    if fcntl is None:
-        raise NoLocksError("this system has no file locks")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise NoLocksError(error.errno, error.strerror) from error
-    return True
+        import portalocker  # here, because much that writes files is imported without locking any
+    except ImportError:  # Python without both modules, as in a browser
+        raise NoLocksError("this system has no file locks") from None
+    flags = portalocker.LockFlags.EXCLUSIVE | (portalocker.LockFlags(0) if wait else portalocker.LockFlags.NON_BLOCKING)
+    while True:
+        try:
+            portalocker.lock(descriptor, flags)
+        except portalocker.AlreadyLocked:
+            if not wait:
+                return False
+            time.sleep(_PAUSE)  # Windows gives up waiting after ten seconds
+        except portalocker.LockException as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError):
+                raise NoLocksError(cause.errno, cause.strerror) from error
+            raise NoLocksError(error.strerror or str(error)) from error
+        else:
+            return True
 
 
 def is_same_file(descriptor: int, path: Path) -> bool:
@@ -89,14 +101,21 @@ def open_locked(path: Path, when_held: Callable[[], None]) -> TextIO:
 def changing(path: Path) -> Iterator[None]:
     """Wait until no other process or thread changes a file beside or at `path`, and keep them waiting in the block.
 
-    The lock is on the folder, because `path` itself may be replaced and may not exist yet; nothing is left behind.
-    Without locks the block runs all the same. Blocks for files of one folder must not be nested.
+    The lock is on the folder, because `path` itself may be replaced and may not exist yet; nothing is left behind,
+    except on Windows (`FOLDER_LOCK_NAME`). Without locks the block runs all the same. Blocks for files of one folder
+    must not be nested.
 
     Raises:
         OSError: the folder cannot be created or opened.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _held(path.parent):
+    if LOCKED_FILES_CAN_BE_RENAMED:
+        with _held(path.parent):
+            yield
+        return
+    with (path.parent / FOLDER_LOCK_NAME).open("a", encoding="utf-8") as file:
+        with suppress(NoLocksError):
+            try_lock(file.fileno(), wait=True)
         yield
 
 
@@ -107,7 +126,7 @@ def new_partial(path: Path) -> Iterator[Path]:
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
         # Not tempfile, whose mode 0600 would make results unreadable for the group.
         descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        if fcntl is None:  # nothing is swept on Windows, which cannot rename an open file
+        if not LOCKED_FILES_CAN_BE_RENAMED:  # and nothing is swept
             os.close(descriptor)
             yield partial
             return
@@ -125,7 +144,7 @@ def new_partial(path: Path) -> Iterator[Path]:
 def locked_folder(folder: Path) -> Iterator[None]:
     """Create `folder`, locked inside the block so that `sweep_partials` keeps it."""
     folder.mkdir(parents=True)
-    with _held(folder):
+    with _held(folder) if LOCKED_FILES_CAN_BE_RENAMED else nullcontext():
         yield
 
 
@@ -133,8 +152,10 @@ def sweep_partials(folder: Path) -> int:
     """Remove temporary files and folders of killed processes from `folder`, but not those of running ones.
 
     Returns:
-        Number of files and folders removed.
+        Number of files and folders removed; 0 on Windows, where they are not locked.
     """
+    if not LOCKED_FILES_CAN_BE_RENAMED:
+        return 0
     swept = 0
     for path in folder.glob(".*.partial"):
         if not _PARTIAL.fullmatch(path.name) or path.is_symlink() or not (path.is_file() or path.is_dir()):
@@ -156,9 +177,6 @@ def sweep_partials(folder: Path) -> int:
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """Hold the lock on a folder inside the block, where there are locks."""
-    if fcntl is None:
-        yield
-        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(NoLocksError):

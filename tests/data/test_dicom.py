@@ -150,7 +150,7 @@ def test_a_missing_codec_names_the_extra(tmp_path: Path, monkeypatch: pytest.Mon
     path = saved(tmp_path / "image.dcm", dataset)
     with pytest.raises(ImageError, match="codec") as caught:
         read(path)
-    assert "cxrtool[dicom]" in caught.value.advice
+    assert "cxrtool[dicom-gpl]" in caught.value.advice
 
 
 def test_a_deflated_file_is_refused_without_inflating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

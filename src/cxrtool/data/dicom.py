@@ -269,7 +269,8 @@ def _available_plugins(dataset: "Dataset") -> list[str]:
     plugins = [name for name in _PLUGINS if name in available]
     if syntax.is_compressed and not plugins:
         reason = f"needs a codec that is not installed ({syntax.name})"
-        raise DicomError(reason, "Run pip install 'cxrtool[dicom]', or save it uncompressed.")
+        extra = "dicom" if "2000" in syntax.name else "dicom-gpl"  # the second has lossless JPEG and JPEG-LS
+        raise DicomError(reason, f"Run pip install 'cxrtool[{extra}]', or save it uncompressed.")
     return plugins
 
 

@@ -21,7 +21,7 @@ from cxrtool.errors import RequestError, WriteError
 from cxrtool.evaluation.table_kind import MARK, TableKind, check_resumable
 from cxrtool.files import cannot_write, csv_cell, csv_row, sync_folder, write_json
 from cxrtool.findings import Findings
-from cxrtool.locks import NoLocksError, is_same_file, try_lock
+from cxrtool.locks import LOCKED_FILES_CAN_BE_RENAMED, NoLocksError, is_same_file, try_lock
 from cxrtool.predict.classifier import Classifier
 from cxrtool.predict.prediction import Prediction
 from cxrtool.settings import RuntimeSettings
@@ -109,7 +109,7 @@ def open_table(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("a+", encoding="utf-8", newline="") as file:
-            locked = _lock(file, partial, path)
+            _lock(file, partial, path)
             file.seek(0)
             # As bytes, since a kill may leave half a character.
             kept, size = _kept_rows(bytes(file.buffer.read()), about, identity, columns) if resume else ([], 0)
@@ -132,8 +132,8 @@ def open_table(
                 raise
             file.flush()
             os.fsync(file.fileno())
-            if not locked:
-                file.close()  # without locks this may be Windows, which cannot rename an open file
+            if not LOCKED_FILES_CAN_BE_RENAMED:
+                file.close()
             partial.replace(path)
             sync_folder(path.parent)
         about.unlink(missing_ok=True)
@@ -148,8 +148,8 @@ def _write_error(path: Path, error: OSError) -> WriteError:
     return WriteError(cannot_write(path, error).message, advice)
 
 
-def _lock(file: TextIO, partial: Path, path: Path) -> bool:
-    """Lock the table; return False, with a warning, if files cannot be locked.
+def _lock(file: TextIO, partial: Path, path: Path) -> None:
+    """Lock the table, or warn if files cannot be locked.
 
     Raises:
         RequestError: another process is writing it.
@@ -158,10 +158,9 @@ def _lock(file: TextIO, partial: Path, path: Path) -> bool:
         free = try_lock(file.fileno())
     except NoLocksError as error:
         log.warning("%s cannot be locked (%s): do not let a second process write it", path, error.strerror or error)
-        return False
-    if free and is_same_file(file.fileno(), partial):  # not if another process has just finished the table
-        return True
-    raise RequestError(f"another process is writing {path}", "Wait for it to finish, or choose another --csv.")
+        return
+    if not free or not is_same_file(file.fileno(), partial):  # another process may have just finished the table
+        raise RequestError(f"another process is writing {path}", "Wait for it to finish, or choose another --csv.")
 
 
 def _cells(prediction: Prediction, name: str, findings: Iterable[str]) -> list[object]:
