@@ -31,8 +31,6 @@ from cxrtool.training.loop import train
 PATIENTS = 480
 IMAGE_SIZE = 96
 EPOCHS = 5
-DRAWN_SIZE = 256
-"""The network reads radiographs at `IMAGE_SIZE`, but pictures are of the files, and sharp only if these are larger."""
 MAPS = {"explain.method": Method.LAYER_CAM, "explain.layer": Layer.DENSEBLOCK2}
 """At 96 px the third block has 6 x 6 cells, coarser than most findings: its peaks lie half a cell beside them, and hit
 0.36 to 0.46; LayerCAM of the second block, 12 x 12 cells, hits 0.83 (docs/measurements/heatmaps.md)."""
@@ -101,7 +99,7 @@ def run_demo(
         raise RequestError(f"{out} is not empty", "Give a new folder: cxr demo OUT.")
     clock = _Clock()
     data, run = out / "phantoms", out / "run"
-    write_phantom(data, PATIENTS, DRAWN_SIZE, seed, lambda done, total: progress(Progress("phantom", done, total)))
+    write_phantom(data, PATIENTS, IMAGE_SIZE, seed, lambda done, total: progress(Progress("phantom", done, total)))
     clock.lap("phantom")
     # Small images and a higher learning rate for random weights; the defaults are for ImageNet weights at 320 px.
     resolved = load_settings(

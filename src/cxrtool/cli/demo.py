@@ -7,6 +7,7 @@ import typer
 
 from cxrtool.cli import console
 from cxrtool.cli.eval_ import show_assessment
+from cxrtool.cli.localize import show_localization
 from cxrtool.cli.options import JsonOption
 from cxrtool.cli.signals import graceful_stop
 
@@ -16,7 +17,7 @@ def demo(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of drawings and training.")] = 0,
     json_output: JsonOption = False,
 ) -> None:
-    """Run every step on synthetic data: draw it, train, tune, evaluate, predict, explain and report.
+    """Run every step on synthetic data: draw it, train, tune, evaluate, localize, predict, explain and report.
 
     \b
     cxr demo
@@ -30,6 +31,7 @@ def demo(
         console.print_json(result.to_dict())
         return
     show_assessment(result.assessment)
+    show_localization(result.localization)
     console.print_facts("where to look", {what: str(path) for what, path in result.files.items()})
     total = sum(result.seconds.values())
     console.say(f"done in {total:.0f} s: " + ", ".join(f"{k} {v:.0f} s" for k, v in result.seconds.items()))

@@ -80,11 +80,12 @@ def localize(
     if json_output:
         console.print_json(result.to_dict())
         return
-    _show(result)
+    show_localization(result)
     console.say(f"files: {result.folder}/localization.json, localization.csv; figures stored in {model.path}")
 
 
-def _show(result: "LocalizeResult") -> None:
+def show_localization(result: "LocalizeResult") -> None:
+    """Print hit rates and overlaps by method and finding, and what was measured of faithfulness."""
     from cxrtool.evaluation.localization import mean_of
 
     for title, method in result.methods.items():
