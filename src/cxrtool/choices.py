@@ -133,6 +133,14 @@ class Method(StrEnum):
     OCCLUSION = "occlusion"
 
 
+class FigureFormat(StrEnum):
+    """File format of a figure of a heatmap: PNG for the screen, PDF or SVG for print."""
+
+    PNG = "png"
+    PDF = "pdf"
+    SVG = "svg"
+
+
 class Policy(StrEnum):
     """What an uncertain label (-1) becomes in training."""
 

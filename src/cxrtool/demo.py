@@ -11,9 +11,8 @@ from cxrtool.choices import Layer, Method
 from cxrtool.data.images import list_images
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.evaluation.assessment import Assessment
-from cxrtool.explain.explanation import panel_of_findings, picture_name
+from cxrtool.explain.explanation import picture_name, save_panel
 from cxrtool.explain.methods import MapSettings
-from cxrtool.explain.pictures import write_png
 from cxrtool.files import write_json
 from cxrtool.phantoms.dataset import write_phantom
 from cxrtool.predict.classifier import Classifier
@@ -168,5 +167,5 @@ def _explain(classifier: Classifier, images: list[Path], settings: ExplainSettin
         for explanation in explanations:
             if explanation.positive:
                 explanation.save(out, name)
-        write_png(out / f"{name}_panel.png", panel_of_findings(explanations))
+        save_panel(explanations, out / f"{name}_panel")
     return out

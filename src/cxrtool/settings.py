@@ -15,6 +15,7 @@ from cxrtool.choices import (
     CalibrationMethod,
     Criterion,
     Device,
+    FigureFormat,
     Fit,
     Layer,
     Level,
@@ -294,6 +295,9 @@ class ExplainSettings(Section):
     )
     stretch: bool = Field(default=False, description="Scale each map to a peak of 1 instead of the probability.")
     contour: bool = Field(default=False, description="Draw a contour at half the peak instead of colours.")
+    figure_format: FigureFormat = Field(
+        default=FigureFormat.PNG, description="Format of the figures: png for the screen, pdf or svg for print."
+    )
 
 
 class LocalizeSettings(Section):

@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from cxrtool.explain.explanation import Explanation, heatmap_of, panel_of_findings
+from cxrtool.explain.explanation import Explanation, heatmap_of, panel_of_findings, save_panel
 from cxrtool.explain.pictures import ColourScale
 
 
@@ -82,3 +83,23 @@ def test_a_score_whose_map_cannot_be_seen_says_so() -> None:
 def test_the_colour_scale_marks_the_threshold_where_values_are_probabilities() -> None:
     assert explained(0.7).colour_scale == ColourScale("probability", 0.5)
     assert explained(0.7, stretched=True).colour_scale == ColourScale("of peak")
+
+
+@pytest.mark.parametrize(("suffix", "start"), [("pdf", b"%PDF"), ("svg", b"<?xml")])
+def test_a_figure_for_print_holds_type_as_outlines_or_fonts_and_is_the_same_each_time(
+    tmp_path: Path, suffix: str, start: bytes
+) -> None:
+    one = replace(explained(0.7), hit_rate=0.8)
+    first = one.save(tmp_path / "a", figure_format=suffix)["figure"]
+    again = one.save(tmp_path / "b", figure_format=suffix)["figure"]
+    assert first.suffix == f".{suffix}"
+    assert first.read_bytes().startswith(start)
+    assert first.read_bytes() == again.read_bytes()
+    assert {path.suffix for path in (tmp_path / "a").iterdir()} == {".png", f".{suffix}"}
+    if suffix == "pdf":
+        assert b"/Type3" not in first.read_bytes()
+        assert b"/FontFile2" in first.read_bytes()  # an embedded TrueType font
+    else:
+        assert first.read_bytes().count(b"<image") >= 3
+    panel = save_panel((one, explained(0.01)), tmp_path / "panel", figure_format=suffix)
+    assert panel.read_bytes().startswith(start)

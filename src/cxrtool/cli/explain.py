@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     "explain.alpha",
     "explain.stretch",
     "explain.contour",
+    "explain.figure_format",
     *RUNTIME,
     *READING,
     "runtime.batch_size",
@@ -109,7 +110,7 @@ def _saved(
     for one in explanations:
         if not one.heatmap.any():
             console.warn(f"{one.path}: the map of {one.label} is zero everywhere")
-        files = one.save(out, name, options.alpha, options.contour)
+        files = one.save(out, name, options.alpha, options.contour, options.figure_format)
         rows.append(
             {
                 "label": one.label,
@@ -130,11 +131,9 @@ def _saved(
     ]
     saved: dict[str, Any] = {"warnings": warnings, "explanations": rows}
     if panel:
-        from cxrtool.explain.explanation import panel_of_findings
-        from cxrtool.explain.pictures import write_png
+        from cxrtool.explain.explanation import save_panel
 
-        path = out / f"{name}_panel.png"
-        write_png(path, panel_of_findings(explanations, options.alpha, options.contour))
+        path = save_panel(explanations, out / f"{name}_panel", options.alpha, options.contour, options.figure_format)
         saved["panel"] = str(path)
     return saved
 

@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrtool.choices import Fit
+from cxrtool.choices import FigureFormat, Fit
 from cxrtool.data.decoded import ImageWarning
 from cxrtool.data.images import shown
 from cxrtool.data.preprocessing import to_image
+from cxrtool.explain.figure_files import write_figure
 from cxrtool.explain.pictures import (
     ColourScale,
     Panel,
@@ -35,6 +36,8 @@ _NOTEBOOK_SIDE = 512
 USE_NOTE = "Supporting evidence for research; it does not replace clinical interpretation."
 _STUDY_PATH = re.compile(r"/(patient\d+/study\d+|p\d{8}/s\d{8})$")
 """Folders of a patient and a study in CheXpert's and in MIMIC's layout."""
+_FINDING_SIDE = 320
+"""Height of each picture in a panel of all findings, in pixels."""
 FAINT = 0.05
 """Probability below which a map that is not stretched cannot be seen."""
 _SHORT_USE_NOTE = "for research, not a medical device"
@@ -199,15 +202,15 @@ class Explanation:
 
     def figure(self, alpha: float = 0.45, contour: bool = False) -> NDArray[np.uint8]:
         """Draw radiograph, heatmap with its scale, and overlay side by side under the caption; uint8 RGB."""
-        return self._figure(draw_heatmap(self.heatmap), self.overlay(alpha, contour), contour)
+        panels = self._panels(draw_heatmap(self.heatmap), self.overlay(alpha, contour), contour)
+        return draw_figure(panels, self.caption, self.footer)
 
-    def _figure(self, heatmap: NDArray[np.uint8], overlay: NDArray[np.uint8], contour: bool) -> NDArray[np.uint8]:
-        panels = [
+    def _panels(self, heatmap: NDArray[np.uint8], overlay: NDArray[np.uint8], contour: bool) -> list[Panel]:
+        return [
             Panel("Radiograph", np.repeat(self.image[..., None], 3, axis=2)),
             Panel(self._map_title("Heatmap"), heatmap, scale=self.colour_scale),
             Panel(self._overlay_title(contour), overlay),
         ]
-        return draw_figure(panels, self.caption, self.footer)
 
     def _map_title(self, shown_as: str) -> str:
         """What a map is called, or why it cannot be seen."""
@@ -237,9 +240,14 @@ class Explanation:
         return f"its peak hits {self.label} in {100 * self.hit_rate:.0f} % of test images"
 
     def save(
-        self, folder: str | Path, name: str | None = None, alpha: float = 0.45, contour: bool = False
+        self,
+        folder: str | Path,
+        name: str | None = None,
+        alpha: float = 0.45,
+        contour: bool = False,
+        figure_format: FigureFormat | str = FigureFormat.PNG,
     ) -> dict[str, Path]:
-        """Write heatmap, overlay and figure as PNG files into `folder`.
+        """Write heatmap, overlay and figure as PNG files into `folder`, the figure also as PDF or SVG for print.
 
         Args:
             folder: folder for the files; created if missing.
@@ -247,6 +255,7 @@ class Explanation:
                 contain become ``_``, so no file is written outside `folder`.
             alpha: opacity, see `overlay`.
             contour: draw only a contour, see `overlay`.
+            figure_format: format of the figure.
 
         Returns:
             Paths of the files, by ``heatmap``, ``overlay`` and ``figure``.
@@ -258,11 +267,12 @@ class Explanation:
         default = picture_name(self.path) if self.path is not None else PurePath(self.name).stem
         stem = _file_name(f"{name or default or 'radiograph'}_{self.label}")
         heatmap, overlay = draw_heatmap(self.heatmap), self.overlay(alpha, contour)
-        pictures = {"heatmap": heatmap, "overlay": overlay, "figure": self._figure(heatmap, overlay, contour)}
-        paths = {kind: folder / f"{stem}_{kind}.png" for kind in pictures}
-        for kind, picture in pictures.items():
-            write_png(paths[kind], picture)
-        return paths
+        paths = {"heatmap": folder / f"{stem}_heatmap.png", "overlay": folder / f"{stem}_overlay.png"}
+        write_png(paths["heatmap"], heatmap)
+        write_png(paths["overlay"], overlay)
+        panels = self._panels(heatmap, overlay, contour)
+        figure = write_figure(folder / f"{stem}_figure", panels, self.caption, self.footer, figure_format)
+        return paths | {"figure": figure}
 
     def __repr__(self) -> str:
         height, width = self.heatmap.shape
@@ -305,6 +315,22 @@ def panel_of_findings(
     explanations: tuple[Explanation, ...], alpha: float = 0.45, contour: bool = False
 ) -> NDArray[np.uint8]:
     """Draw the overlays of several findings of one radiograph side by side; uint8 RGB."""
+    return draw_figure(*_panel_parts(explanations, alpha, contour), panel=_FINDING_SIDE)
+
+
+def save_panel(
+    explanations: tuple[Explanation, ...],
+    stem: Path,
+    alpha: float = 0.45,
+    contour: bool = False,
+    figure_format: FigureFormat | str = FigureFormat.PNG,
+) -> Path:
+    """Write `panel_of_findings` to a file whose name is `stem` and the format's suffix; return its path."""
+    panels, caption, note = _panel_parts(explanations, alpha, contour)
+    return write_figure(stem, panels, caption, note, figure_format, _FINDING_SIDE)
+
+
+def _panel_parts(explanations: tuple[Explanation, ...], alpha: float, contour: bool) -> tuple[list[Panel], str, str]:
     first = explanations[0]
     panels = [
         Panel(
@@ -318,7 +344,7 @@ def panel_of_findings(
     ]
     known = any(one.hit_rate is not None for one in explanations)
     hits = "hits: share of test images in which the peak lies in the finding" if known else first._hits
-    return draw_figure(panels, first.image_name, _footer(explanations, hits), panel=320)
+    return panels, first.image_name, _footer(explanations, hits)
 
 
 def _footer(explanations: Sequence[Explanation], hits: str) -> str:

@@ -25,6 +25,7 @@ from cxrtool.evaluation.curves import curve_bands, precision_recall_curve, roc_c
 from cxrtool.evaluation.operating import decision_curve
 from cxrtool.evaluation.reliability import ReliabilityBin, reliability_curve
 from cxrtool.evaluation.table import PredictionTable
+from cxrtool.explain.print_figure import PRINT_STYLE
 from cxrtool.files import write_bytes
 from cxrtool.report.plots import BLUE, GREEN, GREY, ORANGE
 
@@ -34,10 +35,7 @@ DOTS_PER_INCH = 600
 FORMATS = ("svg", "pdf", "png")
 _MM = 1 / 25.4
 _STYLE: dict[Any, Any] = {
-    "pdf.fonttype": 42,  # TrueType; journals refuse matplotlib's default, Type 3
-    "svg.fonttype": "path",  # looks the same without the font
-    "svg.hashsalt": "cxrtool",
-    "font.size": 7,
+    **PRINT_STYLE,
     "axes.titlesize": 7,
     "axes.labelsize": 7,
     "xtick.labelsize": 6,
