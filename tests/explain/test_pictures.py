@@ -39,3 +39,11 @@ def test_a_figure_is_as_wide_as_its_pictures_whatever_its_text_says() -> None:
     assert short.shape[1] == long.shape[1]
     assert long.shape[0] > short.shape[0]
     assert (long[:, -12:] == long[0, 0]).all()  # the margin stays free
+
+
+def test_fourteen_pictures_stand_in_two_rows() -> None:
+    picture = np.zeros((256, 256, 3), np.uint8)
+    seven = draw_figure([Panel("Edema", picture)] * 7, "a", "b")
+    fourteen = draw_figure([Panel("Edema", picture)] * 14, "a", "b")
+    assert fourteen.shape[1] == seven.shape[1]
+    assert fourteen.shape[0] - seven.shape[0] > 256

@@ -19,6 +19,8 @@ _UNSCALED_HEIGHTS = (256, 512)
 """Range of heights at which pictures are shown without resizing."""
 _MARGIN = 12
 _BAR = 16
+MOST_IN_A_ROW = 7
+"""Pictures of a figure beside each other; more stand in several rows."""
 _SCALE_WIDTH = 92
 """Room for the colour scale with its numbers and its title."""
 _CAPTION_TYPE, _PANEL_TYPE, _DETAIL_TYPE, _NOTE_TYPE, _TICK_TYPE = 26, 22, 19, 19, 17
@@ -123,29 +125,42 @@ def draw_figure(panels: Sequence[Panel], caption: str, note: str, panel: int | N
     height, width = panels[0].picture.shape[:2]
     panel = panel or (height if _UNSCALED_HEIGHTS[0] <= height <= _UNSCALED_HEIGHTS[1] else _PANEL)
     shown = (max(1, round(width * panel / height)), panel)
+    count = -(-len(panels) // MOST_IN_A_ROW)
+    rows = np.array_split(np.arange(len(panels)), count)
     steps = [shown[0] + (_SCALE_WIDTH if one.scale else 0) + _MARGIN for one in panels]
-    total = sum(steps) + _MARGIN
+    total = max(sum(steps[place] for place in row) for row in rows) + _MARGIN
     room = total - 2 * _MARGIN
     above, below = _fitting(caption, _CAPTION_TYPE, room, _TEXT), _fitting(note, _NOTE_TYPE, room, _FAINT_TEXT)
     heading = _height(_PANEL_TYPE) + (_height(_DETAIL_TYPE) if any(one.detail for one in panels) else 0)
     top = _MARGIN + sum(line.height for line in above) + _MARGIN + heading + _MARGIN // 2
-    size = (total, top + panel + _MARGIN + sum(line.height for line in below) + _MARGIN)
+    row_height = panel + _MARGIN + heading + _MARGIN // 2
+    bottom = top + (count - 1) * row_height + panel + _MARGIN
+    size = (total, bottom + sum(line.height for line in below) + _MARGIN)
     canvas = Image.new("RGB", size, color=_BACKGROUND)
     _paste_lines(canvas, above, _MARGIN)
-    left = _MARGIN
-    for one, step in zip(panels, steps, strict=True):
-        over = top - heading - _MARGIN // 2
-        colour = _TEXT if one.strong else _FAINT_TEXT
-        canvas.paste(_fitting(one.title, _PANEL_TYPE, step - _MARGIN, colour)[0], (left, over))
-        if one.detail:
-            (detail, *_) = _fitting(one.detail, _DETAIL_TYPE, step - _MARGIN, _FAINT_TEXT)
-            canvas.paste(detail, (left, over + _height(_PANEL_TYPE)))
-        canvas.paste(Image.fromarray(one.picture).resize(shown, Image.Resampling.BILINEAR), (left, top))
-        if one.scale is not None:
-            _draw_scale(canvas, one.scale, left + shown[0] + 8, top, panel)
-        left += step
-    _paste_lines(canvas, below, top + panel + _MARGIN)
+    for number, row in enumerate(rows):
+        left, row_top = _MARGIN, top + number * row_height
+        for place in row:
+            room = steps[place] - _MARGIN
+            _paste_panel(canvas, panels[place], (left, row_top), shown, room, heading)
+            left += steps[place]
+    _paste_lines(canvas, below, bottom)
     return np.asarray(canvas)
+
+
+def _paste_panel(
+    canvas: Image.Image, one: Panel, place: tuple[int, int], shown: tuple[int, int], room: int, heading: int
+) -> None:
+    """Draw a picture with its titles above and its scale beside it; `place` is the picture's upper left corner."""
+    left, top = place
+    over = top - heading - _MARGIN // 2
+    canvas.paste(_fitting(one.title, _PANEL_TYPE, room, _TEXT if one.strong else _FAINT_TEXT)[0], (left, over))
+    if one.detail:
+        (detail, *_) = _fitting(one.detail, _DETAIL_TYPE, room, _FAINT_TEXT)
+        canvas.paste(detail, (left, over + _height(_PANEL_TYPE)))
+    canvas.paste(Image.fromarray(one.picture).resize(shown, Image.Resampling.BILINEAR), place)
+    if one.scale is not None:
+        _draw_scale(canvas, one.scale, left + shown[0] + 8, top, shown[1])
 
 
 def _paste_lines(canvas: Image.Image, lines: Sequence[Image.Image], top: int) -> None:

@@ -9,7 +9,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from cxrtool.explain.pictures import Panel
+from cxrtool.explain.pictures import MOST_IN_A_ROW, Panel
 
 PRINT_STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,  # TrueType; journals refuse matplotlib's default, Type 3
@@ -36,11 +36,13 @@ def draw_print_figure(panels: Sequence[Panel], caption: str, note: str, suffix: 
     """
     height, width = panels[0].picture.shape[:2]
     scales = sum(one.scale is not None for one in panels)
-    side = _WIDTH / (len(panels) + 0.3 * scales)
+    rows = -(-len(panels) // MOST_IN_A_ROW)
+    columns = -(-len(panels) // rows)
+    side = _WIDTH / (columns + 0.3 * scales)
     with mpl.rc_context(PRINT_STYLE):
-        figure = Figure(figsize=(_WIDTH, side * height / width + 0.65), layout="constrained")
+        figure = Figure(figsize=(_WIDTH, rows * (side * height / width + 0.3) + 0.35), layout="constrained")
         for place, one in enumerate(panels, start=1):
-            axes = figure.add_subplot(1, len(panels), place)
+            axes = figure.add_subplot(rows, columns, place)
             axes.imshow(one.picture, interpolation="none")
             axes.set_axis_off()
             axes.set_title(f"{one.title}\n{one.detail}".rstrip(), fontsize=7)
