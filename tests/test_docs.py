@@ -185,3 +185,11 @@ def test_settings_named_in_the_docs_exist() -> None:
     named = {name for page in PAGES for name in re.findall(pattern, page.read_text(encoding="utf-8"))}
     assert len(named) > 5
     assert named - files - set(KEYS) == set()
+
+
+def test_every_message_of_the_page_on_troubles_is_one_of_the_program() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    messages = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    assert len(messages) >= 10
+    assert [message for message in messages if message not in source] == []

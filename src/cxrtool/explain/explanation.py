@@ -179,7 +179,8 @@ class Explanation:
     def panel_detail(self) -> str:
         """Decision, threshold and what is known of the map, or that none can be seen, for a narrow picture."""
         hits = "" if self.hit_rate is None else f", hits {100 * self.hit_rate:.0f} %"
-        shown_map = hits if self.visible else f", no map: {self.probability:.2f}"
+        absent = f", no map: {self.probability:.2f}" if self.heatmap.any() else ", its map is zero"
+        shown_map = hits if self.visible else absent
         return f"{self.decision} at {self.threshold:.2f}{shown_map}"
 
     @property
