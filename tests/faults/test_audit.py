@@ -103,7 +103,8 @@ def test_only_data_output_bundle_and_program_files_are_opened(hostile: Path, run
         capture_output=True,
         text=True,
         timeout=200,
-        env={**{k: v for k, v in os.environ.items() if not k.startswith("CXR_")}, "OMP_NUM_THREADS": "1"},
+        env={**{k: v for k, v in os.environ.items() if not k.startswith("CXR_")}, "OMP_NUM_THREADS": "1"}
+        | {"TMPDIR": str(out)},  # portalocker makes tempfile try whether it can write there
         check=False,
     )
     assert done.returncode == 0, done.stderr
