@@ -141,9 +141,12 @@ def run_folder(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def run(run_folder: Path, tmp_path: Path) -> Path:
-    """A copy of the trained run that a test may change, without the 200 MB that only ``--resume`` needs."""
-    only_to_resume = shutil.ignore_patterns("state*", "*-previous*")
-    return Path(shutil.copytree(run_folder, tmp_path / "run", ignore=only_to_resume))
+    """A copy of the trained run that a test may change.
+
+    Without the 200 MB that only ``--resume`` needs, and without evaluations that other tests have left in the folder.
+    """
+    left_out = shutil.ignore_patterns("state*", "*-previous*", "eval_*", "evaluations.jsonl")
+    return Path(shutil.copytree(run_folder, tmp_path / "run", ignore=left_out))
 
 
 @pytest.fixture
