@@ -1,6 +1,7 @@
 """Fixtures: synthetic data and a trained model, made once per session, and ways to run commands."""
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -101,12 +102,16 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
     def run(*arguments: object) -> Done:
         before = signal.getsignal(signal.SIGTERM)
+        logger = logging.getLogger("cxrtool")
+        handlers, level, propagate = logger.handlers, logger.level, logger.propagate
         capsys.readouterr()
         try:
             with pytest.raises(SystemExit) as ended:
                 main(list(map(str, arguments)))
         finally:
             signal.signal(signal.SIGTERM, before)
+            logger.handlers, logger.propagate = handlers, propagate  # so that caplog sees what later tests log
+            logger.setLevel(level)
         shown = capsys.readouterr()
         return Done(int(ended.value.code or 0), shown.out, shown.err)
 
