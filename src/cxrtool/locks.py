@@ -43,10 +43,8 @@ def try_lock(descriptor: int, wait: bool = False) -> bool:
     """
     try:
         import portalocker  # here, because much that writes files is imported without locking any
-    except (
-        ImportError,
-        FileNotFoundError,
-    ):  # without both modules, or a folder for temporary files, which it looks for
+    except (ImportError, FileNotFoundError):
+        # Python without both modules, as in a browser, or no folder for temporary files, which portalocker looks for.
         raise NoLocksError("this system has no file locks") from None
     flags = portalocker.LockFlags.EXCLUSIVE | (portalocker.LockFlags(0) if wait else portalocker.LockFlags.NON_BLOCKING)
     while True:

@@ -1,5 +1,7 @@
 """Text made safe for a terminal and short enough for one line."""
 
+from collections.abc import Sequence
+
 
 def printable(text: str) -> str:
     """Return `text` with control characters and line breaks of all kinds escaped, so that it fits on one line.
@@ -19,6 +21,24 @@ def shortened(text: str, width: int) -> str:
     """Return the last `width` characters of `text`, which tell most about a path, with control characters escaped."""
     clean = printable(text)
     return clean if len(clean) <= width else "…" + clean[len(clean) - width + 1 :]
+
+
+def shell_lines(parts: Sequence[str], room: int, indent: str) -> list[str]:
+    """Join the parts of a command to lines that a shell reads as one.
+
+    Args:
+        parts: parts that are not broken, such as an option with its value; not empty.
+        room: characters of a line, without the backslash at its end; a longer part has a line of its own.
+        indent: start of each line but the first.
+    """
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1]) + 1 + len(part) > room:
+            lines[-1] += " \\"
+            lines.append(f"{indent}{part}")
+        else:
+            lines[-1] += f" {part}"
+    return lines
 
 
 def counted(number: int, one: str, several: str | None = None) -> str:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -69,6 +70,24 @@ def browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
     profile = f"--user-data-dir={page.parent / 'profile'}"
     command = [CHROMIUM, *fixed, *quiet, profile, *options, page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+
+
+def without_policy(page: Path) -> str:
+    """A page's text without its own policy, which forbids the scripts of a test."""
+    return re.sub(r"<meta http-equiv=.Content-Security-Policy.[^>]*>", "", page.read_text(encoding="utf-8"))
+
+
+def shown_by(head: str, script: str, page: Path, folder: Path, *options: str) -> Any:
+    """What a script at the end of a copy of the page gives to its function ``show``."""
+    show = (
+        "const show = value => { const out = document.createElement('pre'); out.id = 'found';"
+        " out.textContent = JSON.stringify(value); document.body.appendChild(out); };"
+    )
+    copy = folder / "copy.html"
+    copy.write_text(without_policy(page).replace("</body>", f"{head}<script>{show}{script}</script></body>"))
+    found = re.search(r'<pre id="found">(.*?)</pre>', browse(copy, *options, "--dump-dom").stdout, re.DOTALL)
+    assert found is not None
+    return json.loads(html.unescape(found.group(1)))
 
 
 def test_the_page_loads_no_other_files(report: Path) -> None:
@@ -147,7 +166,7 @@ def test_the_page_renders_without_errors_and_fits_the_window(report: Path, width
         charts: document.querySelectorAll("figure svg").length,
         title: document.title });
     });</script></head>"""
-    text = re.sub(r"<meta http-equiv=.Content-Security-Policy.[^>]*>", "", report.read_text())
+    text = without_policy(report)
     copy = report.with_name(f"probe{width}.html")
     copy.write_text(text.replace("</head>", probe, 1))
     done = browse(copy, f"--window-size={width},900", "--enable-logging=stderr", "--dump-dom")
@@ -174,38 +193,26 @@ def test_the_page_logs_no_console_errors_and_prints(report: Path) -> None:
 def test_axe_finds_no_violation(report: Path, tmp_path: Path, width: int) -> None:
     axe = pytest.importorskip("axe_core_python", reason="axe-core is not installed")
     rules = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
-    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", report.read_text(encoding="utf-8"))
     check = (
-        "axe.run(document).then(found => { const out = document.createElement('pre'); out.id = 'found';"
-        " const wrong = found.violations.map(one => [one.id, one.nodes[0].html]);"
-        " out.textContent = JSON.stringify([found.passes.length, wrong]);"
-        " document.body.appendChild(out); })"
+        "axe.run(document).then(found => show([found.passes.length,"
+        " found.violations.map(one => [one.id, one.nodes[0].html])]))"
     )
-    checked = tmp_path / "checked.html"
-    checked.write_text(page.replace("</body>", f"<script>{rules}</script><script>{check}</script></body>"))
-    shown = browse(checked, f"--window-size={width},900", "--virtual-time-budget=60000", "--dump-dom").stdout
-    found = re.search(r'<pre id="found">(.*?)</pre>', shown, re.DOTALL)
-    assert found is not None
-    passes, violations = json.loads(html.unescape(found.group(1)))
+    window = (f"--window-size={width},900", "--virtual-time-budget=60000")
+    passes, violations = shown_by(f"<script>{rules}</script>", check, report, tmp_path, *window)
     assert violations == []
     assert passes > 20
 
 
 @pytest.mark.needs_debian
 def test_type_of_charts_has_ten_pixels_and_the_first_screen_holds_the_verdict(report: Path, tmp_path: Path) -> None:
-    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", report.read_text(encoding="utf-8"))
     measure = (
         "const small = [...document.querySelectorAll('section[aria-labelledby=roc] svg text, section[aria-labelledby="
         "decisions] svg text, section[aria-labelledby=calibration] svg text')].map(text => { const on ="
         " text.getScreenCTM(); return Math.hypot(on.a, on.b) * parseFloat(getComputedStyle(text).fontSize); });"
         "const end = document.querySelector('.screen .block').getBoundingClientRect().bottom;"
-        "const out = document.createElement('pre'); out.id = 'found';"
-        "out.textContent = JSON.stringify([Math.min(...small), small.length, end]); document.body.appendChild(out);"
+        "show([Math.min(...small), small.length, end]);"
     )
-    measured = tmp_path / "measured.html"
-    measured.write_text(page.replace("</body>", f"<script>{measure}</script></body>"))
-    shown = browse(measured, "--window-size=1280,800", "--dump-dom").stdout
-    smallest, count, end = json.loads(re.search(r'<pre id="found">(.*?)</pre>', shown, re.DOTALL).group(1))  # type: ignore[union-attr]
+    smallest, count, end = shown_by("", measure, report, tmp_path, "--window-size=1280,800")
     assert count > 20
     assert smallest >= 10
     assert end <= 800

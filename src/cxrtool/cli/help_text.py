@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from cxrtool.cli.parameters import describe, parameters_of
+from cxrtool.text import shell_lines
 
 ARGUMENTS, OPTIONS, DATA, TRAINING = "Arguments", "Options", "Data", "Training"
 SCORES = "Scores of another program"
@@ -101,11 +102,4 @@ def _example(line: str, width: int) -> str:
     An option stays with its value, and a quoted text is one word.
     """
     parts = re.findall(r"""(?:--?[a-z][\w-]*\s+(?!-))?(?:"[^"]*"|'[^']*'|\S)+""", line)
-    lines = [parts[0]]
-    for part in parts[1:]:
-        if 2 + len(lines[-1]) + 1 + len(part) + 2 > width:
-            lines[-1] += " \\"
-            lines.append(f"    {part}")
-        else:
-            lines[-1] += f" {part}"
-    return "\n".join(f"  {one}" for one in lines)
+    return "\n".join(f"  {one}" for one in shell_lines(parts, width - 4, "    "))

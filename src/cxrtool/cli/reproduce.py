@@ -13,7 +13,7 @@ from cxrtool.cells import cell
 from cxrtool.cli import calibrate, console, eval_, train, tune
 from cxrtool.cli.options import JsonOption, arguments_for
 from cxrtool.cli.signals import graceful_stop
-from cxrtool.text import printable
+from cxrtool.text import printable, shell_lines
 
 if TYPE_CHECKING:
     from cxrtool.tasks.repeat import Repeated
@@ -122,14 +122,7 @@ def _line(step: "Step", out: str) -> str:
 
 
 def _broken(parts: list[str]) -> str:
-    """Join the parts of a command, over several lines if one would be long."""
-    lines = [parts[0]]
-    for part in parts[1:]:
-        if len(lines[-1]) + len(part) < _LONGEST_LINE:
-            lines[-1] += f" {part}"
-        else:
-            lines.append(f"  {part}")
-    return " \\\n".join(lines)
+    return "\n".join(shell_lines(parts, _LONGEST_LINE, "  "))
 
 
 def _ending(recipe: "Recipe") -> list[str]:

@@ -243,3 +243,8 @@ def _strip_prefix(root: Path, paths: list[str]) -> list[str]:
 
 PHANTOM_NAME = "phantom.json"
 """File in the folder of a synthetic data set."""
+
+
+def is_phantom(root: Path) -> bool:
+    """Return whether a data folder holds synthetic radiographs."""
+    return (root / PHANTOM_NAME).is_file()

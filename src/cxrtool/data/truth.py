@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cxrtool.data.images import read
-from cxrtool.data.manifest import PHANTOM_NAME
+from cxrtool.data.manifest import is_phantom
 from cxrtool.data.rle import Mask, decode_rle
 from cxrtool.errors import RequestError
 from cxrtool.findings import canonical
@@ -137,8 +137,7 @@ def load_truth(root: Path, masks: Path | None = None, boxes: Path | None = None)
         return _read_segmentations(folder)
     if not folder.is_dir():
         raise RequestError(f"there is no folder {folder}", "Use --masks DIR, --masks FILE.json or --boxes FILE.csv.")
-    drawn = (folder.parent / PHANTOM_NAME).is_file()
-    return MaskTruth(folder, "masks of synthetic radiographs" if drawn else "masks")
+    return MaskTruth(folder, "masks of synthetic radiographs" if is_phantom(folder.parent) else "masks")
 
 
 def _read_segmentations(path: Path) -> SegmentationTruth:

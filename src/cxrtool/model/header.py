@@ -197,19 +197,22 @@ class BundleHeader(_Part):
 
     def hit_rate(self, method: str, finding: str) -> float | None:
         """Return how often this method's peak lies in the finding, in [0, 1]; None if it was not measured."""
-        rates = (stored.hit_rate.get(finding) for stored in self.localization if stored.method == method)
-        return next((rate for rate in rates if rate is not None), None)
+        stored = self._localized(method, finding)
+        return None if stored is None else stored.hit_rate[finding]
 
     def known_localization(self, method: str, finding: str) -> str:
         """Return a sentence on how often this method's peak lies in the finding; empty if it was not measured."""
-        for stored in self.localization:
-            if stored.method == method and finding in stored.hit_rate:
-                return (
-                    f"{finding} by {method}: the peak lay inside the finding in "
-                    f"{100 * stored.hit_rate[finding]:.0f} % of {stored.images[finding]} images "
-                    f"({stored.truth}, {stored.split})."
-                )
-        return ""
+        stored = self._localized(method, finding)
+        if stored is None:
+            return ""
+        return (
+            f"{finding} by {method}: the peak lay inside the finding in {100 * stored.hit_rate[finding]:.0f} % of "
+            f"{stored.images[finding]} images ({stored.truth}, {stored.split})."
+        )
+
+    def _localized(self, method: str, finding: str) -> StoredLocalization | None:
+        measured = (one for one in self.localization if one.method == method and finding in one.hit_rate)
+        return next(measured, None)
 
 
 def current_versions() -> dict[str, str]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxrtool.cells import cell, interval_text
-from cxrtool.data.manifest import PHANTOM_NAME
+from cxrtool.data.manifest import is_phantom
 from cxrtool.evaluation.metrics import Evaluation
 from cxrtool.report.content import ReportContent
 from cxrtool.report.figures import overview_table
@@ -69,9 +69,7 @@ def title_of(content: ReportContent) -> str:
 def is_synthetic(content: ReportContent) -> bool:
     """Whether the model was trained on drawings, or the run's data folder holds drawings."""
     root = content.settings.get("data", {}).get("root")
-    return (content.header is not None and content.header.synthetic) or (
-        root is not None and (Path(root) / PHANTOM_NAME).is_file()
-    )
+    return (content.header is not None and content.header.synthetic) or (root is not None and is_phantom(Path(root)))
 
 
 def verdict(evaluation: Evaluation, content: ReportContent) -> str:

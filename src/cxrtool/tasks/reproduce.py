@@ -20,7 +20,7 @@ from cxrtool.model.header import BundleHeader, current_versions
 from cxrtool.model.hub import is_on_hub
 from cxrtool.resolved_settings import ResolvedSettings, default_values, load_settings
 from cxrtool.settings import MOST_WORKERS, Settings
-from cxrtool.training.folder import SETTINGS_NAME
+from cxrtool.training.folder import MODEL_NAME, SETTINGS_NAME
 from cxrtool.training.state import EpochRecord
 
 _ON_A_SPLIT = ("data.", "runtime.")
@@ -105,7 +105,7 @@ def run_folder(given: Path) -> Path:
     folder = given if given.is_dir() else given.parent
     if not is_on_hub(str(given)) and given.exists() and (folder / SETTINGS_NAME).is_file():
         return folder
-    advice = f"Give the folder that cxr train wrote: it holds {BUNDLE_NAME}, {SETTINGS_NAME} and model.json."
+    advice = f"Give the folder that cxr train wrote: it holds {BUNDLE_NAME}, {SETTINGS_NAME} and {MODEL_NAME}."
     if is_on_hub(str(given)):
         raise RequestError(f"{given} is a model without the folder of its run", advice)
     if not given.exists():
@@ -133,7 +133,7 @@ def recipe_of(run: Path, data: Path | None = None) -> Recipe:
     folder = run_folder(run)
     header = read_header(folder / BUNDLE_NAME)
     stored = load_settings({"data.root": data}, folder / SETTINGS_NAME, environ={}).settings
-    about = _json_at(folder / "model.json", {})
+    about = _json_at(folder / MODEL_NAME, {})
     about = about if isinstance(about, dict) else {}
     history = _history(folder)
     automatic = _automatic(stored, about)

@@ -17,7 +17,7 @@ from cxrtool.data.characteristics import characteristics_of
 from cxrtool.data.dataset import Dataset
 from cxrtool.data.flow import RowFlow
 from cxrtool.data.labels import by_finding, encode_labels, warn_of_contradictions
-from cxrtool.data.manifest import PHANTOM_NAME, Manifest
+from cxrtool.data.manifest import Manifest, is_phantom
 from cxrtool.data.pixel_cache import PixelCache
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.data.radiograph import Reading
@@ -318,5 +318,5 @@ def bundle_header(run: Run, record: EpochRecord, evaluation: Evaluation) -> Bund
         versions=current_versions(),
         run=run.folder.name,
         created=now(),
-        synthetic=(run.train.manifest.root / PHANTOM_NAME).is_file(),
+        synthetic=is_phantom(run.train.manifest.root),
     )
