@@ -1,7 +1,7 @@
 """Prediction of a whole split: logits, and the table of predictions."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,6 +135,7 @@ def predict_split(
     progress: ProgressCallback = ignore_progress,
     command: str = "eval",
     out: Path | None = None,
+    studies: Collection[str] | None = None,
 ) -> tuple[PredictionTable, HowRun]:
     """Run a model on a split of `dataset`, by default with torch in float32.
 
@@ -148,6 +149,7 @@ def predict_split(
         progress: called as images are read.
         command: what the ledger names as the reason, such as ``compare``.
         out: folder that the user chose for the output, for the ledger.
+        studies: names of the only studies to read, unless the split lacks one of them; None reads all.
 
     Returns:
         The image-level table, and the backend and precision used.
@@ -159,6 +161,9 @@ def predict_split(
     _warn_if_views_differ(header, settings.data)
     manifest = with_findings(dataset.usable(split), header.labels)
     dataset.refuse_shared_patients()
+    whole = manifest
+    if studies is not None and set(studies) <= set(manifest.studies):
+        manifest = manifest.select(np.isin(manifest.studies.astype(str), list(studies)))
     engine = open_engine(bundle, settings.runtime, reported=True)
     reading = Reading.from_settings(header.image_preprocessing, settings.runtime)
     cache = open_cache(manifest, settings.data, reading, progress).cache if settings.data.uses_cache else None
@@ -171,7 +176,7 @@ def predict_split(
     columns = [header.labels.index(finding) for finding in manifest.findings]
     table = table_of(logits[:, columns], manifest, settings.data.blank, header.weights_sha256)
     warn_of_contradictions(f"the {split} split", manifest.studies, table.targets, table.mask)
-    record_split(bundle, settings, table, command, out)
+    record_split(bundle, settings, table if manifest is whole else whole, command, out)
     return table, engine.how
 
 

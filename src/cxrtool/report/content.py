@@ -110,7 +110,7 @@ def gather(
         assessment=assessment,
         tuning_table=_tuning_table(run, header),
         history=_history(run),
-        mistakes=None if top is None else _mistakes(bundle, settings, top, progress, images),
+        mistakes=None if top is None else _mistakes(bundle, settings, top, progress, table if images is None else images),
         policies=_policies(run),
         settings=stored,
         dataset=_read_json(run / "dataset.json"),
@@ -190,12 +190,12 @@ def _history(run: Path) -> tuple[EpochRecord, ...]:
 
 
 def _mistakes(
-    bundle: Bundle, settings: Settings, top: int, progress: ProgressCallback, images: PredictionTable | None
+    bundle: Bundle, settings: Settings, top: int, progress: ProgressCallback, known: PredictionTable
 ) -> MistakesResult | None:
     if not _data_available(settings, settings.eval.split):
         return None
     try:
-        return collect_mistakes(bundle, settings, top=top, progress=progress, images=images, command="report")
+        return collect_mistakes(bundle, settings, top=top, progress=progress, known=known, command="report")
     except CxrError as error:
         log.warning("the report shows no mistakes: %s", error)
         return None

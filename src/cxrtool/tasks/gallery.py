@@ -3,9 +3,10 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 
-from cxrtool.choices import MistakeKind
+from cxrtool.choices import Level, MistakeKind
 from cxrtool.errors import CxrError
 from cxrtool.evaluation.mistakes import Mistake, find_mistakes
 from cxrtool.evaluation.table import PredictionTable
@@ -58,7 +59,7 @@ def collect_mistakes(
     top: int = 8,
     out: Path | None = None,
     progress: ProgressCallback = ignore_progress,
-    images: PredictionTable | None = None,
+    known: PredictionTable | None = None,
     command: str = "errors",
 ) -> MistakesResult:
     """Find the most confident mistakes on `settings.eval.split` and draw the heatmap of each.
@@ -72,18 +73,22 @@ def collect_mistakes(
         top: most mistakes to list per finding and kind.
         out: output folder; None uses ``errors_<split>`` beside the model.
         progress: called as pictures are drawn.
-        images: the model's image-level predictions of the split; None runs the model.
+        known: the model's predictions of the split, if there are any; of studies, the model is run on those that it got
+            wrong, to learn which of their images it was. None runs it on the whole split.
         command: what the ledger beside the model names as the reason, if the model is run.
     """
     bundle = open_model(model)
     split = settings.eval.split
     if bundle.header.thresholds is None:
         log.warning("the model has no tuned thresholds, so 0.5 is used for each finding; see cxr tune")
-    if images is None:
-        dataset = dataset_of(settings.data, split, bundle.header.labels)
-        images, _ = predict_split(bundle, settings, dataset, split, progress, command, out)
     name = None if finding is None else bundle.header.labels.find(finding)
-    mistakes = find_mistakes(images, bundle.header.effective_thresholds, kind, name, top)
+    chosen = partial(find_mistakes, thresholds=bundle.header.effective_thresholds, kind=kind, finding=name, top=top)
+    mistakes = () if known is None else chosen(known)
+    if known is None or (mistakes and known.level is Level.STUDY):
+        studies = {mistake.study for mistake in mistakes} or None
+        dataset = dataset_of(settings.data, split, bundle.header.labels)
+        images, _ = predict_split(bundle, settings, dataset, split, progress, command, out, studies)
+        mistakes = chosen(images)
     folder = out or bundle.path.parent / f"errors_{split}"
     root = settings.data.root or Path()
     classifier = Classifier.load(bundle, settings=settings.runtime.for_maps, raw=True)
