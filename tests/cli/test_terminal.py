@@ -151,6 +151,16 @@ def test_a_folder_is_predicted_within_the_terminal_and_no_bar_is_drawn_into_it(
     assert "Research software, not a medical device." in lines
 
 
+def test_figures_of_an_evaluation_are_whole_in_80_columns(phantoms: Path, run_folder: Path, tmp_path: Path) -> None:
+    arguments = ["eval", "--data", phantoms, "--model", run_folder, "--draws", 20, "--out", tmp_path / "e"]
+    lines = [plain(line) for line in in_terminal(*arguments, columns=80, folder=tmp_path)]
+    tables = lines[next(place for place, line in enumerate(lines) if line.startswith("test split")) :]
+    assert max(len(line) for line in tables if not line.startswith("files: ")) <= 80
+    intervals = re.findall(r"\(\d\.\d{4}-\d\.\d{4}\)", "\n".join(tables))
+    assert len(intervals) > 2
+    assert all(line.count("(") == line.count(")") for line in tables), "no interval goes over two lines"
+
+
 def test_a_table_is_written_with_a_bar_that_knows_the_total(phantoms: Path, run_folder: Path, tmp_path: Path) -> None:
     arguments = ["predict", phantoms / "test", "-r", "--model", run_folder, "--csv", "p.csv"]
     lines = in_terminal(*arguments, columns=80, folder=tmp_path)

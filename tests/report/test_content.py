@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Call
 
+from conftest import Call
 from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import change_header, open_bundle
 

@@ -4,15 +4,18 @@ import logging
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
+from typing import Literal
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from cxrtool.cells import cell
+from cxrtool.cli.table_parts import GAP, parts_that_fit
 from cxrtool.errors import CxrError
 from cxrtool.files import to_json
 from cxrtool.progress import ProgressCallback, ignore_progress
@@ -57,19 +60,37 @@ def write(text: str) -> None:
     sys.stdout.write(text)
 
 
-def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table on stdout. The first column and columns without a name are left-aligned, figures right-aligned."""
-    table = Table(
-        title=safe(title), title_justify="left", title_style="bold", header_style="bold", show_header=any(header)
-    )
-    for index, name in enumerate(header):
-        table.add_column(safe(name), justify="right" if index and name else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(safe(cell(value)) for value in row))
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]], keys: int = 1) -> None:
+    """Print a table on stdout. The first column and columns without a name are left-aligned, figures right-aligned.
+
+    A table too wide for the terminal loses its lines; one still too wide is printed in parts, each of which begins with
+    the first `keys` columns.
+    """
     console = out()
-    if not console.is_terminal:
-        console.width = 160  # a log or a pipe has no width to fit
-    console.print(table)
+    console.width = width = console.width if console.is_terminal else _WIDE
+    console.print(f"[bold]{escape(_wrapped(printable(title), width))}[/bold]")
+    texts = [[printable(cell(value)) for value in row] for row in rows]
+    for number, part in enumerate(parts_that_fit(header, texts, width, keys)):
+        table = Table(header_style="bold", show_header=any(header))
+        if not part.lines:
+            table.box, table.padding, table.pad_edge = None, (0, GAP, 0, 0), False
+        for column, name, room in zip(part.columns, part.header, part.widths, strict=True):
+            justify: Literal["left", "right"] = "right" if column and name else "left"
+            table.add_column(escape(name), justify=justify, overflow="fold", width=room)
+        for row in part.rows:
+            table.add_row(*map(escape, row))
+        if number:
+            console.print()
+        console.print(table)
+
+
+_WIDE = 160
+"""Columns of a table in a log or a pipe, which have no width to fit."""
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Return `text` in lines of at most `width`; words are not broken, so a path can still be copied."""
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def print_facts(title: str, facts: Mapping[str, object]) -> None:
@@ -101,17 +122,26 @@ def next_step(*arguments: object) -> None:
     hint(f"next: {shlex.join(['cxr', *map(str, arguments)])}")
 
 
+def _in_terminal(console: Console, text: str) -> str:
+    """Return `text` for rich; a terminal would break it in the middle of words, so it gets lines of whole words."""
+    clean = printable(text)
+    return escape(_wrapped(clean, console.width) if console.is_terminal else clean)
+
+
 def warn(text: str) -> None:
     """Print a warning on stderr."""
-    err().print(f"[yellow]warning:[/yellow] {safe(text)}")
+    console = err()
+    lines = _in_terminal(console, f"warning: {text}")
+    console.print(lines.replace("warning:", "[yellow]warning:[/yellow]", 1))
 
 
 def print_error(error: CxrError) -> None:
     """Print ``error: ...`` and the advice on stderr, one line each."""
     console = err()
-    console.print(f"[red]error:[/red] {safe(' '.join(error.message.splitlines()))}")
+    lines = _in_terminal(console, f"error: {' '.join(error.message.splitlines())}")
+    console.print(lines.replace("error:", "[red]error:[/red]", 1))
     if error.advice:
-        console.print(safe(" ".join(error.advice.splitlines())))
+        console.print(_in_terminal(console, " ".join(error.advice.splitlines())))
 
 
 class _WarningLines(logging.Handler):

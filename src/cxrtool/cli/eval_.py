@@ -264,4 +264,4 @@ def _show_gaps(assessment: "Assessment") -> None:
     if rows:
         title = "largest gaps between groups, beside the gap that 95 % of random groups stay below"
         header = ["by", "figure", "finding", "groups", "gap", "by chance", "p", "p (Holm)"]
-        console.print_table(title, header, rows)
+        console.print_table(title, header, rows, keys=3)

@@ -103,6 +103,7 @@ def gather(
     else:
         assessment = assess_table(table, header, settings.eval)
         study = study_of_files(run, header, table, assessment, command)
+    known = table if images is None else images
     return ReportContent(
         run=run,
         header=header,
@@ -110,7 +111,7 @@ def gather(
         assessment=assessment,
         tuning_table=_tuning_table(run, header),
         history=_history(run),
-        mistakes=None if top is None else _mistakes(bundle, settings, top, progress, table if images is None else images),
+        mistakes=None if top is None else _mistakes(bundle, settings, top, progress, known),
         policies=_policies(run),
         settings=stored,
         dataset=_read_json(run / "dataset.json"),
