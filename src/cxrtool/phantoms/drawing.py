@@ -22,6 +22,8 @@ LATERAL_SIDES = (-1, 1)
 _SUBPIXEL = 4  # fractional bits of coordinates in OpenCV's drawing functions
 _HEART_DENSITY = np.float32(0.3)  # along the longest path through a heart as wide as the thorax
 _COARSE_BLUR, _MIDDLE_BLUR = 0.01, 0.004
+_DRAWN_AT = 192  # pixels; smaller radiographs are drawn with at least so many and averaged, as a detector does
+_HALF = 0.5  # share of a pixel that a region covers at least
 _NORMAL_LEVELS = np.array([NormalDist().inv_cdf((level + 0.5) / 256) for level in range(256)], dtype=np.float32)
 
 
@@ -111,7 +113,8 @@ def draw_frontal(anatomy: Anatomy, case: Case, size: int, rng: np.random.Generat
         rng: source of everything that varies between films.
     """
     severities, sides = case.severities, case.sides
-    canvas = _Canvas(size)
+    fine = size * max(1, -(-_DRAWN_AT // size))
+    canvas = _Canvas(fine)
     lying = case.projection == "AP"
     lungs = {
         side: _lung_outline(anatomy, side, lying, _diaphragm_lift(side, sides, severities)) for side in LATERAL_SIDES
@@ -136,17 +139,25 @@ def draw_frontal(anatomy: Anatomy, case: Case, size: int, rng: np.random.Generat
             in_lungs += shadow
             masks[finding] = mask & inner
     if "Pleural Effusion" in masks:
-        masks["Pleural Effusion"] = _down_to_base(masks["Pleural Effusion"], lungs, size)
+        masks["Pleural Effusion"] = _down_to_base(masks["Pleural Effusion"], lungs, fine)
     if "Cardiomegaly" in severities:
         masks["Cardiomegaly"] = heart_shape
     density += in_lungs * air
     density += depth
     if case.device:
         density += _DEVICES[case.device](canvas, anatomy)
-    image = _expose(density, lying, rng)
+    image = _expose(_averaged(density, size), lying, rng)
     _write_marker(image, rng)
-    ordered = {finding: masks[finding] for finding in FINDINGS if finding in masks}
-    return Phantom(image, ordered, ratio, heart_shape)
+    ordered = {finding: _averaged(masks[finding], size) >= _HALF for finding in FINDINGS if finding in masks}
+    return Phantom(image, ordered, ratio, _averaged(heart_shape, size) >= _HALF)
+
+
+def _averaged(field: Field | Mask, size: int) -> Field:
+    """Return a square field as [size, size], each pixel the mean of the area that it covers."""
+    wide = field.astype(np.float32, copy=False)
+    if len(wide) == size:
+        return wide
+    return cv2.resize(wide, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32, copy=False)
 
 
 def draw_lateral(anatomy: Anatomy, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:

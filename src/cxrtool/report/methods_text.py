@@ -20,6 +20,7 @@ _FIGURES = {
     "recall": "sensitivity",
     "specificity": "specificity",
     "precision": "PPV",
+    "npv": "NPV",
     "f1": "F1",
     "balanced_accuracy": "balanced accuracy",
 }
