@@ -7,6 +7,7 @@ CODES = {
     "failed": "the work failed",
     "interrupted": "a signal stopped the work; finished work is kept",
     "write-failed": "a file cannot be written",
+    "other-process": "another process of the same training has ended",
     "request-wrong": "the usage, a setting or a value is wrong",
     "input-unsupported": "an input is of a kind that cannot be read as a radiograph",
     "sheet-unusable": "a label sheet cannot be used",
@@ -31,10 +32,14 @@ class CxrError(Exception):
         message: one line that says what is wrong and names the file, option or value.
         advice: one line that says what to do; may be empty.
         code: key of `CODES`. Default: the code of the class.
+
+    Attributes:
+        said: whether another process of the same work has said it, so that this one need not.
     """
 
     exit_code = 1
     code = "failed"
+    said = False
 
     def __init__(self, message: str, advice: str = "", *, code: str | None = None) -> None:
         super().__init__(message)
@@ -78,6 +83,12 @@ class WriteError(CxrError):
     code = "write-failed"
 
 
+class OtherProcessError(CxrError):
+    """Another process of the same training has ended; that one says why."""
+
+    code = "other-process"
+
+
 class InterruptedWorkError(CxrError):
     """A signal stopped the work; finished work is kept.
 
@@ -94,7 +105,14 @@ class InterruptedWorkError(CxrError):
         self.exit_code = 128 + signal_number
 
 
-_OUT_OF_MEMORY_MESSAGES = ("can't allocate memory", "could not create a primitive", "could not create a memory")
+_OUT_OF_MEMORY_MESSAGES = (
+    "can't allocate memory",
+    "could not create a primitive",
+    "could not create a memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",  # page-locked memory too
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

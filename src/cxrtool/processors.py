@@ -8,14 +8,17 @@ from pathlib import Path
 def usable_processors() -> int:
     """Return the number of processors that this process may use, which may be fewer than the machine has.
 
-    Counts its affinity and, on Linux, the share of time that its control groups allow, as containers have.
+    Counts its affinity and, on Linux, the share of time that its control groups allow, as containers have. The
+    processes that torchrun has started on a machine divide its processors.
     """
     try:
         processors = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
         processors = os.cpu_count() or 1
     share = cgroup_share()
-    return processors if share is None else max(1, min(processors, math.ceil(share)))
+    if share is not None:
+        processors = min(processors, math.ceil(share))
+    return max(1, processors // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def cgroup_share(groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> float | None:

@@ -315,7 +315,7 @@ def test_of_two_runs_in_one_folder_the_second_is_refused(few: Path, warm: Warm, 
 
 def test_a_second_signal_ends_at_once(few: Path, warm: Warm, tmp_path: Path) -> None:
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        hang = "import time, cxrtool.training.loop as loop; loop.train_step = lambda *_: time.sleep(1000)"
+        hang = "import time, cxrtool.training.step as step; step.TrainingStep.__call__ = lambda *_: time.sleep(1000)"
         child = warm.start(*command(few, out=f"run{code}", epochs=1000), cwd=tmp_path, patch=hang)
         until((tmp_path / f"run{code}" / STATE_NAME).exists)
         child.kill(number)

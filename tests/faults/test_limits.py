@@ -18,7 +18,7 @@ from test_kills import assert_same, command, options
 
 from conftest import Call
 from cxrtool.errors import CxrError
-from cxrtool.training import loop
+from cxrtool.training import step
 from cxrtool.training.loop import train
 from cxrtool.training.state import STATE_NAME, read_state
 from tests_support import link_radiographs
@@ -215,15 +215,15 @@ def test_out_of_memory_outside_of_training_names_half_the_batch(
 def test_a_loss_that_is_not_finite_names_the_step_and_its_images(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The third step of the second epoch is named, although losses are read once per epoch here."""
-    plain, losses = loop.masked_bce, []
+    """The third step of the second epoch is named."""
+    plain, losses = step.masked_bce, []
 
     def spoilt(*arguments: torch.Tensor) -> torch.Tensor:
         loss = plain(*arguments)
         losses.append(loss)
-        return loss * float("nan") if len(losses) == 8 else loss  # 4 steps, one of valid, 3 steps
+        return loss * float("nan") if len(losses) == 7 else loss  # 4 steps and 3
 
-    monkeypatch.setattr(loop, "masked_bce", spoilt)
+    monkeypatch.setattr(step, "masked_bce", spoilt)
     with pytest.raises(CxrError, match="the loss is not finite in epoch 2 at step 3") as caught:
         train(options(few), tmp_path / "run")
     report = json.loads((tmp_path / "run" / "not-finite.json").read_text())
@@ -235,11 +235,11 @@ def test_a_loss_that_is_not_finite_names_the_step_and_its_images(
 
 
 def test_weights_that_are_not_finite_are_not_saved(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoil(work: loop.Work, *_: object) -> torch.Tensor:
-        next(work.network.parameters()).data.fill_(float("inf"))
+    def spoil(self: step.TrainingStep, _: object) -> torch.Tensor:
+        next(self._network.parameters()).data.fill_(float("inf"))
         return torch.tensor(0.5)
 
-    monkeypatch.setattr(loop, "train_step", spoil)
+    monkeypatch.setattr(step.TrainingStep, "__call__", spoil)
     calls = iter([None, signal.SIGINT])
     with pytest.raises(CxrError, match="the weights are not finite in epoch 1 at step 1"):
         train(options(few), tmp_path / "run", stop=lambda: next(calls))

@@ -3,13 +3,18 @@
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cxrtool.training.augment import Changes, augment, draw_changes, epoch_order
 
 SIDE = 64
 
 
-def by_opencv(image: np.ndarray, changes: Changes, row: int) -> np.ndarray:
+def as_tensors(changes: Changes[NDArray[np.float32]]) -> Changes[torch.Tensor]:
+    return Changes(*map(torch.from_numpy, vars(changes).values()))
+
+
+def by_opencv(image: np.ndarray, changes: Changes[NDArray[np.float32]], row: int) -> np.ndarray:
     """Apply the same change with `cv2.warpAffine`, whose origin is the centre of the first pixel."""
     to_unit = np.array([[2 / SIDE, 0, 1 / SIDE - 1], [0, 2 / SIDE, 1 / SIDE - 1], [0, 0, 1]])
     inverse = np.linalg.inv(to_unit) @ np.vstack([changes.places[row], [0, 0, 1]]) @ to_unit
@@ -23,7 +28,7 @@ def test_augmentation_equals_opencv() -> None:
     rng = np.random.default_rng(0)
     images = np.stack([cv2.GaussianBlur(rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8), (0, 0), 2) for _ in "abc"])
     changes = draw_changes(3, 1, np.array([0, 10, 20]))
-    found = augment(torch.from_numpy(images)[:, None], changes)
+    found = augment(torch.from_numpy(images)[:, None], as_tensors(changes))
     assert found.shape == (3, 1, SIDE, SIDE)
     assert found.dtype == torch.float32
     for row, image in enumerate(images):
@@ -49,7 +54,7 @@ def test_images_are_never_mirrored() -> None:
     image = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.uint8)
     image[:, :, 20:44, 40:60] = 200  # bright on the right
     for row in range(50):
-        changed = augment(image, draw_changes(0, 0, np.array([row])))
+        changed = augment(image, as_tensors(draw_changes(0, 0, np.array([row]))))
         assert changed[..., 32:].sum() > 2 * changed[..., :32].sum()
 
 

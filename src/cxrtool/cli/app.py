@@ -108,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     limit_spinning(os.environ)
     signal.signal(signal.SIGTERM, _on_sigterm)
     code = _run(given, debug)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to be ended cleanly
     raise SystemExit(_flush(code))
 
 
@@ -133,7 +134,8 @@ def _run(arguments: list[str], debug: bool) -> int:
     except CxrError as error:
         if debug:
             traceback.print_exc()
-        console.print_error(error)
+        if not error.said:
+            console.print_error(error)
         return error.exit_code
     except _Terminated:
         console.hint("stopped by SIGTERM")

@@ -10,8 +10,11 @@ from cxrtool.progress import StopSignal
 
 
 @contextmanager
-def graceful_stop() -> Iterator[StopSignal]:
-    """Ask the loop to stop after its current step on the first SIGINT or SIGTERM, and stop at once on a second one."""
+def graceful_stop(quiet: bool = False) -> Iterator[StopSignal]:
+    """Ask the loop to stop after its current step on the first SIGINT or SIGTERM, and stop at once on a second one.
+
+    `quiet` says nothing of it.
+    """
     received: list[int] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -21,7 +24,8 @@ def graceful_stop() -> Iterator[StopSignal]:
                 previous(number, frame)
             raise KeyboardInterrupt
         received.append(number)
-        console.hint("stopping after this step; repeat to stop at once")
+        if not quiet:
+            console.hint("stopping after this step; repeat to stop at once")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,13 +1,16 @@
 """``cxr train``"""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cxrtool.cells import cell
+from cxrtool.choices import Device
 from cxrtool.cli import console
-from cxrtool.cli.help_text import OUTPUT
+from cxrtool.cli.help_text import MACHINE, OUTPUT
 from cxrtool.cli.options import CACHE, LIMITS, RUNTIME, SHEETS, JsonOption, given_on_command_line, settings_options
 from cxrtool.cli.signals import graceful_stop
 from cxrtool.errors import RequestError
@@ -50,6 +53,7 @@ TRAINING = (
     "runtime.pin_memory",
     "runtime.matmul_precision",
     "runtime.cudnn_benchmark",
+    "runtime.cuda_graphs",
 )
 
 
@@ -71,6 +75,24 @@ def train(
         bool | None,
         typer.Option("--amp/--no-amp", help="Mixed precision or not: short for --precision bf16 or --precision fp32."),
     ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            "--gpus",
+            min=1,
+            help="Train on so many GPUs of this machine, a process each; with --device cpu, so many processes.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
+    max_restarts: Annotated[
+        int,
+        typer.Option(
+            "--max-restarts",
+            min=0,
+            help="With --gpus: go on from the last state so often after a process has failed.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = 0,
     json_output: JsonOption = False,
 ) -> None:
     """Train a model and keep its best epoch.
@@ -79,9 +101,8 @@ def train(
     cxr train --data CheXpert-v1.0-small --policy u-ignore
     cxr train --data CheXpert-v1.0-small --policy u-ignore,Atelectasis=u-ones --epochs 3
     cxr train --resume runs/20261124-101500_u-ignore_320px_seed0
+    cxr train --data CheXpert-v1.0-small --gpus 8 --batch-size 512 --max-restarts 3
     """
-    from cxrtool.training.loop import train as run_training
-
     if amp is not None:
         resolved = resolved.changed("command line", **{"runtime.precision": "bf16" if amp else "fp32"})
     if resume is not None:
@@ -90,9 +111,63 @@ def train(
             raise RequestError(
                 "--out and --resume cannot be combined", "A resumed run stays in its folder: leave out --out."
             )
-    with graceful_stop() as stop, console.progress_bar() as progress:
-        result = run_training(resolved, out, resume, progress, stop)
-    _show(result, resolved.settings.data.root, json_output)
+    if gpus is not None:
+        raise typer.Exit(_launch(resolved, out, resume, gpus, max_restarts))
+    result = _train(resolved, out, resume)
+    if result is not None:
+        _show(result, resolved.settings.data.root, json_output)
+
+
+def _train(resolved: ResolvedSettings, out: Path | None, resume: Path | None) -> "TrainResult | None":
+    """Train, alone or with the other processes that torchrun has started; return the result in the first of them."""
+    import torch
+
+    from cxrtool.training.loop import train as run_training
+    from cxrtool.training.processes import join_processes, may_be_restarted, rank_of_process
+
+    if may_be_restarted() and out is None and resume is None:
+        raise RequestError("--max-restarts without --out", "Give --out, so that a restart finds the run.")
+    first = rank_of_process() == 0
+    if not first:
+        _say_only_what_others_do_not_know()
+    use_gpus = resolved.settings.runtime.device is not Device.CPU and torch.cuda.is_available()
+    with (
+        graceful_stop(quiet=not first) as stop,
+        console.progress_bar(hidden=not first) as progress,
+        join_processes(use_gpus) as processes,
+    ):
+        result = run_training(resolved, out, resume, progress, stop, processes=processes)
+    return result if first else None
+
+
+def _say_only_what_others_do_not_know() -> None:
+    """Leave what all processes would say to the first one, but for images, of which each reads a share."""
+    logging.getLogger("cxrtool").setLevel(logging.ERROR)
+    logging.getLogger("cxrtool.data.batches").setLevel(logging.WARNING)
+
+
+def _launch(resolved: ResolvedSettings, out: Path | None, resume: Path | None, gpus: int, max_restarts: int) -> int:
+    from cxrtool.training.folder import run_name
+    from cxrtool.training.launch import launch
+
+    settings = resolved.settings
+    arguments = without_options(console.ARGUMENTS.get(), ("--gpus", "--max-restarts"))
+    if out is None and resume is None:
+        arguments += ["--out", str(settings.runs / run_name(settings.train))]
+    return launch(arguments, gpus, max_restarts, settings.runtime.device)
+
+
+def without_options(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return arguments of a command line without these options, which take a value, and without their values."""
+    kept, skip = [], False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument in names:
+            skip = True
+        elif argument.partition("=")[0] not in names:
+            kept.append(argument)
+    return kept
 
 
 def _settings_of_run(run: Path, resolved: ResolvedSettings) -> ResolvedSettings:

@@ -61,13 +61,25 @@ class Unreadable:
         if row in self.reasons:
             return
         self.reasons[row] = error.message
+        self._refuse_too_many(error.message)
+        log.warning("%s; the image is left out", error.message)
+
+    def join(self, reasons: dict[int, str]) -> None:
+        """Take over what other processes have left out.
+
+        Raises:
+            CxrError: more than `most` images cannot be read by all of them together.
+        """
+        self.reasons = reasons
+        self._refuse_too_many(reasons[max(reasons)] if reasons else "")
+
+    def _refuse_too_many(self, last: str) -> None:
         if len(self.reasons) > self.most:
             raise CxrError(
                 f"{len(self.reasons)} images of {self.split} cannot be read, but --max-missing allows {self.most}; "
-                f"the last is {error.message}",
+                f"the last is {last}",
                 "Find all such files with: cxr check-data DATA --full. Or raise --max-missing.",
-            ) from error
-        log.warning("%s; the image is left out", error.message)
+            )
 
     def kept(self, count: int) -> NDArray[np.bool_]:
         """Return which of `count` rows were not left out, [count] bool."""
@@ -139,16 +151,16 @@ def _unwrap(row: int, result: NDArray[np.uint8] | CxrError, skip: Unreadable | N
     return result
 
 
-def split_batches(order: NDArray[np.int64], batch_size: int, merge_single: bool = False) -> list[NDArray[np.int64]]:
+def split_batches(order: NDArray[np.int64], batch_size: int, least: int = 1) -> list[NDArray[np.int64]]:
     """Cut `order` into groups of `batch_size`.
 
     Args:
         order: [N] int64 row numbers.
         batch_size: number of rows in a group.
-        merge_single: add a last group of one row to the group before. BatchNorm needs more than one value per channel,
-            and a 32 px image has only one in the last block.
+        least: a last group of fewer rows is added to the group before. BatchNorm needs more than one value per channel,
+            and a 32 px image has only one in the last block, so each process that trains needs two images.
     """
     groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    if merge_single and len(groups) > 1 and len(groups[-1]) == 1:
+    if len(groups) > 1 and len(groups[-1]) < least:
         groups[-2:] = [np.concatenate(groups[-2:])]
     return groups

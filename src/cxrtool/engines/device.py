@@ -23,12 +23,14 @@ class Runtime:
         bf16: run convolutions in bfloat16 (autocast in training); the classifier and the sigmoid stay in float32.
         channels_last: store images and weights in channels-last order.
         pin_memory: copy batches to the GPU from page-locked memory.
+        tf32: whether a GPU rounds the factors of what is called float32 to ten bits.
     """
 
     device: torch.device
     bf16: bool = False
     channels_last: bool = True
     pin_memory: bool = False
+    tf32: bool = False
 
     @property
     def precision(self) -> str:
@@ -66,11 +68,12 @@ def choose_runtime(settings: RuntimeSettings, auto_bf16: bool = False) -> Runtim
     device = torch.device("cuda" if use_gpu else "cpu")
     torch.set_float32_matmul_precision(settings.matmul_precision.value)
     # cuDNN uses TF32 in what is called float32 unless it is switched off: 6e-5 in a probability on an H100.
-    torch.backends.cudnn.allow_tf32 = settings.matmul_precision is not MatmulPrecision.HIGHEST
+    tf32 = settings.matmul_precision is not MatmulPrecision.HIGHEST
+    torch.backends.cudnn.allow_tf32 = tf32
     bf16 = settings.precision is Precision.BF16 or (
         settings.precision is Precision.AUTO and auto_bf16 and bf16_is_faster(device)
     )
-    return Runtime(device, bf16, settings.channels_last, settings.pin_memory and use_gpu)
+    return Runtime(device, bf16, settings.channels_last, settings.pin_memory and use_gpu, tf32 and use_gpu)
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:

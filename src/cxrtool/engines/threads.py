@@ -32,15 +32,22 @@ def use_threads(settings: RuntimeSettings) -> None:
     """Set the number of threads of torch for this process.
 
     ``auto`` keeps torch's own number (one for each core, or ``OMP_NUM_THREADS``), but at most as many as this process
-    may use processors. In a child forked from a process that has run a network, the number stays 1.
+    may use processors; torchrun, which sets ``OMP_NUM_THREADS`` to 1 if it is not set, leaves cores idle. In a child
+    forked from a process that has run a network, the number stays 1.
     """
     _state.used = True
     if _state.forked:
         return
     if settings.threads != "auto":
         torch.set_num_threads(settings.threads)
-    elif "OMP_NUM_THREADS" not in os.environ and usable_processors() < torch.get_num_threads():
+    elif (_one_of_several() and os.environ.get("OMP_NUM_THREADS") == "1") or (
+        "OMP_NUM_THREADS" not in os.environ and usable_processors() < torch.get_num_threads()
+    ):
         torch.set_num_threads(usable_processors())
+
+
+def _one_of_several() -> bool:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1
 
 
 def _after_fork_in_child() -> None:

@@ -45,8 +45,9 @@ def manifest_logits(
     phase: str = "reading",
     cache: "PixelCache | None" = None,
     skip: Unreadable | None = None,
+    groups: Sequence[NDArray[np.int64]] | None = None,
 ) -> NDArray[np.float32]:
-    """Compute the logits of every image of a manifest, read from `cache` if one is given.
+    """Compute the logits of the images of a manifest, read from `cache` if one is given.
 
     Args:
         engine: runs the network.
@@ -57,21 +58,23 @@ def manifest_logits(
         phase: name of the work for `progress`.
         cache: decoded pixels to read instead of the files.
         skip: where unreadable images are listed.
+        groups: rows of each batch, which may be empty; None takes all rows in batches of `reading.batch_size`.
 
     Returns:
-        [N, F] float32, in the manifest's order; NaN for images in `skip`.
+        [N, F] float32, in the manifest's order; NaN for images in `skip` and in no group.
 
     Raises:
         ImageError: an image cannot be read, and `skip` is None.
     """
     logits = np.full((len(manifest), outputs), np.nan, dtype=np.float32)
-    groups = split_batches(np.arange(len(manifest), dtype=np.int64), reading.batch_size)
-    done = 0
+    if groups is None:
+        groups = split_batches(np.arange(len(manifest), dtype=np.int64), reading.batch_size)
+    done, total = 0, sum(map(len, groups))
     for group, batch in zip(groups, manifest_batches(manifest, groups, reading, cache, skip), strict=True):
         if len(batch.rows):
             logits[batch.rows] = engine.logits(batch.pixels)
         done += len(group)
-        progress(Progress(phase, done, len(manifest)))
+        progress(Progress(phase, done, total))
     return logits
 
 

@@ -5,9 +5,9 @@ Images are changed on the device that trains.
 """
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -19,9 +19,12 @@ _CONTRAST = 0.1
 _BRIGHTNESS = 12.0
 
 
+Values = TypeVar("Values", NDArray[np.float32], Tensor)
+
+
 @dataclass(frozen=True)
-class Changes:
-    """Augmentation of each image of a batch.
+class Changes(Generic[Values]):
+    """Augmentation of each image of a batch, as arrays or as tensors.
 
     Attributes:
         places: [B, 2, 3] float32, affine maps from a place in the changed image to its place in the original, as in
@@ -30,9 +33,9 @@ class Changes:
         brightness: [B] float32, grey levels added afterwards.
     """
 
-    places: NDArray[np.float32]
-    contrast: NDArray[np.float32]
-    brightness: NDArray[np.float32]
+    places: Values
+    contrast: Values
+    brightness: Values
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
@@ -40,7 +43,7 @@ def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(count).astype(np.int64)
 
 
-def draw_changes(seed: int, epoch: int, rows: NDArray[np.int64]) -> Changes:
+def draw_changes(seed: int, epoch: int, rows: NDArray[np.int64]) -> Changes[NDArray[np.float32]]:
     """Draw a rotation of up to 7 degrees, a shift of up to 4 %, a zoom of up to 5 %, contrast and brightness.
 
     Images are never mirrored, because the side of the heart carries meaning.
@@ -50,7 +53,7 @@ def draw_changes(seed: int, epoch: int, rows: NDArray[np.int64]) -> Changes:
         epoch: number of the epoch, from 1.
         rows: [B] row of each image; the draws of a row do not depend on other rows.
     """
-    draws = np.stack([_draw(seed, epoch, int(row)) for row in rows])
+    draws = np.array([_draw(seed, epoch, int(row)) for row in rows]).reshape(-1, 6)
     angle, zoom, shift = np.deg2rad(_ROTATION * draws[:, 0]), 1 + _ZOOM * draws[:, 1], _SHIFT * draws[:, 2:4]
     # The inverse of: rotate and zoom about the centre, then shift. A shift of one side is 2 in [-1, 1].
     cosine, sine = np.cos(angle) / zoom, np.sin(angle) / zoom
@@ -64,20 +67,17 @@ def _draw(seed: int, epoch: int, row: int) -> NDArray[np.float64]:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, row))).uniform(-1, 1, 6)
 
 
-def augment(pixels: Tensor, changes: Changes) -> Tensor:
+def augment(pixels: Tensor, changes: Changes[Tensor]) -> Tensor:
     """Apply `changes` to a batch, with bilinear interpolation and black outside.
 
     Args:
         pixels: [B, 1, S, S] uint8.
-        changes: augmentation of these images.
+        changes: augmentation of these images, on the same device.
 
     Returns:
-        [B, 1, S, S] float32 in [0, 255], on the device of `pixels`.
+        [B, 1, S, S] float32 in [0, 255].
     """
-    places, contrast, brightness = (
-        torch.from_numpy(values).to(pixels.device, non_blocking=True)
-        for values in (changes.places, changes.contrast, changes.brightness)
-    )
-    grid = functional.affine_grid(places, list(pixels.shape), align_corners=False)
+    grid = functional.affine_grid(changes.places, list(pixels.shape), align_corners=False)
     moved = functional.grid_sample(pixels.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return (moved * contrast[:, None, None, None] + brightness[:, None, None, None]).clamp(0, 255)
+    contrast, brightness = changes.contrast[:, None, None, None], changes.brightness[:, None, None, None]
+    return (moved * contrast + brightness).clamp(0, 255)

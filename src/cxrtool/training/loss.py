@@ -6,7 +6,9 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def masked_bce(logits: Tensor, targets: Tensor, mask: Tensor, pos_weight: Tensor | None = None) -> Tensor:
+def masked_bce(
+    logits: Tensor, targets: Tensor, mask: Tensor, pos_weight: Tensor | None = None, cells: Tensor | None = None
+) -> Tensor:
     """Binary cross-entropy with logits, averaged over the cells that count.
 
     Args:
@@ -14,12 +16,14 @@ def masked_bce(logits: Tensor, targets: Tensor, mask: Tensor, pos_weight: Tensor
         targets: [B, F] float32, 0 or 1 even where masked out, because a NaN there would make the gradient NaN.
         mask: [B, F] bool, True where the cell counts.
         pos_weight: [F] float32, factor on the loss of positives.
+        cells: number of cells that count, a scalar, if the batch is a share of a larger one; the losses of the shares
+            then add up to that of the whole.
 
     Returns:
         A scalar; 0, with zero gradients, if no cell counts.
     """
-    cells = functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight, reduction="none")
-    return (cells * mask).sum() / mask.sum().clamp(min=1)
+    losses = functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight, reduction="none")
+    return (losses * mask).sum() / (mask.sum() if cells is None else cells).clamp(min=1)
 
 
 def positive_weights(

@@ -220,7 +220,7 @@ def _fingerprint(settings: Settings, train_rows: Manifest, valid_rows: Manifest)
     return kept
 
 
-def describe_run(run: Run, resolved: ResolvedSettings, network: ChestNet, fresh: bool) -> None:
+def describe_run(run: Run, resolved: ResolvedSettings, network: ChestNet, fresh: bool, processes: int = 1) -> None:
     """Write settings.yaml, dataset.json and model.json to the run's folder.
 
     A run that is continued (not `fresh`) keeps the digest of its initial weights, whose file it does not need any more.
@@ -240,12 +240,22 @@ def describe_run(run: Run, resolved: ResolvedSettings, network: ChestNet, fresh:
             "init_sha256": started_from,
             "device": str(run.runtime.device),
             "precision": run.runtime.precision,
+            "tf32": run.runtime.tf32,
             "channels_last": run.runtime.channels_last,
+            "processes": processes,
+            "batch_norm": _batch_norm(run.runtime, processes),
             "threads": torch.get_num_threads(),
             **current_machine(),
             "versions": current_versions(),
         },
     )
+
+
+def _batch_norm(runtime: Runtime, processes: int) -> str:
+    """Say over which images of a step BatchNorm takes its statistics in training."""
+    if processes == 1 or runtime.device.type == "cuda":
+        return "over all images of a step"
+    return "over the images of each process; the running statistics are those of the first process"
 
 
 def _digest_of_init(init: str) -> str | None:
