@@ -47,4 +47,6 @@ def build_optimizer(network: ChestNet, settings: TrainSettings) -> torch.optim.O
     if settings.lr_head is not None:
         groups = [{"params": backbone}, {"params": head, "lr": settings.lr_head}]
     groups = [group for group in groups if group["params"]]
-    return kind(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    on_gpu = network.classifier.weight.is_cuda
+    # A step that is recorded must find the optimizer's count of steps on the GPU.
+    return kind(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True, capturable=on_gpu)
