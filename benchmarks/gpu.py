@@ -57,13 +57,16 @@ def make_data(folder: Path) -> Path:
 
 
 def training(data: Path, folder: Path, batch: int, record: bool) -> tuple[float, float]:
-    """Return images per second of the second epoch, and the share of its middle in which a kernel runs."""
+    """Return images per second of the second epoch, and the share of the third's end in which a kernel runs.
+
+    The profiler slows the epoch that it watches down, so its rate does not count.
+    """
     given: dict[str, object] = {
         "data.root": data,
         "data.cache": True,
         "data.cache_dir": folder / "cache",
         "train.init": "none",
-        "train.epochs": 2,
+        "train.epochs": 3,
         "train.image_size": SIDE,
         "train.batch_size": batch,
         "runtime.cuda_graphs": record,
@@ -72,7 +75,7 @@ def training(data: Path, folder: Path, batch: int, record: bool) -> tuple[float,
     state = {"on": False, "done": False}
 
     def note(progress: Progress) -> None:
-        if progress.phase != "epoch 2/2" or progress.total is None or state["done"]:
+        if progress.phase != "epoch 3/3" or progress.total is None or state["done"]:
             return
         if not state["on"] and progress.done > 0.7 * progress.total:
             state["on"] = True

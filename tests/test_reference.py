@@ -33,25 +33,36 @@ def test_the_page_is_up_to_date(name: str) -> None:
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == WRITER.PAGES[name](), "run: make reference"
 
 
-def test_exactly_the_commands_of_the_application_are_listed() -> None:
-    sections = re.findall(r"^## cxr (\S+)$", (ROOT / "docs" / "commands.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert sections == list(typer.main.get_command(app).commands)
+COMMANDS = list(typer.main.get_command(app).commands)
 
 
-def test_exactly_the_options_that_the_parser_knows_are_listed() -> None:
-    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-    sections = re.split(r"^## cxr (\S+)$", page, flags=re.MULTILINE)[1:]
-    for name, section in zip(sections[::2], sections[1::2], strict=True):
-        rows = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `-")]
-        shown = {option for row in rows for option in re.findall(r"`(--?[a-z][a-z-]*)", row)}
-        parameters = typer.main.get_command(app).commands[name].params
-        known = {option for one in parameters for option in [*one.opts, *one.secondary_opts] if option.startswith("-")}
-        assert shown == known - {"--help", "-h"}, name
+def page_of(name: str) -> str:
+    return (ROOT / "docs" / "commands" / f"{name}.md").read_text(encoding="utf-8")
 
 
-def test_a_command_without_description_or_example_is_an_error() -> None:
-    for section in WRITER.command_reference().split("\n## ")[1:]:
-        assert "\n```bash\ncxr " in section, section[:40]
+def test_every_command_has_a_line_and_a_page_and_nothing_else_has() -> None:
+    index = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| \[`cxr (\S+)`\]\(commands/\1\.md\)", index, re.MULTILINE) == COMMANDS
+    assert sorted(path.stem for path in (ROOT / "docs" / "commands").iterdir()) == sorted(COMMANDS)
+    assert {path.stem for path in (ROOT / "docs" / "outputs").iterdir()} | set(WRITER.NOT_RECORDED) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_page_shows_examples_real_output_and_exactly_the_options_that_the_parser_knows(name: str) -> None:
+    page = page_of(name)
+    assert "\n```bash\ncxr " in page
+    rows = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `-")]
+    shown = {option for row in rows for option in re.findall(r"`(--?[a-z][a-z-]*)", row)}
+    parameters = typer.main.get_command(app).commands[name].params
+    known = {option for one in parameters for option in [*one.opts, *one.secondary_opts] if option.startswith("-")}
+    assert shown == known - {"--help", "-h"}
+    if name not in WRITER.NOT_RECORDED:
+        output = page.split("## What it prints")[1].split("```text\n")[1].split("```")[0]
+        first, *printed = output.splitlines()
+        assert first.startswith(f"$ cxr {name} ")
+        assert printed
+        assert max(map(len, printed)) <= 80
+        assert not any(word in output for word in ("Traceback", "error:"))
 
 
 def test_every_public_name_is_listed_and_documented() -> None:

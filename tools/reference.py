@@ -1,19 +1,25 @@
-"""Write docs/commands.md and docs/api.md from the code: ``python tools/reference.py``, or ``make reference``.
+"""Write docs/commands.md, docs/commands/ and docs/api.md from the code: ``python tools/reference.py``.
 
 tests/test_reference.py fails where a page is not what this would write. Everything comes from the commands' signatures
-and docstrings, not from rendered help, so that neither the terminal nor typer's version changes a page.
+and docstrings, not from rendered help, so that neither the terminal nor typer's version changes a page. What a command
+prints is what tools/outputs.py has recorded.
 """
 
 import inspect
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import cxrtool
 from cxrtool.cli.app import app
+from cxrtool.cli.help_text import ARGUMENTS, HEADINGS, OPTIONS
 from cxrtool.cli.parameters import Parameter, describe, parameters_of
 from cxrtool.errors import CxrError
 
 DOCS = Path(__file__).parents[1] / "docs"
+OUTPUTS = DOCS / "outputs"
+NOT_RECORDED = {"push": "It publishes on the Hugging Face hub, so nothing was recorded."}
+"""Why a page has no output, by command."""
 
 _COMMANDS_HEAD = """\
 # Commands
@@ -25,6 +31,9 @@ progress and hints to stderr; `--json` prints exactly one JSON document. Exit co
 inputs, 2 wrong request, 130 and 143 after SIGINT and SIGTERM. Options that are [settings](settings.md) can also be
 given in the environment or in a file.
 """
+
+_WRITTEN = "*Written by `make reference` from the code of the command. Edit the docstring there, not this page.*"
+_RECORDED = "On phantoms, in a terminal of 80 columns, without progress; recorded by `tools/outputs.py`."
 
 _API_HEAD = """\
 # Python API
@@ -44,13 +53,15 @@ may be empty, and the `exit_code` with which `cxr` ends.
 """
 
 
-def command_reference() -> str:
-    """docs/commands.md: each command's description, examples and options."""
-    commands = dict(_commands())
-    rows = [f"| [`cxr {name}`](#cxr-{name}) | {_summary(callback)} |" for name, callback in commands.items()]
-    index = "\n".join(["| command | what it does |", "|---|---|", *rows])
-    sections = [_section(name, callback) for name, callback in commands.items()]
-    return "\n".join([_COMMANDS_HEAD, index, "", *sections])
+def command_index() -> str:
+    """docs/commands.md: a line for each command."""
+    rows = [f"| [`cxr {name}`](commands/{name}.md) | {_summary(callback)} |" for name, callback in _commands()]
+    return "\n".join([_COMMANDS_HEAD, "| command | what it does |", "|---|---|", *rows]) + "\n"
+
+
+def command_page(name: str) -> str:
+    """docs/commands/NAME.md: description, examples, what the command prints, and options as the help groups them."""
+    return _page(name, dict(_commands())[name])
 
 
 def api_reference() -> str:
@@ -59,8 +70,6 @@ def api_reference() -> str:
     return "\n".join([_API_HEAD, *entries, _ERRORS_HEAD + "\n".join(_tree(CxrError)) + "\n```\n"])
 
 
-PAGES: dict[str, Callable[[], str]] = {"commands.md": command_reference, "api.md": api_reference}
-"""What is written, by name in docs/."""
 
 
 def _commands() -> Iterator[tuple[str, Callable[..., object]]]:
@@ -69,20 +78,33 @@ def _commands() -> Iterator[tuple[str, Callable[..., object]]]:
         yield info.name or info.callback.__name__, info.callback
 
 
-def _section(name: str, callback: Callable[..., object]) -> str:
+def _page(name: str, callback: Callable[..., object]) -> str:
     parameters = list(parameters_of(callback))
     arguments = [parameter for parameter in parameters if parameter.is_argument]
-    options = [parameter for parameter in parameters if not parameter.is_argument]
     description = describe(callback)
     usage = " ".join(["cxr", name, "[OPTIONS]", *(argument.usage for argument in arguments)])
-    parts = [f"## cxr {name}", f"```text\n{usage}\n```", *description.paragraphs]
+    parts = [f"# cxr {name}", _WRITTEN, f"```text\n{usage}\n```", *description.paragraphs]
     if description.examples:
         examples = "\n".join(description.examples)
         parts.append(f"<!-- not run: examples of the help, with the user's own files -->\n```bash\n{examples}\n```")
-    for title, chosen in (("argument", arguments), ("option", options)):
-        if chosen:
-            parts.append("\n".join([f"| {title} | meaning |", "|---|---|", *map(_row, chosen)]))
+    parts += ["## What it prints", _output(name)]
+    groups = {ARGUMENTS: arguments}
+    for parameter in parameters:
+        if not parameter.is_argument:
+            groups.setdefault(parameter.panel or OPTIONS, []).append(parameter)
+    for heading in HEADINGS:
+        if groups.get(heading):
+            column = "argument" if heading == ARGUMENTS else "option"
+            rows = [f"| {column} | meaning |", "|---|---|", *map(_row, groups[heading])]
+            parts += [f"## {heading}", "\n".join(rows)]
     return "\n\n".join(parts) + "\n"
+
+
+def _output(name: str) -> str:
+    if name in NOT_RECORDED:
+        return NOT_RECORDED[name]
+    recorded = (OUTPUTS / f"{name}.txt").read_text(encoding="utf-8")
+    return f"{_RECORDED}\n\n```text\n{recorded}```"
 
 
 def _summary(callback: Callable[..., object]) -> str:
@@ -111,8 +133,17 @@ def _tree(error: type[CxrError], depth: int = 0) -> Iterator[str]:
             yield from _tree(child, depth + 1)
 
 
+PAGES: dict[str, Callable[[], str]] = {
+    "commands.md": command_index,
+    "api.md": api_reference,
+    **{f"commands/{name}.md": partial(command_page, name) for name, _ in _commands()},
+}
+"""What is written, by name in docs/."""
+
+
 def main() -> None:
-    """Write both pages."""
+    """Write all pages."""
+    (DOCS / "commands").mkdir(exist_ok=True)
     for name, write in PAGES.items():
         (DOCS / name).write_text(write(), encoding="utf-8")
 

@@ -188,7 +188,7 @@ class TestLong:
         self, few: Path, whole: Path, tmp_path: Path
     ) -> None:
         rng = random.Random(0)
-        more = ["--no-augment", "--gpus", "2", "--max-restarts", "10"]
+        more = ["--no-augment", "--gpus", "2", "--max-restarts", "30"]
         process = start(["cxrtool", *arguments(few, tmp_path / "run"), *more], tmp_path)
         killed: list[int] = []
         while len(killed) < 10 and process.poll() is None:

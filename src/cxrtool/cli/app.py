@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -108,7 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     limit_spinning(os.environ)
     signal.signal(signal.SIGTERM, _on_sigterm)
     code = _run(given, debug)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to be ended cleanly
+    with suppress(_Terminated):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to be ended cleanly
     raise SystemExit(_flush(code))
 
 
