@@ -1,7 +1,7 @@
 """Record what commands print, for the pages of docs/commands: ``python tools/outputs.py [COMMAND ...]``.
 
-Runs them on phantoms in a temporary folder, in a terminal of 80 columns, and writes docs/outputs/NAME.txt. Figures differ
-between machines, so tests check only that every command has a page with output.
+Runs them on phantoms in a temporary folder, in a terminal of 80 columns, and writes docs/outputs/NAME.txt. Figures
+differ between machines, so tests check only that every command has a page with output.
 """
 
 import fcntl
@@ -76,7 +76,6 @@ def main() -> None:
             text = run(line, folder)
             if command in wanted:
                 (OUTPUTS / f"{command}.txt").write_text(f"$ cxr {line}\n{shortened(text)}", encoding="utf-8")
-                print(command, flush=True)
 
 
 def run(line: str, folder: Path) -> str:

@@ -70,8 +70,6 @@ def api_reference() -> str:
     return "\n".join([_API_HEAD, *entries, _ERRORS_HEAD + "\n".join(_tree(CxrError)) + "\n```\n"])
 
 
-
-
 def _commands() -> Iterator[tuple[str, Callable[..., object]]]:
     for info in app.registered_commands:
         assert info.callback is not None

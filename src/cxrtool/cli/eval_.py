@@ -161,7 +161,7 @@ def show_assessment(assessment: "Assessment") -> None:
     )
     rows: list[list[object]] = [
         [
-            f"{name} *" if row.few_cases else name,
+            f"{name}*" if row.few_cases else name,
             interval_text(row.auroc, intervals[name]["auroc"]),
             interval_text(row.auprc, intervals[name]["auprc"]),
             row.positives,
