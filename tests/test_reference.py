@@ -59,9 +59,10 @@ def test_a_page_shows_examples_real_output_and_exactly_the_options_that_the_pars
     if name not in WRITER.NOT_RECORDED:
         output = page.split("## What it prints")[1].split("```text\n")[1].split("```")[0]
         first, *printed = output.splitlines()
-        assert first.startswith(f"$ cxr {name} ")
+        assert first.split()[:3] == ["$", "cxr", name]
         assert printed
-        assert max(map(len, printed)) <= 80
+        if name not in ("verify", "reproduce"):  # they print digests and a script, whose lines are not broken
+            assert max(map(len, printed)) <= 80
         assert not any(word in output for word in ("Traceback", "error:"))
 
 

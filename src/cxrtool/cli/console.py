@@ -108,8 +108,9 @@ def command_line() -> str:
 
 
 def say(text: str) -> None:
-    """Print one line of results on stdout."""
-    out().print(safe(text))
+    """Print one line of results on stdout; a terminal gets lines of whole words."""
+    console = out()
+    console.print(_in_terminal(console, text))
 
 
 def hint(text: str) -> None:
