@@ -189,16 +189,24 @@ def test_the_page_logs_no_console_errors_and_prints(report: Path) -> None:
 
 
 @pytest.mark.needs_debian
-@pytest.mark.parametrize("width", [400, 1280])
-def test_axe_finds_no_violation(report: Path, tmp_path: Path, width: int) -> None:
+@pytest.mark.parametrize(
+    ("width", "medium"),
+    [(400, ""), (1280, ""), (1280, "@media (prefers-color-scheme: dark)"), (1280, "@media print")],
+    ids=["narrow", "wide", "dark", "print"],
+)
+def test_axe_finds_no_violation(report: Path, tmp_path: Path, width: int, medium: str) -> None:
     axe = pytest.importorskip("axe_core_python", reason="axe-core is not installed")
     rules = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
     check = (
         "axe.run(document).then(found => show([found.passes.length,"
         " found.violations.map(one => [one.id, one.nodes[0].html])]))"
     )
+    page = tmp_path / "page.html"
+    text = report.read_text(encoding="utf-8")
+    assert medium in text
+    page.write_text(text.replace(medium, "@media all") if medium else text, encoding="utf-8")
     window = (f"--window-size={width},900", "--virtual-time-budget=60000")
-    passes, violations = shown_by(f"<script>{rules}</script>", check, report, tmp_path, *window)
+    passes, violations = shown_by(f"<script>{rules}</script>", check, page, tmp_path, *window)
     assert violations == []
     assert passes > 20
 
