@@ -5,12 +5,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 from PIL import Image
 
 from cxrtool.data.preprocessing import Preprocessing
 from cxrtool.data.radiograph import Reading, read_radiograph
-from cxrtool.data.screening import radiograph_likeness
+from cxrtool.data.screening import grey_percentiles, radiograph_likeness
 from cxrtool.errors import ImageError
+
+
+@given(
+    arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12))),
+    st.floats(0, 1),
+)
+def test_grey_percentiles_are_those_of_numpy(pixels: NDArray[np.uint8], share: float) -> None:
+    found = grey_percentiles(pixels, (share, 0.01, 0.99))
+    assert found == pytest.approx(tuple(np.quantile(pixels, (share, 0.01, 0.99))), abs=1e-9)
+
 
 READING = Reading(Preprocessing(64), 1)
 

@@ -38,7 +38,7 @@ def screen(name: str, decoded: Decoded, pixels: NDArray[np.uint8]) -> tuple[Imag
         found.append(ImageWarning("small", f"{width} x {height} pixels is far below the model's {size}"))
     if max(height, width) > WIDEST_ASPECT * min(height, width):
         found.append(ImageWarning("aspect", f"{width} x {height} pixels is not the shape of a chest radiograph"))
-    low, high = np.percentile(pixels, (1, 99))
+    low, high = grey_percentiles(pixels, (0.01, 0.99))
     if high - low < BLANK_RANGE:
         found.append(ImageWarning("blank", "nearly one grey level: nothing can be seen"))
     elif has_two_levels(decoded.pixels):
@@ -48,11 +48,33 @@ def screen(name: str, decoded: Decoded, pixels: NDArray[np.uint8]) -> tuple[Imag
     return tuple(found)
 
 
+def grey_percentiles(pixels: NDArray[np.uint8], shares: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the grey levels below which these shares of the pixels lie.
+
+    They equal those of `np.quantile`, which sorts; counting is several times as fast.
+    """
+    reached = np.cumsum(_counts(pixels))
+    last = int(reached[-1]) - 1
+    found = []
+    for share in shares:
+        place = share * last
+        below, above = np.searchsorted(reached, (int(place), min(int(place) + 1, last)), side="right")
+        found.append(float(below + (above - below) * (place - int(place))))
+    return tuple(found)
+
+
+def _counts(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the number of pixels of each grey level, [256]."""
+    # OpenCV counts without Python's global lock, which reading threads would otherwise wait for.
+    counted = cv2.calcHist([np.ascontiguousarray(pixels)], [0], None, [256], [0, 256])
+    return counted.ravel().astype(np.int64)
+
+
 def has_two_levels(pixels: NDArray[np.uint8]) -> bool:
     """Return whether [H, W] pixels have at most two grey levels; all are counted only if a sample has no more."""
     steps = tuple(max(1, side // _SAMPLED) for side in pixels.shape)
     sample = pixels[:: steps[0], :: steps[1]]
-    return all(np.count_nonzero(np.bincount(part.ravel(), minlength=256)) <= 2 for part in (sample, pixels))
+    return all(np.count_nonzero(_counts(part)) <= 2 for part in (sample, pixels))
 
 
 def radiograph_likeness(pixels: NDArray[np.uint8]) -> float:
