@@ -58,6 +58,11 @@ def test_the_steps_hold_exactly_what_differs_from_the_defaults(run: Path, phanto
     assert recipe.notes == ()
 
 
+def test_a_run_of_several_processes_says_so(run: Path) -> None:
+    change_json(run / "model.json", lambda about: about | {"processes": 4})
+    assert recipe_of(run).notes == ("4 processes trained together: only cxr train with --gpus 4 gives these weights",)
+
+
 def test_steps_follow_the_bundle_and_the_ledger(run: Path) -> None:
     header = read_header(run / "model.safetensors")
     assert header.tuning is not None

@@ -144,6 +144,11 @@ def recipe_of(run: Path, data: Path | None = None) -> Recipe:
         notes.append(
             f"the run was stopped after epoch {len(history)} of {stored.train.epochs}, and so are the commands"
         )
+    processes = about.get("processes", 1)
+    if isinstance(processes, int) and processes > 1:
+        notes.append(
+            f"{processes} processes trained together: only cxr train with --gpus {processes} gives these weights"
+        )
     looks = _evaluations(folder, header)
     return Recipe(
         run=folder,
