@@ -180,7 +180,7 @@ def _end(process: "subprocess.Popen[bytes]", terminal: int) -> int:
 
 
 def _cpu_seconds(process: int) -> float:
-    """Return user and system seconds of a process and its threads, also of one that has ended and was not waited for."""
+    """Return user and system seconds of a process and its threads; it may have ended, but not been waited for."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
@@ -260,9 +260,8 @@ def main() -> None:
             began = time.perf_counter()
             make_data(place, given.rows)
             print(f"data set of {given.rows:,} train rows made in {time.perf_counter() - began:.0f} s\n")
-        print(
-            f"load {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores\n\n| step | wall s | CPU s | peak MiB |\n|---|---|---|---|"
-        )
+        print(f"load {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores\n")
+        print("| step | wall s | CPU s | peak MiB |\n|---|---|---|---|")
         for title, cost in measured(place, given.steps or list(STEPS)):
             print(f"| {title} | {cost.wall:.1f} | {cost.cpu:.1f} | {cost.peak:,.0f} |", flush=True)
         page = place.folder / "report.html"
