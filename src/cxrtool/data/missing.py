@@ -99,7 +99,7 @@ class _Tree:
         self._real_root = "/" if allow_outside else os.path.realpath(root)
         self._folders = {"": _Kind.PLAIN}
         self._listed: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
-        self._names = _names_by_folder(path for path in paths if _refused(path) is None)
+        self._large = _large_folders(path for path in paths if _refused(path) is None)
 
     def reason(self, path: str) -> Reason | None:
         """Return why there is no usable image at a path, or None if there is one."""
@@ -134,7 +134,7 @@ class _Tree:
         """Return what an entry of a folder is in itself: `PLAIN`, `LINK` or `NOTHING`."""
         if name in ("", "."):
             return _Kind.NOTHING
-        if self._names[folder] > _FEW:
+        if folder in self._large:
             if folder not in self._listed:
                 self._listed[folder] = _list_folder(self._start + folder)
             names, links = self._listed[folder]
@@ -146,8 +146,8 @@ class _Tree:
         return _Kind.LINK if stat.S_ISLNK(mode) else _Kind.PLAIN
 
 
-def _names_by_folder(paths: Iterable[str]) -> Counter[str]:
-    """Return how many entries of each folder the paths lead through or to."""
+def _large_folders(paths: Iterable[str]) -> frozenset[str]:
+    """Return the folders of which paths lead through or to more than `_FEW` entries."""
     counts: Counter[str] = Counter()
     for path in paths:
         folder = path.rpartition("/")[0]
@@ -155,7 +155,7 @@ def _names_by_folder(paths: Iterable[str]) -> Counter[str]:
             counts[folder] = 1
             folder = folder.rpartition("/")[0]
         counts[folder] += 1
-    return counts
+    return frozenset(folder for folder, count in counts.items() if count > _FEW)
 
 
 def _list_folder(folder: str) -> tuple[frozenset[str], frozenset[str]]:

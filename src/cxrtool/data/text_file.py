@@ -60,7 +60,7 @@ class TextFile:
                 io.BytesIO(self.content),
                 sep=self.delimiter,
                 usecols=list(names),
-                dtype=str,
+                dtype=object,
                 keep_default_na=False,
                 na_filter=False,
                 encoding="utf-8-sig",
