@@ -76,7 +76,7 @@ def row_costs(folder: Path) -> list[float]:
 
 
 def command_costs(folder: Path) -> dict[str, list[float]]:
-    """Return processor seconds of whole commands on data sets of each size, with about 2.5 s to start Python and torch."""
+    """Return processor seconds of whole commands on data sets of each size; starting alone takes about two."""
     costs: dict[str, list[float]] = {step: [] for step in COMMANDS}
     for rows in DATA:
         place = real_size.Place(folder / str(rows))
