@@ -1,3 +1,4 @@
+import hashlib
 import json
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +189,19 @@ def test_an_invalid_cache_is_rebuilt_with_the_reason(
         assert np.array_equal(result.cache.read(row), plain(path))
     assert len(list(folder.iterdir())) == 4, "pixels, rows, cache.json and the lock"
     assert opened(data).state == "valid"
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 8, 10_000])
+def test_the_digest_of_paths_does_not_depend_on_how_many_are_joined_at_once(
+    data: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is that of all paths joined by NUL, as in caches built before."""
+    monkeypatch.setattr(cache_files, "_PATHS_AT_ONCE", at_once)
+    manifest = Dataset(DataSettings(root=data)).usable("valid")
+    paths = manifest.paths.copy()
+    paths[1] = "é/\udcff.jpg"  # a name that is not UTF-8
+    joined = b"\0".join(os.fsencode(path) for path in paths)
+    assert cache_files.digest_of_paths(replace(manifest, paths=paths)) == hashlib.sha256(joined).hexdigest()
 
 
 def test_each_size_and_view_has_its_own_cache(data: Path) -> None:

@@ -1,5 +1,6 @@
 """Characteristics of a split, counted by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,20 @@ def test_patients_images_and_studies_are_counted_each_in_their_unit(manifest: Ma
     # Study a/2 has an uncertain and a blank label, and counts as uncertain.
     assert found.labels["Atelectasis"] == LabelCounts(positive=1, negative=1, uncertain=1, blank=1)
     assert found.labels["Edema"] == LabelCounts(positive=0, negative=4, uncertain=0, blank=0)
+
+
+def test_a_patient_whose_rows_differ_in_sex_and_a_study_whose_images_differ_in_labels(manifest: Manifest) -> None:
+    labels = np.array([[1, 1, -1, 0, 1]] * 5, dtype=np.float32)
+    labels[1:3, 0] = [np.nan, -1]  # the two images of study a/2
+    labels[1:3, 1] = [-1, 0]
+    labels[1:3, 2] = [np.nan, np.nan]
+    found = characteristics_of(replace(manifest, sexes=texts("Male", "Male", "", "Male", "Male"), raw_labels=labels))
+    assert found.sexes == {"Male": 2, "differs": 1}
+    assert [found.labels[name] for name in manifest.findings][:3] == [
+        LabelCounts(positive=3, negative=0, uncertain=1, blank=0),
+        LabelCounts(positive=3, negative=1, uncertain=0, blank=0),
+        LabelCounts(positive=0, negative=0, uncertain=3, blank=1),
+    ]
 
 
 def test_prevalence_counts_blank_labels_as_told() -> None:

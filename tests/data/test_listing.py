@@ -1,4 +1,5 @@
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ from pydicom.dataset import FileDataset
 
 from bad_inputs import dicom, dicom_bytes, encoded
 from conftest import Call
-from cxrtool.data.listing import list_folder
+from cxrtool.data.listing import images_in, list_folder
 
 STORED = "1.2.840.10008.5.1.4.1.1."
 
@@ -74,6 +75,22 @@ def test_linked_folders_are_searched_once(tmp_path: Path) -> None:
     assert [str(path.relative_to(data)) for path in found.images] == ["linked/two/b.jpg", "one/a.jpg"]
     assert found.left_out == {"links to folders that were searched already": 2}
     assert list_folder(data).images == []
+
+
+def test_paths_are_sorted_as_paths_and_found_one_folder_after_another(tmp_path: Path) -> None:
+    names = ["a/z.jpg", "a/b/c.jpg", "a-b.jpg", "a b/x.jpg", "a.jpg", "a0/y.png", "B/n/o.jpg", "B/m.jpg", "é.jpg"]
+    names.append("z/z/z.jpg")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(encoded())
+    assert list_folder(tmp_path, recursive=True).images == sorted(tmp_path / name for name in names)
+    left_out: Counter[str] = Counter()
+    found = images_in(tmp_path, True, left_out)
+    assert Path(next(found)) == tmp_path / "B/m.jpg"
+    (tmp_path / "z/z/added later.jpg").write_bytes(encoded())
+    (tmp_path / "z/z/.hidden.jpg").write_bytes(encoded())
+    assert [Path(path).name for path in found][-3:] == ["added later.jpg", "z.jpg", "é.jpg"]
+    assert left_out == {"hidden files": 1}
 
 
 def test_a_pipe_with_the_name_of_a_dicom_does_not_block(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 """Unreadable images: skipped up to a share and listed, and a run goes on after their rows were taken out."""
 
+import csv
+import gzip
 import json
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +20,8 @@ from cxrtool.findings import FINDINGS
 from cxrtool.model.bundle import open_bundle
 from cxrtool.settings import DataSettings
 from cxrtool.training.loop import train
+from cxrtool.training.rows import write_rows
+from cxrtool.training.run import Split
 from tests_support import tiny_training
 
 SKIP = {"data__skip_unreadable": True, "data__max_missing": 0.1}
@@ -131,3 +137,33 @@ def test_both_classes_are_needed_by_study_where_auroc_counts(
     assert result.bundle.is_file()
     errors = check_data(Dataset(DataSettings(root=data))).errors
     assert any("no finding has both classes at study level" in text for text in errors)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 10_000])
+def test_rows_are_written_the_same_however_many_at_once(
+    few: Path, tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cxrtool.training.rows._ROWS_AT_ONCE", at_once)
+    manifest = load_manifest(few, "train")
+    write_rows(tmp_path, manifest)
+    with gzip.open(tmp_path / "rows-train.csv.gz", "rt", encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["path", "patient", "study", *FINDINGS]
+    assert [row[:3] for row in rows] == [
+        list(row) for row in zip(manifest.paths, manifest.patients, manifest.studies, strict=True)
+    ]
+    labels = [[float(cell or "nan") for cell in row[3:]] for row in rows]
+    assert np.array_equal(np.array(labels, dtype=np.float32), manifest.raw_labels, equal_nan=True)
+
+
+def test_rows_are_found_by_the_number_that_they_had(few: Path) -> None:
+    manifest = load_manifest(few, "train")
+    count = len(manifest)
+    labels = manifest.raw_labels, np.ones(manifest.raw_labels.shape, dtype=np.bool_)
+    whole = Split(manifest, *labels, np.arange(count), count)
+    assert whole.rows_of(np.array([3, 0, 2])).tolist() == [3, 0, 2]
+    reordered = Split(manifest, *labels, np.arange(count)[::-1].copy(), count)
+    assert reordered.rows_of(np.array([0, count - 1, 1])).tolist() == [count - 1, 0, count - 2]
+    gone = Split(manifest, *labels, np.delete(np.arange(count + 2), [1, 4]), count + 2)
+    assert gone.rows_of(np.array([5, 4, 0, 1, 2])).tolist() == [3, 0, 1]
+    assert replace(gone, numbers=np.arange(count), total=count).rows_of(np.array([1])).tolist() == [1]

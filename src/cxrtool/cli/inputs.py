@@ -1,9 +1,11 @@
 """Inputs of a command: radiographs (files, folders, or ``-`` for a list on stdin) and the model."""
 
 import sys
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +18,12 @@ if TYPE_CHECKING:
     from cxrtool.predict.classifier import Classifier
 
 
+_AHEAD = 32
+"""Images that a folder is searched for ahead of each one that is given out."""
+
+
 class InputPaths(Iterator[Path]):
-    """The path of each radiograph, in the order given; files of a folder are sorted, stdin is read lazily.
+    """The path of each radiograph, in the order given; files of a folder are sorted. Folders and stdin are read lazily.
 
     What a folder has besides radiographs is counted on stderr. Going on raises RequestError at a folder without image.
     """
@@ -34,31 +40,50 @@ class InputPaths(Iterator[Path]):
 
     @property
     def total(self) -> int | None:
-        """Number of all radiographs; None before the last folder was listed, and with a list on stdin."""
+        """Number of all radiographs; None before the last folder was searched, and with a list on stdin."""
         return None if self._unopened else self._known
 
     def _open(self, inputs: Sequence[Path]) -> Iterator[Path]:
-        from cxrtool.data.listing import list_folder
-
         for given in inputs:
             if str(given) == "-":
                 if isinstance(sys.stdin, TextIOWrapper):  # file names need not be UTF-8
                     sys.stdin.reconfigure(errors="surrogateescape")
                 yield from _listed_paths(sys.stdin)
                 continue
-            self._unopened -= 1
-            if not given.is_dir():
+            if given.is_dir():
+                yield from self._of_folder(given)
+            else:
+                self._unopened -= 1
                 self._known += 1
                 yield given
-                continue
-            found = list_folder(given, self._recursive)
-            if found.left_out:
-                console.hint(f"{given}: left out {found.describe()}")
-            if not found.images:
-                advice = "Check the folder." if self._recursive else "Add --recursive to search its subfolders too."
-                raise RequestError(f"folder {given} contains no image", advice)
-            self._known += len(found.images)
-            yield from found.images
+
+    def _of_folder(self, folder: Path) -> Iterator[Path]:
+        """Yield the images of a folder while it is still searched; what each turn finds ahead of them is counted.
+
+        So the first needs no list of all, and their number is known long before the last is read.
+        """
+        from cxrtool.data.listing import Listing, images_in
+
+        left_out: Counter[str] = Counter()
+        found = images_in(folder, self._recursive, left_out)
+        waiting: deque[str] = deque()
+        empty = True
+        while True:
+            more = list(islice(found, _AHEAD))
+            self._known += len(more)
+            waiting += more
+            if len(more) < _AHEAD:
+                break
+            empty = False
+            yield Path(waiting.popleft())
+        self._unopened -= 1
+        if left_out:
+            console.hint(f"{folder}: left out {Listing(left_out=left_out).describe()}")
+        if empty and not waiting:
+            advice = "Check the folder." if self._recursive else "Add --recursive to search its subfolders too."
+            raise RequestError(f"folder {folder} contains no image", advice)
+        while waiting:
+            yield Path(waiting.popleft())
 
 
 def _listed_paths(lines: Iterable[str]) -> Iterator[Path]:

@@ -25,6 +25,7 @@ ROW = np.dtype([("size", "<i8"), ("mtime_ns", "<i8"), ("crc32", "<u4"), ("held",
 """Per image: size and modification time of its file, checksum of its pixels, and whether it could be read (held)."""
 SPACE_ADVICE = "Free some space there, or choose another folder with --cache-dir."
 _STAT_CHUNK = 512
+_PATHS_AT_ONCE = 10_000
 
 
 class Sidecar(BaseModel):
@@ -85,25 +86,30 @@ def stop_if_asked(stop: StopSignal, doing: str) -> None:
 
 def digest_of_paths(manifest: Manifest) -> str:
     # Paths contain no NUL, because sheets with one are refused.
-    return hashlib.sha256("\0".join(map(str, manifest.paths)).encode("utf-8", errors="surrogateescape")).hexdigest()
+    digest, between = hashlib.sha256(), ""
+    for start in range(0, len(manifest), _PATHS_AT_ONCE):
+        text = between + "\0".join(manifest.paths[start : start + _PATHS_AT_ONCE])
+        digest.update(text.encode("utf-8", errors="surrogateescape"))
+        between = "\0"
+    return digest.hexdigest()
 
 
 def stamps_of(job: CacheJob) -> NDArray[np.int64]:
     """Return size and modification time of each file, [N, 2]; -1 if missing. Threads hide slow network disks."""
     root, paths = f"{job.manifest.root}{os.sep}", job.manifest.paths
 
-    def look(start: int) -> list[tuple[int, int]]:
-        return [_stamp(root + str(path)) for path in paths[start : start + _STAT_CHUNK]]
+    def look(start: int) -> NDArray[np.int64]:
+        return np.array([_stamp(root + path) for path in paths[start : start + _STAT_CHUNK]], dtype=np.int64)
 
     starts = range(0, len(paths), _STAT_CHUNK)
-    found: list[tuple[int, int]] = []
-    for _, chunk in read_ahead(
+    stamps = np.empty((len(paths), 2), dtype=np.int64)
+    for start, chunk in read_ahead(
         starts, look, job.reading.workers, 4 * job.reading.workers, job.reading.timeout, job.name_of
     ):
         if isinstance(chunk, CxrError):
             raise chunk
-        found += chunk
-    return np.array(found, dtype=np.int64).reshape(-1, 2)
+        stamps[start : start + _STAT_CHUNK] = chunk
+    return stamps
 
 
 def _stamp(path: str) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from cxrtool.choices import Blank
@@ -96,14 +97,15 @@ def characteristics_of(manifest: Manifest) -> Characteristics:
 
 def _by_patient(manifest: Manifest) -> tuple[NDArray[np.float32], list[str]]:
     """Return the lowest age of each patient, NaN without one, and the sex, ``differs`` if rows disagree."""
-    first: dict[str, int] = {}
-    place = np.array([first.setdefault(patient, len(first)) for patient in manifest.patients], dtype=np.int64)
-    ages = np.full(len(first), np.nan, dtype=np.float32)
+    place, patients = pd.factorize(manifest.patients)
+    ages = np.full(len(patients), np.nan, dtype=np.float32)
     np.fmin.at(ages, place, manifest.ages)
-    found: list[set[str]] = [set() for _ in first]
-    for patient, sex in zip(place, manifest.sexes, strict=True):
-        found[patient].add(str(sex))
-    return ages, [next(iter(sexes)) if len(sexes) == 1 else "differs" for sexes in found]
+    codes, names = pd.factorize(manifest.sexes)
+    lowest, highest = np.full(len(patients), len(names), dtype=np.int64), np.full(len(patients), -1, dtype=np.int64)
+    np.minimum.at(lowest, place, codes)
+    np.maximum.at(highest, place, codes)
+    pairs = zip(lowest.tolist(), highest.tolist(), strict=True)
+    return ages, [str(names[one]) if one == other else "differs" for one, other in pairs]
 
 
 def _counts(texts: Texts | list[str]) -> dict[str, int]:
@@ -112,10 +114,13 @@ def _counts(texts: Texts | list[str]) -> dict[str, int]:
 
 def _labels(manifest: Manifest) -> list[LabelCounts]:
     """Count studies by label, [F]."""
-    first: dict[str, int] = {}
-    place = np.array([first.setdefault(study, len(first)) for study in manifest.studies], dtype=np.int64)
-    raw = manifest.raw_labels
-    rank = np.select([raw == 1, raw == 0, raw == -1], [0, 1, 2], default=3)
-    of_study = np.full((len(first), raw.shape[1]), 3, dtype=np.int64)
-    np.minimum.at(of_study, place, rank)
-    return [LabelCounts(*(int((column == value).sum()) for value in range(4))) for column in of_study.T]
+    place, studies = pd.factorize(manifest.studies)
+    return [_label_counts(raw, place, len(studies)) for raw in manifest.raw_labels.T]
+
+
+def _label_counts(raw: NDArray[np.float32], place: NDArray[np.int64], studies: int) -> LabelCounts:
+    """Count studies by label of one finding, from the labels [N] of images and the number of each one's study [N]."""
+    rank = np.full(studies, 3, dtype=np.int8)
+    for value, label in ((2, -1), (1, 0), (0, 1)):  # a later one stands before an earlier one
+        rank[place[raw == label]] = value
+    return LabelCounts(*np.bincount(rank, minlength=4).tolist())

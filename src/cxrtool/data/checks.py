@@ -166,7 +166,7 @@ def check_data(
             progress(done, total)
         fingerprints[split] = [fact.fingerprint for fact in facts.values() if fact.fingerprint is not None]
         reports[split] = _report(manifest, missing[split], facts, unreadable)
-        stopping, bearable = _image_problems(manifest, unreadable, dataset.settings)
+        stopping, bearable = _image_problems(manifest, missing[split], unreadable, dataset.settings)
         errors += _errors_within(manifest, dataset.settings) + stopping
         warnings += _warnings_within(manifest, reports[split]) + _small_images(reports[split], image_size) + bearable
     fence = next(iter(manifests.values())).fence
@@ -292,14 +292,14 @@ def _can_be_tuned(manifest: Manifest, settings: DataSettings) -> bool:
 
 
 def _image_problems(
-    manifest: Manifest, unreadable: dict[int, str], settings: DataSettings
+    manifest: Manifest, missing: MissingImages, unreadable: dict[int, str], settings: DataSettings
 ) -> tuple[list[str], list[str]]:
     """Return errors and warnings on missing and unreadable images: errors where training would stop."""
     name = manifest.sheet.name
     viewed = with_views(manifest, settings.views)
     if len(viewed) == 0:
         return [], []
-    missing = missing_images(viewed)
+    missing = missing.select(in_views(manifest, settings.views))
     count, most = int(missing.rows.sum()), settings.max_missing * len(viewed)
     errors, warnings = [], []
     if count > most:

@@ -144,6 +144,7 @@ def _parse(paths: Sequence[str]) -> tuple[Texts, Texts, list[int]]:
     """Return patients and studies by the patterns of known data sets, and the rows that match none."""
     patients, studies = np.empty(len(paths), dtype=object), np.empty(len(paths), dtype=object)
     unknown: list[int] = []
+    known: dict[str, str] = {}  # one text object for each patient, however many rows
     for start in range(0, len(paths), _ROWS_AT_ONCE):
         part = paths[start : start + _ROWS_AT_ONCE]
         rows = slice(start, start + len(part))
@@ -152,7 +153,7 @@ def _parse(paths: Sequence[str]) -> tuple[Texts, Texts, list[int]]:
             found = [_parse_one(path) for path in part]
             unknown += [start + row for row, (study, _) in enumerate(found) if not study]
         studies[rows] = [study for study, _ in found]
-        patients[rows] = [patient for _, patient in found]
+        patients[rows] = [known.setdefault(patient, patient) for _, patient in found]
     return patients, studies, unknown
 
 

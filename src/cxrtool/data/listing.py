@@ -54,54 +54,108 @@ def list_folder(folder: Path, recursive: bool = False) -> Listing:
         recursive: search subfolders too, except hidden ones.
     """
     listing = Listing()
-    for path in _files(folder, recursive, listing.left_out):
-        reason = _reason_to_leave_out(path)
-        if reason is None:
-            listing.images.append(path)
-        elif reason:
-            listing.left_out[reason] += 1
-    listing.images.sort()
+    listing.images += map(Path, images_in(folder, recursive, listing.left_out))
     return listing
 
 
-def _files(folder: Path, recursive: bool, left_out: Counter[str]) -> Iterator[Path]:
-    """Yield the files of a folder, of its subfolders too if `recursive`; links to folders are followed once each."""
-    seen = {os.path.realpath(folder)}
+def images_in(folder: Path, recursive: bool, left_out: Counter[str]) -> Iterator[str]:
+    """Yield the paths of `list_folder` in the same order, as they are found: no subfolder is opened before its turn.
 
-    def count(_: OSError) -> None:
+    Args:
+        folder: folder to search.
+        recursive: search subfolders too, except hidden ones.
+        left_out: counts what is not an image, complete when the last path was yielded.
+    """
+    for path, name in _files(folder, recursive, left_out):
+        reason = _reason_to_leave_out(path, name)
+        if reason is None:
+            yield path
+        elif reason:
+            left_out[reason] += 1
+
+
+def _files(folder: Path, recursive: bool, left_out: Counter[str]) -> Iterator[tuple[str, str]]:
+    """Yield path and name of each file, sorted as paths are: folder by folder, each between the files around its name.
+
+    Links to folders are followed, each real folder once. All subfolders of a folder count as seen when it is opened.
+    """
+    root = os.path.realpath(folder)
+    seen = {root}
+    waiting = [_opened(str(folder), root, recursive, left_out, seen)]
+    while waiting:
+        found = next(waiting[-1], None)
+        if found is None:
+            waiting.pop()
+            continue
+        path, name, real = found
+        if real:
+            waiting.append(_opened(path, real, recursive, left_out, seen))
+        else:
+            yield path, name
+
+
+def _opened(
+    folder: str, real: str, recursive: bool, left_out: Counter[str], seen: set[str]
+) -> Iterator[tuple[str, str, str]]:
+    """Return path and name of each entry to look at, sorted by name, with a folder's real path or, for a file, ""."""
+    names: list[str] = []
+    folders: list[os.DirEntry[str]] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not _is_folder(entry):
+                    names.append(entry.name)
+                elif recursive and not entry.name.startswith("."):
+                    folders.append(entry)
+    except OSError:
         left_out["folders that cannot be opened"] += 1
-
-    for parent, folders, files in os.walk(folder, onerror=count, followlinks=True):
-        yield from (Path(parent, name) for name in files)
-        kept = []
-        for name in sorted(folders) if recursive else []:
-            if name.startswith("."):
-                continue
-            real = os.path.realpath(os.path.join(parent, name))
-            if real in seen:
-                left_out[_TWICE] += 1
-                continue
-            seen.add(real)
-            kept.append(name)
-        folders[:] = kept
+    places: dict[str, str] = {}
+    for entry in sorted(folders, key=_order):
+        place = _real_path(entry, real)
+        if place in seen:
+            left_out[_TWICE] += 1
+        else:
+            seen.add(place)
+            places[entry.name] = place
+    ordered = sorted((*names, *places), key=os.path.normcase)
+    return ((os.path.join(folder, name), name, places.get(name, "")) for name in ordered)
 
 
-def _reason_to_leave_out(path: Path) -> str | None:
+def _order(entry: "os.DirEntry[str]") -> str:
+    return os.path.normcase(entry.name)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _real_path(entry: "os.DirEntry[str]", parent: str) -> str:
+    """Return the real path of a folder; that of one that is no link is its parent's and its name."""
+    if entry.is_symlink() or os.name != "posix":  # junctions on Windows are no links, but lead elsewhere
+        return os.path.realpath(entry.path)
+    return os.path.join(parent, entry.name)
+
+
+def _reason_to_leave_out(path: str, name: str) -> str | None:
     """Return None for a radiograph, the kind of another file that counts, and ``""`` for one that does not."""
-    suffix = path.suffix.lower()
-    if path.name.startswith("."):
+    dot = name.rfind(".")
+    suffix = name[dot:].lower() if 0 < dot < len(name) - 1 else ""
+    if name.startswith("."):
         return "hidden files" if suffix in IMAGE_SUFFIXES | DICOM_SUFFIXES else ""
     if suffix in IMAGE_SUFFIXES:
         return None
-    unread = UNREAD_SUFFIXES.get(".nii.gz" if path.name.lower().endswith(".nii.gz") else suffix)
+    unread = UNREAD_SUFFIXES.get(".nii.gz" if name.lower().endswith(".nii.gz") else suffix)
     if unread is not None:
         return f"{unread} files, a format that is not read"
     if suffix in DICOM_SUFFIXES:
-        return _kind_without_image(_start_of(path))
+        return _kind_without_image(_start_of(Path(path)))
     if suffix and not suffix[1:].isdigit():
         return ""
     # Named like IM000001 or 1.2.840.113619, as written by scanners and archives.
-    start = _start_of(path)
+    start = _start_of(Path(path))
     return _kind_without_image(start) if is_dicom(start) else ""
 
 

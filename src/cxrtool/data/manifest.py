@@ -77,7 +77,9 @@ class Manifest:
         return None if self.allow_outside else self.root
 
     def select(self, rows: NDArray[Any]) -> Self:
-        """Return the rows given by a boolean mask, or by row numbers in that order."""
+        """Return the rows given by a boolean mask, or by row numbers in that order; itself if the mask has them all."""
+        if rows.dtype == np.bool_ and rows.all():
+            return self
         selected = {
             name: getattr(self, name)[rows]
             for name in (

@@ -1,10 +1,13 @@
 """Rows without a usable image: which they are, why, and what would cure them."""
 
 import os
+import stat
 from collections import Counter
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import Enum, StrEnum, auto
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +18,8 @@ from cxrtool.sheet_options import SPLITS
 
 _DEEPEST = 4
 """Folders above or below the data folder at which images are looked for, to name a cure."""
+_FEW = 4
+"""Entries of a folder up to which each is looked up by itself; listing the folder takes as long as about four."""
 
 
 class Reason(StrEnum):
@@ -39,52 +44,128 @@ class MissingImages:
     rows: NDArray[np.bool_]
     reasons: dict[int, Reason]
 
+    def select(self, rows: NDArray[np.bool_]) -> Self:
+        """Return what is missing among the rows of a boolean mask [N]."""
+        numbers = np.cumsum(rows) - 1
+        kept = {int(numbers[row]): reason for row, reason in self.reasons.items() if rows[row]}
+        return replace(self, rows=self.rows[rows], reasons=kept)
+
 
 def missing_images(manifest: Manifest) -> MissingImages:
-    """Find rows whose file does not exist or is outside the data folder; each folder is listed once.
+    """Find rows whose file does not exist or is outside the data folder; each folder is looked at once.
 
     Absolute paths and paths with ``..`` always count as outside; a link counts as outside if its target is, unless the
-    manifest allows that.
+    manifest allows that. Of CheXpert's 191,000 images in as many folders, this takes two or three seconds.
     """
-    real_root = "/" if manifest.allow_outside else os.path.realpath(manifest.root)
-    inside_of: dict[str, tuple[bool, frozenset[str], frozenset[str]]] = {}
-    rows = np.zeros(len(manifest), dtype=np.bool_)
+    paths: list[str] = manifest.paths.tolist()
+    tree = _Tree(manifest.root, paths, manifest.allow_outside)
     reasons: dict[int, Reason] = {}
-    for row, path in enumerate(manifest.paths):
-        folder, _, name = str(path).rpartition("/")
-        if folder not in inside_of:
-            inside_of[folder] = _list_folder(manifest.root, real_root, folder)
-        inside, files, links = inside_of[folder]
-        if os.path.isabs(path):
-            reasons[row] = Reason.ABSOLUTE
-        elif ".." in str(path).split("/"):
-            reasons[row] = Reason.PARENT
-        elif not inside:
-            reasons[row] = Reason.LINK
-        elif name not in files:
-            reasons[row] = Reason.BACKSLASHES if "\\" in path else Reason.NO_FILE
-        elif name in links and not _is_inside(manifest.root / str(path), real_root):
-            reasons[row] = Reason.LINK
-        rows[row] = row in reasons
+    for row, path in enumerate(paths):
+        reason = _refused(path) or tree.reason(path)
+        if reason is not None:
+            reasons[row] = reason
+    rows = np.zeros(len(manifest), dtype=np.bool_)
+    rows[list(reasons)] = True
     return MissingImages(rows, reasons)
 
 
-def _list_folder(root: Path, real_root: str, folder: str) -> tuple[bool, frozenset[str], frozenset[str]]:
-    """Return whether the folder is inside the root, its entries, and which of them are links."""
-    place = root / folder
+def _refused(path: str) -> Reason | None:
+    """Return why the text of a path alone refuses it; nothing on disk is looked at."""
+    if os.path.isabs(path):
+        return Reason.ABSOLUTE
+    return Reason.PARENT if ".." in path and ".." in path.split("/") else None
+
+
+class _Kind(Enum):
+    """What a path leads to."""
+
+    NOTHING = auto()
+    PLAIN = auto()
+    """A file or folder with no link on the way from the data folder."""
+    LINK = auto()
+    """A link, or a file or folder behind one, inside the data folder."""
+    OUTSIDE = auto()
+
+
+class _Tree:
+    """The part of a data folder that paths lead to.
+
+    A real path is asked for only behind a link, because it takes a system call for each part of the path: a path
+    without any link on its way cannot lead out.
+    """
+
+    def __init__(self, root: Path, paths: Iterable[str], allow_outside: bool) -> None:
+        self._start = f"{root}{os.sep}"
+        self._real_root = "/" if allow_outside else os.path.realpath(root)
+        self._folders = {"": _Kind.PLAIN}
+        self._listed: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+        self._large = _large_folders(path for path in paths if _refused(path) is None)
+
+    def reason(self, path: str) -> Reason | None:
+        """Return why there is no usable image at a path, or None if there is one."""
+        folder, _, name = path.rpartition("/")
+        kind = self._kind(folder, name)
+        if kind is _Kind.OUTSIDE:
+            return Reason.LINK
+        if kind is _Kind.NOTHING:
+            return Reason.BACKSLASHES if "\\" in path else Reason.NO_FILE
+        return None
+
+    def _kind_of_folder(self, folder: str) -> _Kind:
+        if folder not in self._folders:
+            above, _, name = folder.rpartition("/")
+            self._folders[folder] = self._kind(above, name)
+        return self._folders[folder]
+
+    def _kind(self, folder: str, name: str) -> _Kind:
+        above = self._kind_of_folder(folder)
+        if above is _Kind.NOTHING:
+            return above
+        found = self._entry(folder, name)
+        if found is _Kind.PLAIN and above is _Kind.PLAIN:
+            return found
+        if found is _Kind.NOTHING:
+            return above if above is _Kind.OUTSIDE else found
+        real = os.path.realpath(f"{self._start}{folder}/{name}" if folder else self._start + name)
+        inside = real == self._real_root or real.startswith(self._real_root.rstrip(os.sep) + os.sep)
+        return _Kind.LINK if inside else _Kind.OUTSIDE
+
+    def _entry(self, folder: str, name: str) -> _Kind:
+        """Return what an entry of a folder is in itself: `PLAIN`, `LINK` or `NOTHING`."""
+        if name in ("", "."):
+            return _Kind.NOTHING
+        if folder in self._large:
+            if folder not in self._listed:
+                self._listed[folder] = _list_folder(self._start + folder)
+            names, links = self._listed[folder]
+            return _Kind.NOTHING if name not in names else _Kind.LINK if name in links else _Kind.PLAIN
+        try:
+            mode = os.lstat(f"{self._start}{folder}/{name}" if folder else self._start + name).st_mode
+        except (OSError, ValueError):
+            return _Kind.NOTHING
+        return _Kind.LINK if stat.S_ISLNK(mode) else _Kind.PLAIN
+
+
+def _large_folders(paths: Iterable[str]) -> frozenset[str]:
+    """Return the folders of which paths lead through or to more than `_FEW` entries."""
+    counts: Counter[str] = Counter()
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        while counts[folder] == 0 and folder:  # a folder that is new is one more entry of the folder above
+            counts[folder] = 1
+            folder = folder.rpartition("/")[0]
+        counts[folder] += 1
+    return frozenset(folder for folder, count in counts.items() if count > _FEW)
+
+
+def _list_folder(folder: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the entries of a folder, and which of them are links; none if it cannot be read."""
     try:
-        if not _is_inside(place, real_root):
-            return False, frozenset(), frozenset()
-        with os.scandir(place) as entries:
+        with os.scandir(folder) as entries:
             found = [(entry.name, entry.is_symlink()) for entry in entries]
-    except OSError:
+    except (OSError, ValueError):
         found = []
-    return True, frozenset(name for name, _ in found), frozenset(name for name, link in found if link)
-
-
-def _is_inside(path: Path, real_root: str) -> bool:
-    real = os.path.realpath(path)
-    return real == real_root or real.startswith(real_root.rstrip(os.sep) + os.sep)
+    return frozenset(name for name, _ in found), frozenset(name for name, link in found if link)
 
 
 def diagnosis(manifest: Manifest, missing: MissingImages) -> tuple[Reason, str]:

@@ -60,7 +60,7 @@ class TextFile:
                 io.BytesIO(self.content),
                 sep=self.delimiter,
                 usecols=list(names),
-                dtype=str,
+                dtype=object,
                 keep_default_na=False,
                 na_filter=False,
                 encoding="utf-8-sig",
@@ -97,7 +97,7 @@ def read_text_file(path: Path) -> TextFile:
         header = [str(name) for name in frame.columns]
         _check_header(path, header)
         return TextFile(path, sha256, tuple(header), lines, None, "", frame)
-    first = content.split(b"\n", 1)[0]
+    first = _first_line(content)
     delimiter = "\t" if b"\t" in first and b"," not in first else ","
     header = _read_header(path, content, delimiter)
     _check_header(path, header)
@@ -105,6 +105,11 @@ def read_text_file(path: Path) -> TextFile:
     if len(lines) == 0:
         raise SheetError(f"{path} has a header but no rows", "Check that the whole sheet was copied.")
     return TextFile(path, sha256, tuple(header), lines, content, delimiter, None)
+
+
+def _first_line(content: bytes) -> bytes:
+    end = content.find(b"\n")
+    return content if end < 0 else content[:end]
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -177,7 +182,7 @@ def _checked_text(path: Path, content: bytes) -> bytes:
 
 
 def _read_header(path: Path, content: bytes, delimiter: str) -> list[str]:
-    first = content.split(b"\n", 1)[0].decode("utf-8-sig").rstrip("\r")
+    first = _first_line(content).decode("utf-8-sig").rstrip("\r")
     try:
         header = next(csv.reader([first], delimiter=delimiter), [])
     except csv.Error as error:

@@ -66,14 +66,14 @@ def curve_bands(table: PredictionTable, column: int, settings: BootstrapSettings
     precisions: list[Array] = []
     draws = PatientDraws(table.patients, settings)
     for weights in draws.chunks() if len(order) else ():
-        drawn = weights[:, order].astype(np.float64)
-        tp = np.cumsum(drawn * positive, axis=1)[:, ends]
-        fp = np.cumsum(drawn * ~positive, axis=1)[:, ends]
-        for hits, alarms in zip(tp, fp, strict=True):
+        drawn = weights[:, order]  # sums of whole numbers below 2**24 are exact in float32
+        tp, both = np.cumsum(drawn * positive, axis=1)[:, ends], np.cumsum(drawn, axis=1)[:, ends]
+        for counts in zip(tp, both, strict=True):
+            hits, called = (one.astype(np.float64) for one in counts)
+            alarms = called - hits
             if hits[-1] and alarms[-1]:
                 tpr, fpr = np.append(0, hits / hits[-1]), np.append(0, alarms / alarms[-1])
                 heights.append(np.interp(GRID, fpr, tpr))
-                called = hits + alarms
                 first = np.searchsorted(tpr[1:], np.maximum(GRID, 1e-9) - 1e-12)
                 safe = np.where(called > 0, called, 1)
                 precisions.append((hits / safe)[first])

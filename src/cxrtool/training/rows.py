@@ -24,12 +24,18 @@ log = logging.getLogger(__name__)
 
 _IDENTITY = ("path", "patient", "study")
 _EXAMPLES = 3
+_ROWS_AT_ONCE = 10_000
+"""Rows written at once: the text of all of CheXpert's would take 100 MB for a moment."""
 
 
 def write_rows(folder: Path, manifest: Manifest) -> None:
     """Write path, patient, study and raw labels of each row to ``rows-<split>.csv.gz``, which later calls read."""
-    text = _frame(manifest).to_csv(index=False).encode()
-    write_bytes(_path(folder, manifest.split), gzip.compress(text, compresslevel=6, mtime=0))
+    packed = io.BytesIO()
+    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=6, mtime=0) as file:
+        for start in range(0, len(manifest), _ROWS_AT_ONCE):
+            part = manifest.select(np.arange(start, min(start + _ROWS_AT_ONCE, len(manifest))))
+            file.write(_frame(part).to_csv(index=False, header=start == 0).encode())
+    write_bytes(_path(folder, manifest.split), packed.getvalue())
 
 
 def _path(folder: Path, split: str) -> Path:

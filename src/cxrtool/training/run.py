@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,20 @@ class Split:
 
     def rows_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows with these numbers in the same order, without those that are gone."""
-        place = np.full(self.total, -1, dtype=np.int64)
-        place[self.numbers] = np.arange(len(self.numbers))
-        rows = place[numbers]
+        if self._row_by_number is None:
+            return numbers
+        rows = self._row_by_number[numbers]
         return rows[rows >= 0]
+
+    @cached_property
+    def _row_by_number(self) -> NDArray[np.int64] | None:
+        """The row with each number, [total] int64, -1 where it is gone; None if each row's number is its place."""
+        place = np.arange(len(self.numbers))
+        if len(place) == self.total and np.array_equal(self.numbers, place):
+            return None
+        rows = np.full(self.total, -1, dtype=np.int64)
+        rows[self.numbers] = place
+        return rows
 
     @property
     def unreadable(self) -> tuple[str, ...]:
