@@ -17,7 +17,7 @@ from cxrtool.errors import InterruptedWorkError, RequestError
 from cxrtool.evaluation.metrics import Evaluation
 from cxrtool.model.bundle import open_bundle, read_header
 from cxrtool.resolved_settings import ResolvedSettings
-from cxrtool.training import loop
+from cxrtool.training import epoch, loop
 from cxrtool.training.loop import train
 from cxrtool.training.state import (
     PREVIOUS_STATE_NAME,
@@ -85,7 +85,7 @@ def with_valid_losses(monkeypatch: pytest.MonkeyPatch, values: Sequence[float]) 
     """Set the losses on valid; with the real ones, rounding on this processor would decide which epoch is best."""
     validate = loop._validate
 
-    def replaced(work: loop.Work, state: TrainingState, losses: loop._Losses) -> tuple[Evaluation, float]:
+    def replaced(work: loop.Work, state: TrainingState, losses: epoch.Losses) -> tuple[Evaluation, float]:
         evaluation, _ = validate(work, state, losses)
         return evaluation, values[state.epoch]
 

@@ -8,9 +8,6 @@ import uuid
 from collections.abc import Sequence
 
 import torch
-from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from cxrtool.choices import Device
 from cxrtool.errors import CxrError, RequestError
@@ -43,6 +40,14 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int, device: 
             f"--gpus {processes}: this machine has {gpus} GPUs",
             f"Use --gpus {gpus}." if gpus > 1 else "With --device cpu, --gpus is the number of processes on the CPU.",
         )
+    try:
+        from torch.distributed.elastic.multiprocessing import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    except ImportError as error:  # torchrun's launcher needs modules that Python on Windows lacks
+        raise RequestError(
+            f"--gpus needs torchrun's launcher, which cannot be imported here ({error})", "Leave out --gpus."
+        ) from None
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_processors() // processes)))
     os.environ[LAUNCHED] = "1"
     config = LaunchConfig(
