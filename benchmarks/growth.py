@@ -1,8 +1,12 @@
 """Measure how time grows with images, studies, sheet rows and the size of a data set; print the figures and plot them.
 
-python benchmarks/growth.py [PLOT.png]
+python benchmarks/growth.py PLOT.png [PART ...]
+
+The parts are images, studies, rows and commands, which are whole ones on data sets of up to 191,000 rows; all if none
+is named. Figures are kept in PLOT.json, from which a plot takes the parts that are not measured again.
 """
 
+import json
 import sys
 import tempfile
 import time
@@ -35,10 +39,10 @@ IMAGE_SIZE = 64  # at 320 px the network, whose cost per image is constant, woul
 DRAWS = 1_000
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Return the shorter time of two calls, because the first may still import or load something."""
+def seconds(work: Callable[[], object], calls: int = 2) -> float:
+    """Return the shortest time of the calls, because the first may still import or load something."""
     times = []
-    for _ in range(2):
+    for _ in range(calls):
         began = time.perf_counter()
         work()
         times.append(time.perf_counter() - began)
@@ -55,7 +59,8 @@ def image_costs(folder: Path) -> list[float]:
         (many / f"{number:06d}.jpg").hardlink_to(drawn[number % len(drawn)])
     classifier = Classifier.load(untrained_bundle(folder / "model.safetensors", IMAGE_SIZE))
     paths = sorted(many.iterdir())
-    return [seconds(lambda: list(classifier.predict_many(paths[:count]))) for count in IMAGES]  # noqa: B023
+    list(classifier.predict_many(paths[: min(IMAGES)]))
+    return [seconds(lambda: list(classifier.predict_many(paths[:count])), 1) for count in IMAGES]  # noqa: B023
 
 
 def study_costs() -> list[float]:
@@ -87,29 +92,49 @@ def command_costs(folder: Path) -> dict[str, list[float]]:
     return costs
 
 
-def main() -> None:
-    """Measure everything and plot them on logarithmic axes, where slope 1 is linear growth."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        measured = [
-            (f"images predicted ({IMAGE_SIZE} px)", IMAGES, image_costs(folder)),
-            (f"studies evaluated ({DRAWS:,} draws)", STUDIES, study_costs()),
-            ("sheet rows read", ROWS, row_costs(folder)),
-        ]
-        (folder / "data").mkdir()
-        measured += [(COMMANDS[step], DATA, costs) for step, costs in command_costs(folder / "data").items()]
+TITLES = {
+    "images": (f"images predicted ({IMAGE_SIZE} px)", IMAGES),
+    "studies": (f"studies evaluated ({DRAWS:,} draws)", STUDIES),
+    "rows": ("sheet rows read", ROWS),
+    **{step: (title, DATA) for step, title in COMMANDS.items()},
+}
+PARTS: dict[str, Callable[[Path], dict[str, list[float]]]] = {
+    "images": lambda folder: {"images": image_costs(folder)},
+    "studies": lambda _: {"studies": study_costs()},
+    "rows": lambda folder: {"rows": row_costs(folder)},
+    "commands": command_costs,
+}
+
+
+def draw(plot: Path, costs: dict[str, list[float]]) -> None:
+    """Plot all parts on logarithmic axes, where slope 1 is linear growth."""
     figure, axes = plt.subplots(2, 3, figsize=(10, 6.2), layout="constrained")
-    for number, (one, (what, sizes, costs)) in enumerate(zip(axes.flat, measured, strict=True)):
-        slope = float(np.polyfit(np.log(sizes[1:]), np.log(costs[1:]), 1)[0])
-        print(f"{what}: " + ", ".join(f"{size:,}: {cost:.2f} s" for size, cost in zip(sizes, costs, strict=True)))
-        print(f"  ten times the last size but one takes {costs[-1] / costs[-2]:.1f} times as long (slope {slope:.2f})")
-        one.loglog(sizes, costs, "o-", color="#0f766e")
-        one.loglog(sizes, np.array(sizes) / sizes[-1] * costs[-1], ":", color="#a1a1aa", label="linear")
-        one.set(title=what, xlabel="size", ylabel="seconds" if number < 3 else "processor seconds")
+    for one, (part, (what, sizes)) in zip(axes.flat, TITLES.items(), strict=True):
+        one.loglog(sizes, costs[part], "o-", color="#0f766e")
+        one.loglog(sizes, np.array(sizes) / sizes[-1] * costs[part][-1], ":", color="#a1a1aa", label="linear")
+        one.set(title=what, xlabel="size", ylabel="processor seconds" if part in COMMANDS else "seconds")
         one.legend(frameon=False)
         one.spines[["top", "right"]].set_visible(False)
-    if len(sys.argv) > 1:
-        figure.savefig(sys.argv[1], dpi=110)
+    figure.savefig(plot, dpi=110)
+
+
+def main() -> None:
+    """Measure the parts, print and keep each as soon as it is known, and plot them once there are all."""
+    plot = Path(sys.argv[1])
+    kept = plot.with_suffix(".json")
+    costs: dict[str, list[float]] = json.loads(kept.read_text()) if kept.exists() else {}
+    for part in sys.argv[2:] or PARTS:
+        with tempfile.TemporaryDirectory() as name:
+            measured = PARTS[part](Path(name))
+            costs |= {which: [round(cost, 3) for cost in found] for which, found in measured.items()}
+            kept.write_text(json.dumps(costs, indent=1) + "\n")
+        for which in measured:
+            what, sizes = TITLES[which]
+            shown = ", ".join(f"{size:,}: {cost:.2f} s" for size, cost in zip(sizes, costs[which], strict=True))
+            times = costs[which][-1] / costs[which][-2]
+            print(f"{what}: {shown}\n  ten times the last size but one takes {times:.1f} times as long", flush=True)
+    if costs.keys() == TITLES.keys():
+        draw(plot, costs)
 
 
 if __name__ == "__main__":
