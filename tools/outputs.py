@@ -42,6 +42,7 @@ RECORDED = {
     "localize": "localize --data phantoms --model runs/first",
     "report": "report runs/first",
     "predict": "predict phantoms/test/patient00052 phantoms/test/patient00053 --recursive --model runs/first",
+    "merge": "merge parts/1.csv parts/2.csv predictions.csv",
     "explain": f'explain {FILM} --label "Pleural Effusion" --model runs/first',
     "export": "export runs/first --format onnx",
     "info": "info runs/first",
@@ -54,9 +55,10 @@ RECORDED = {
 }
 """Command line by command, in the order in which they build on each other."""
 BEFORE = {
-    "compare": f"train {TRAIN} --policy u-ones --seed 1 --out runs/second",
+    "compare": [f"train {TRAIN} --policy u-ones --seed 1 --out runs/second"],
+    "merge": [f"predict phantoms/test -r --model runs/first --csv parts/{n}.csv --shard {n}/2" for n in (1, 2)],
 }
-"""A command that makes what another one needs; it is not recorded."""
+"""Commands that make what another one needs; they are not recorded."""
 _NEEDED = ("phantom", "train", "tune")
 
 
@@ -69,8 +71,8 @@ def main() -> None:
         for command, line in RECORDED.items():
             if command not in wanted and command not in _NEEDED:
                 continue
-            if command in BEFORE:
-                run(BEFORE[command], folder)
+            for before in BEFORE.get(command, []):
+                run(before, folder)
             if command == "import":
                 subprocess.run([sys.executable, "-c", CHECKPOINT], cwd=folder, check=True)
             text = run(line, folder)

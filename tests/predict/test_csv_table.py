@@ -23,7 +23,20 @@ from cxrtool.text import printable
 
 COLUMNS = columns_of(CHEXPERT5)
 
-IDENTITY = TableIdentity("abc", dict.fromkeys(FINDINGS, 0.5), "torch", "fp32", False, 4, False, None, False)
+IDENTITY = TableIdentity(
+    model_sha256="abc",
+    thresholds=dict.fromkeys(FINDINGS, 0.5),
+    backend="torch",
+    precision="fp32",
+    raw=False,
+    batch_size=4,
+    strict=False,
+    window=None,
+    hash_paths=False,
+    max_megapixels=64,
+    max_file_mib=256,
+    reader="version 2",
+)
 
 
 def prediction(path: Path) -> Prediction:

@@ -28,6 +28,7 @@ from cxrtool.cli import (
     import_,
     info,
     localize,
+    merge,
     phantom,
     power,
     predict,
@@ -63,7 +64,7 @@ COMMANDS = {
     "Data": (check_data, split, cache),
     "Training": (train, tune, calibrate),
     "Evaluation": (eval_, compare, power, errors_, localize, report),
-    "Use": (predict, explain, export),
+    "Use": (predict, merge, explain, export),
     "Models": (info, verify, reproduce, import_, push),
     "This program": (config, bench),
 }

@@ -28,7 +28,7 @@ class InputPaths(Iterator[Path]):
     What a folder has besides radiographs is counted on stderr. Going on raises RequestError at a folder without image.
     """
 
-    def __init__(self, inputs: Sequence[Path], recursive: bool) -> None:
+    def __init__(self, inputs: Sequence[str | Path], recursive: bool) -> None:
         self._recursive = recursive
         self._known = 0
         self._unopened = len(inputs)
@@ -43,8 +43,8 @@ class InputPaths(Iterator[Path]):
         """Number of all radiographs; None before the last folder was searched, and with a list on stdin."""
         return None if self._unopened else self._known
 
-    def _open(self, inputs: Sequence[Path]) -> Iterator[Path]:
-        for given in inputs:
+    def _open(self, inputs: Sequence[str | Path]) -> Iterator[Path]:
+        for given in map(Path, inputs):
             if str(given) == "-":
                 if isinstance(sys.stdin, TextIOWrapper):  # file names need not be UTF-8
                     sys.stdin.reconfigure(errors="surrogateescape")

@@ -1,39 +1,28 @@
 """``cxr predict``"""
 
-import hashlib
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from itertools import chain
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cxrtool.cli import console
 from cxrtool.cli.help_text import OUTPUT
-from cxrtool.cli.inputs import InputPaths, load_classifier
+from cxrtool.cli.inputs import load_classifier
 from cxrtool.cli.options import ENGINE, READING, JsonOption, settings_options
-from cxrtool.cli.prediction_rows import RowText
-from cxrtool.errors import CxrError, RequestError
-from cxrtool.files import to_json
+from cxrtool.cli.prediction_job import Counts, Job, fail_if_unfinished, with_first_ready
+from cxrtool.cli.prediction_sinks import Sink, json_sink, text_sink
+from cxrtool.errors import RequestError
 from cxrtool.progress import Progress
 from cxrtool.resolved_settings import ResolvedSettings
-from cxrtool.text import counted, printable
-
-if TYPE_CHECKING:
-    from cxrtool.predict.classifier import Classifier
-    from cxrtool.predict.prediction import Prediction
-
-Sink = Callable[["Prediction"], None]
+from cxrtool.text import counted
 
 
 @settings_options("model", *ENGINE, *READING, "runtime.batch_size")
 def predict(
     resolved: ResolvedSettings,
-    inputs: Annotated[list[Path], typer.Argument(help="Images, folders, or - for a list of paths on stdin.")],
+    inputs: Annotated[list[str], typer.Argument(help="Images, folders, or - for a list of paths on stdin.")],
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search subfolders too.")] = False,
     thresholds: Annotated[
         str | None,
@@ -49,7 +38,7 @@ def predict(
         Path | None,
         typer.Option("--csv", help="Write a table with one row per image to this file.", rich_help_panel=OUTPUT),
     ] = None,
-    resume_csv: Annotated[
+    resume: Annotated[
         bool,
         typer.Option(
             "--resume-csv",
@@ -57,6 +46,15 @@ def predict(
             rich_help_panel=OUTPUT,
         ),
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Predict the I-th of N shares of the inputs, as a part for cxr merge.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     hash_paths: Annotated[
         bool,
         typer.Option(
@@ -76,124 +74,70 @@ def predict(
     cxr predict image.jpg
     cxr predict folder --recursive --csv predictions.csv
     cxr predict archive -r --csv predictions.csv --resume-csv
+    cxr predict archive -r --csv part-3.csv --shard 3/10
     find . -name '*.jpg' | cxr predict - --json > predictions.json
     """
-    if resume_csv and csv is None:
+    if resume and csv is None:
         raise RequestError("--resume-csv needs --csv", "Name the table to continue with --csv.")
-    from cxrtool.predict.csv_table import TableIdentity, open_table
+    if shard is not None and csv is None:
+        raise RequestError("--shard needs --csv", "Name the part to write with --csv.")
+    from cxrtool.predict.parts import Shard
 
-    # Inputs are listed lazily, but a folder without images must be refused before the model is loaded.
-    given = InputPaths(inputs, recursive)
-    paths = _with_first_ready(given)
-    classifier = load_classifier(resolved, thresholds, raw)
-    name_of = path_digest if hash_paths else printable_path
-    failed = total = warned = 0
+    share = None if shard is None else Shard.parse(shard)
+    _predict(
+        Job(resolved, tuple(inputs), recursive, thresholds, raw, csv, resume, share, hash_paths, json_output),
+    )
+
+
+def _predict(job: Job) -> None:
+    from cxrtool.data.input_list import InputList
+    from cxrtool.predict.csv_table import TableIdentity, open_table
+    from cxrtool.predict.parts import PartRecord, record_writer
+
+    counts, runtime, csv = Counts(), job.resolved.settings.runtime, job.csv
     with ExitStack() as stack:
-        stack.enter_context(_fail_if_unfinished(csv))
+        # Inputs are listed lazily, but a folder without images must be refused before the model is loaded.
+        given = job.listed()
+        items = with_first_ready(given)
+        listed, rows = None, range(0)
+        if job.shard is not None:
+            listed = stack.enter_context(InputList(items, runtime.batch_size))
+            rows = job.shard.rows(listed.count, runtime.batch_size)
+            items = listed.items(rows)
+        classifier = load_classifier(job.resolved, job.thresholds, job.raw)
+        stack.enter_context(fail_if_unfinished(csv))
         # In a terminal, rows are the progress, and a bar would be drawn into them.
-        streams = csv is None or json_output
+        streams = csv is None or job.json_output
         progress = stack.enter_context(console.progress_bar(hidden=streams and sys.stdout.isatty()))
         sinks: list[Sink] = []
         if csv is not None:
-            identity = TableIdentity.of(classifier, resolved.settings.runtime, raw, hash_paths)
-            table = stack.enter_context(open_table(csv, paths, identity, name_of, resume_csv))
-            paths, total, failed = table.paths, table.done, table.failed
+            identity = TableIdentity.of(classifier, runtime, job.raw, job.hash_paths)
+
+            def record() -> PartRecord:
+                assert listed is not None
+                return PartRecord.of(listed, rows, counts.failed, identity, str(job.shard))
+
+            before_rename = None if listed is None else record_writer(csv, record)
+            table = stack.enter_context(open_table(csv, items, identity, job.name_of, job.resume, before_rename))
+            items, counts.total, counts.failed = table.paths, table.done, table.failed
             sinks.append(table.write)
-            if resume_csv:
-                console.hint(f"continuing after {total} rows")
-        if json_output:
-            sinks.append(stack.enter_context(_json_sink(classifier, name_of)))
+            if job.resume:
+                console.hint(f"continuing after {counts.total} rows")
+        if job.json_output:
+            sinks.append(stack.enter_context(json_sink(classifier, job.name_of)))
         if not sinks:
-            sinks.append(stack.enter_context(_text_sink(classifier, name_of)))
-        for found in classifier.predict_many(paths):
-            prediction = without_path(found, name_of) if hash_paths else found
-            total += 1
-            failed += prediction.error is not None
-            warned += bool(prediction.warnings)
+            sinks.append(stack.enter_context(text_sink(classifier, job.name_of)))
+        for found in classifier.predict_many(items):
+            prediction = job.shown(found)
+            counts.add(prediction)
             for sink in sinks:
                 sink(prediction)
-            progress(Progress("predict", total, given.total))
-    if csv is not None and not json_output:
-        console.say(f"{counted(total, 'image')}, {failed} of them unreadable: {csv} (by {classifier.engine.how})")
-    if warned:
-        console.hint(f"{counted(warned, 'image has a warning', 'images have warnings')}; see the rows")
-    if failed:
-        console.hint(f"{failed} of {counted(total, 'image')} could not be read")
-        raise typer.Exit(1)
-
-
-@contextmanager
-def _fail_if_unfinished(csv: Path | None) -> Iterator[None]:
-    """Turn a closed pipe, which otherwise ends quietly, into an error if it leaves the table `csv` unfinished."""
-    try:
-        yield
-    except BrokenPipeError:
-        if csv is None:
-            raise
-        raise CxrError(f"the output was closed before {csv} was finished", "Continue with --resume-csv.") from None
-
-
-def _with_first_ready(paths: Iterator[Path]) -> Iterator[Path]:
-    first = next(paths, None)
-    return chain([] if first is None else [first], paths)
-
-
-def printable_path(path: Path) -> str:
-    """Return the path as text with control characters escaped, so that it fits on one line."""
-    return printable(str(path))
-
-
-def path_digest(path: Path) -> str:
-    """Return the first 16 hex digits of the SHA-256 of the path as it was given."""
-    return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-
-
-def without_path(prediction: "Prediction", name_of: Callable[[Path], str]) -> "Prediction":
-    """Return the prediction with the path in its error replaced by `name_of` the path."""
-    if prediction.error is None:
-        return prediction
-    return replace(prediction, error=prediction.error.replace(prediction.name, name_of(prediction.file)))
-
-
-@contextmanager
-def _json_sink(classifier: "Classifier", name_of: Callable[[Path], str]) -> Iterator[Sink]:
-    """Write one JSON document row by row, so that memory does not grow with the number of images."""
-    model = {
-        "path": str(classifier.path),
-        "sha256": classifier.sha256,
-        "weights_sha256": classifier.header.weights_sha256,
-        "policy": classifier.header.policy,
-        "image_size": classifier.header.image_preprocessing.image_size,
-        **classifier.engine.how.to_dict(),
-        "calibrated": classifier.scalings is not None,
-    }
-    sys.stdout.write(f'{{\n"model": {to_json(model).strip()},\n"predictions": [')
-    separator = "\n"
-
-    def write(prediction: "Prediction") -> None:
-        nonlocal separator
-        row = prediction.to_dict(model=False) | {"path": name_of(prediction.file)}
-        sys.stdout.write(separator + to_json(row).strip())
-        separator = ",\n"
-
-    yield write
-    sys.stdout.write("\n]}\n")
-
-
-@contextmanager
-def _text_sink(classifier: "Classifier", name_of: Callable[[Path], str]) -> Iterator[Sink]:
-    """Print probabilities in columns with a star at each positive finding, and warnings below each image."""
-    rows = RowText.fitting(classifier.findings, console.result_width())
-    console.say(rows.header)
-
-    def write(prediction: "Prediction") -> None:
-        for line in rows.lines(name_of(prediction.file), prediction):
-            console.say(line)
-
-    yield write
-    for line in rows.wrapped(f"* at or above the finding's threshold (by {classifier.engine.how})"):
-        console.say(line)
-    console.say("Research software, not a medical device.")
+            progress(Progress("predict", counts.total, given.total if listed is None else len(rows)))
+    if csv is not None and not job.json_output:
+        part = "" if job.shard is None else f"part {job.shard}, "
+        how = classifier.engine.how
+        console.say(f"{part}{counted(counts.total, 'image')}, {counts.failed} of them unreadable: {csv} (by {how})")
+    counts.report()
 
 
 def register(app: typer.Typer) -> None:

@@ -17,6 +17,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Self, TextIO
 
+from cxrtool.data.images import reader
+from cxrtool.data.stored import Item
 from cxrtool.errors import RequestError, WriteError
 from cxrtool.evaluation.table_kind import MARK, TableKind, check_resumable
 from cxrtool.files import cannot_write, csv_cell, csv_row, sync_folder, write_json
@@ -48,6 +50,9 @@ class TableIdentity:
     strict: bool
     window: str | None
     hash_paths: bool
+    max_megapixels: int
+    max_file_mib: int
+    reader: str
 
     @classmethod
     def of(cls, classifier: Classifier, settings: RuntimeSettings, raw: bool = False, hash_paths: bool = False) -> Self:
@@ -63,6 +68,9 @@ class TableIdentity:
             strict=settings.strict,
             window=settings.window,
             hash_paths=hash_paths,
+            max_megapixels=settings.max_megapixels,
+            max_file_mib=settings.max_file_mib,
+            reader=reader(),
         )
 
 
@@ -77,7 +85,7 @@ class OpenTable:
         write: function that adds a row.
     """
 
-    paths: Iterator[Path]
+    paths: Iterator[Item]
     done: int
     failed: int
     write: Callable[[Prediction], None]
@@ -85,7 +93,12 @@ class OpenTable:
 
 @contextmanager
 def open_table(
-    path: Path, paths: Iterator[Path], identity: TableIdentity, name_of: Callable[[Path], str], resume: bool
+    path: Path,
+    paths: Iterator[Item],
+    identity: TableIdentity,
+    name_of: Callable[[str], str],
+    resume: bool,
+    before_rename: Callable[[Path], None] | None = None,
 ) -> Iterator[OpenTable]:
     """Write a table that is renamed to `path` when the block succeeds.
 
@@ -93,8 +106,9 @@ def open_table(
         path: path of the table.
         paths: radiographs, in order.
         identity: everything that numbers in the table depend on.
-        name_of: returns the text in the column `path` for a path.
+        name_of: returns the text in the column `path` for the name of an input.
         resume: keep the rows of an interrupted run.
+        before_rename: called with the path of the complete file before it gets its name.
 
     Raises:
         RequestError: the interrupted run had another model, other settings or other inputs; another process is writing
@@ -121,7 +135,7 @@ def open_table(
 
             def write(prediction: Prediction) -> None:
                 try:
-                    file.write(csv_row(_cells(prediction, name_of(prediction.file), identity.thresholds)))
+                    file.write(csv_row(cells_of(prediction, name_of(prediction.given), identity.thresholds)))
                 except OSError as error:
                     raise _write_error(path, error) from error
 
@@ -132,6 +146,8 @@ def open_table(
                 raise
             file.flush()
             os.fsync(file.fileno())
+            if before_rename is not None:
+                before_rename(partial)
             if not LOCKED_FILES_CAN_BE_RENAMED:
                 file.close()
             partial.replace(path)
@@ -163,7 +179,8 @@ def _lock(file: TextIO, partial: Path, path: Path) -> None:
         raise RequestError(f"another process is writing {path}", "Wait for it to finish, or choose another --csv.")
 
 
-def _cells(prediction: Prediction, name: str, findings: Iterable[str]) -> list[object]:
+def cells_of(prediction: Prediction, name: str, findings: Iterable[str]) -> list[object]:
+    """Return the cells of a row, in the order of `columns_of`: text, floats, and None where a cell is empty."""
     numbers = [prediction.probabilities.get(finding) for finding in findings]
     codes = ";".join(warning.code for warning in prediction.warnings)
     # The name of a file, which its error may quote, may hold line breaks; programs that count lines would miscount.
@@ -209,11 +226,12 @@ def _kept_rows(
     return list(csv.reader(io.StringIO(whole.decode(errors="replace"), newline="")))[1:], len(whole)
 
 
-def _same_inputs(paths: Iterator[Path], kept: Sequence[list[str]], name_of: Callable[[Path], str]) -> Iterator[Path]:
+def _same_inputs(paths: Iterator[Item], kept: Sequence[list[str]], name_of: Callable[[str], str]) -> Iterator[Item]:
     for number, (path, row) in enumerate(zip(islice(paths, len(kept)), kept, strict=False), start=1):
-        if csv_cell(name_of(path)) != row[0]:
+        name = name_of(str(path))
+        if csv_cell(name) != row[0]:
             raise RequestError(
-                f"row {number} of the unfinished table is {row[0]}, but input {number} is {name_of(path)}",
+                f"row {number} of the unfinished table is {row[0]}, but input {number} is {name}",
                 "Give the same inputs, or leave out --resume-csv to start again.",
             )
     return chain(paths)

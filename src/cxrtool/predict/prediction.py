@@ -101,6 +101,11 @@ class Prediction:
         return self.path
 
     @property
+    def given(self) -> str:
+        """The input's name as it was given: its path, or for example the address of an object in a store."""
+        return self.name if self.path is None else str(self.path)
+
+    @property
     def probabilities(self) -> dict[str, float]:
         """Probability by finding."""
         return {result.label: result.probability for result in self.findings}

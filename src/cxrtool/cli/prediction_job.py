@@ -1,0 +1,121 @@
+"""What ``cxr predict`` was asked for, and what it counts and says while it works."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from cxrtool.cli import console
+from cxrtool.cli.inputs import InputPaths
+from cxrtool.errors import CxrError
+from cxrtool.resolved_settings import ResolvedSettings
+from cxrtool.text import counted, printable
+
+if TYPE_CHECKING:
+    from cxrtool.data.stored import Item
+    from cxrtool.predict.parts import Shard
+    from cxrtool.predict.prediction import Prediction
+
+
+@dataclass(frozen=True)
+class Job:
+    """The options of ``cxr predict``, checked.
+
+    Attributes:
+        resolved: settings.
+        inputs: radiographs, folders, lists, or ``-``.
+        recursive: search subfolders too.
+        thresholds: numbers or a file that replace the bundle's thresholds; None keeps those.
+        raw: show the network's own probabilities.
+        csv: table to write.
+        resume: continue after an interruption.
+        shard: share of the inputs to predict; None predicts all.
+        hash_paths: show digests of paths instead of paths.
+        json_output: print one JSON document.
+    """
+
+    resolved: ResolvedSettings
+    inputs: tuple[str, ...]
+    recursive: bool
+    thresholds: str | None
+    raw: bool
+    csv: Path | None
+    resume: bool
+    shard: "Shard | None"
+    hash_paths: bool
+    json_output: bool
+
+    @property
+    def name_of(self) -> Callable[[str], str]:
+        """How the name of an input is shown."""
+        return path_digest if self.hash_paths else printable
+
+    def listed(self) -> InputPaths:
+        """The inputs, listed as they are needed."""
+        return InputPaths(self.inputs, self.recursive)
+
+    def shown(self, prediction: "Prediction") -> "Prediction":
+        """Return a prediction whose error does not hold the path if that is not to be shown."""
+        return without_path(prediction, self.name_of) if self.hash_paths else prediction
+
+
+@dataclass
+class Counts:
+    """Numbers of rows: all, those with an error, those with a warning."""
+
+    total: int = 0
+    failed: int = 0
+    warned: int = 0
+
+    def add(self, prediction: "Prediction") -> None:
+        """Count a row."""
+        self.total += 1
+        self.failed += prediction.error is not None
+        self.warned += bool(prediction.warnings)
+
+    def report(self) -> None:
+        """Say on stderr how many rows have warnings or errors.
+
+        Raises:
+            Exit: with code 1, if a row has an error.
+        """
+        if self.warned:
+            console.hint(f"{counted(self.warned, 'image has a warning', 'images have warnings')}; see the rows")
+        if self.failed:
+            console.hint(f"{self.failed} of {counted(self.total, 'image')} could not be read")
+            raise typer.Exit(1)
+
+
+@contextmanager
+def fail_if_unfinished(csv: Path | None) -> Iterator[None]:
+    """Turn a closed pipe, which otherwise ends quietly, into an error if it leaves the table `csv` unfinished."""
+    try:
+        yield
+    except BrokenPipeError:
+        if csv is None:
+            raise
+        raise CxrError(f"the output was closed before {csv} was finished", "Continue with --resume-csv.") from None
+
+
+def with_first_ready(items: "Iterator[Item]") -> "Iterator[Item]":
+    """Return the same items, the first of which has been listed."""
+    first = next(items, None)
+    return chain([] if first is None else [first], items)
+
+
+def path_digest(name: str) -> str:
+    """Return the first 16 hex digits of the SHA-256 of the path as it was given."""
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+
+
+def without_path(prediction: "Prediction", name_of: Callable[[str], str]) -> "Prediction":
+    """Return the prediction with the path in its error replaced by `name_of` the path."""
+    if prediction.error is None:
+        return prediction
+    return replace(prediction, error=prediction.error.replace(prediction.name, name_of(prediction.given)))
