@@ -88,7 +88,15 @@ def test_every_block_of_code_says_whether_it_is_run() -> None:
             assert ok, f"{name_of(page)}: no comment says whether this is run:\n{block.text}"
 
 
-LONG_PAGES = ("README.md", "docs/tutorial.md", "docs/own-data.md")
+LONG_PAGES = (
+    "README.md",
+    "docs/tutorial.md",
+    "docs/own-data.md",
+    "docs/quickstart.md",
+    "docs/howto-student.md",
+    "docs/howto-hospital.md",
+    "docs/howto-paper.md",
+)
 """Pages whose blocks take minutes."""
 
 

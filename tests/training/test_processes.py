@@ -134,6 +134,7 @@ def test_twenty_steps_of_two_processes_equal_one_that_normalises_share_by_share(
     assert record["batch_norm"].startswith("over the images of each process")
 
 
+@pytest.mark.takes_minutes
 def test_a_signal_to_the_launcher_saves_the_step_and_the_run_goes_on_to_the_same_weights(
     few: Path, whole: Path, tmp_path: Path
 ) -> None:
