@@ -18,7 +18,12 @@ def usable_processors() -> int:
     share = cgroup_share()
     if share is not None:
         processors = min(processors, math.ceil(share))
-    return max(1, processors // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, processors // processes_here())
+
+
+def processes_here() -> int:
+    """Return how many processes torchrun has started on this machine; 1 without torchrun."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def cgroup_share(groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> float | None:

@@ -129,18 +129,19 @@ def _in_terminal(console: Console, text: str) -> str:
     return escape(_wrapped(clean, console.width) if console.is_terminal else clean)
 
 
+def _print_labelled(console: Console, label: str, colour: str, text: str) -> None:
+    console.print(_in_terminal(console, f"{label} {text}").replace(label, f"[{colour}]{label}[/{colour}]", 1))
+
+
 def warn(text: str) -> None:
     """Print a warning on stderr."""
-    console = err()
-    lines = _in_terminal(console, f"warning: {text}")
-    console.print(lines.replace("warning:", "[yellow]warning:[/yellow]", 1))
+    _print_labelled(err(), "warning:", "yellow", text)
 
 
 def print_error(error: CxrError) -> None:
     """Print ``error: ...`` and the advice on stderr, one line each."""
     console = err()
-    lines = _in_terminal(console, f"error: {' '.join(error.message.splitlines())}")
-    console.print(lines.replace("error:", "[red]error:[/red]", 1))
+    _print_labelled(console, "error:", "red", " ".join(error.message.splitlines()))
     if error.advice:
         console.print(_in_terminal(console, " ".join(error.advice.splitlines())))
 

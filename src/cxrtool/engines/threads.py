@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from cxrtool.errors import CxrError
-from cxrtool.processors import usable_processors
+from cxrtool.processors import processes_here, usable_processors
 from cxrtool.settings import RuntimeSettings
 
 _FORK_ADVICE = "Load the model in the child process, after the fork; with gunicorn, leave out --preload."
@@ -40,14 +40,10 @@ def use_threads(settings: RuntimeSettings) -> None:
         return
     if settings.threads != "auto":
         torch.set_num_threads(settings.threads)
-    elif (_one_of_several() and os.environ.get("OMP_NUM_THREADS") == "1") or (
+    elif (processes_here() > 1 and os.environ.get("OMP_NUM_THREADS") == "1") or (
         "OMP_NUM_THREADS" not in os.environ and usable_processors() < torch.get_num_threads()
     ):
         torch.set_num_threads(usable_processors())
-
-
-def _one_of_several() -> bool:
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1
 
 
 def _after_fork_in_child() -> None:

@@ -164,22 +164,25 @@ def predict_split(
     _warn_if_views_differ(header, settings.data)
     manifest = with_findings(dataset.usable(split), header.labels)
     dataset.refuse_shared_patients()
-    whole = manifest
+    whole, rows = manifest, np.arange(len(manifest), dtype=np.int64)
     if studies is not None and set(studies) <= set(manifest.studies):
-        manifest = manifest.select(np.isin(manifest.studies.astype(str), list(studies)))
+        rows = np.flatnonzero(np.isin(manifest.studies.astype(str), list(studies)))
     engine = open_engine(bundle, settings.runtime, reported=True)
     reading = Reading.from_settings(header.image_preprocessing, settings.runtime)
     cache = open_cache(manifest, settings.data, reading, progress).cache if settings.data.uses_cache else None
     skip = skip_list(split, len(manifest), settings.data)
-    logits = manifest_logits(engine, manifest, reading, len(header.findings), progress, f"reading {split}", cache, skip)
+    phase, groups = f"reading {split}", split_batches(rows, reading.batch_size)
+    logits = manifest_logits(engine, manifest, reading, len(header.findings), progress, phase, cache, skip, groups)
+    read = rows
     if skip is not None and skip.reasons:
-        kept = skip.kept(len(manifest))
-        log.warning("%d of %d images of %s were left out", len(skip.reasons), len(manifest), split)
-        manifest, logits = manifest.select(kept), logits[kept]
+        log.warning("%d of %d images of %s were left out", len(skip.reasons), len(rows), split)
+        read = rows[skip.kept(len(whole))[rows]]
+    if len(read) < len(whole):
+        manifest, logits = whole.select(read), logits[read]
     columns = [header.labels.index(finding) for finding in manifest.findings]
     table = table_of(logits[:, columns], manifest, settings.data.blank, header.weights_sha256)
     warn_of_contradictions(f"the {split} split", manifest.studies, table.targets, table.mask)
-    record_split(bundle, settings, table if manifest is whole else whole, command, out)
+    record_split(bundle, settings, table if len(rows) == len(whole) else whole, command, out)
     return table, engine.how
 
 

@@ -80,7 +80,7 @@ class Losses:
         values = work.processes.total(torch.stack([loss for _, loss in self.waiting])).tolist()
         for step, (value, (rows, _)) in enumerate(zip(values, self.waiting, strict=True), start=first):
             if not np.isfinite(value):
-                raise _not_finite(work.run, "loss is", epoch, step, rows)
+                raise _not_finite(work, "loss is", epoch, step, rows)
             self.total += value
         self.last = self.waiting[-1][0]
         self.waiting.clear()
@@ -96,13 +96,14 @@ class Losses:
             return
         finite = torch.stack([tensor.isfinite().all() for tensor in work.network.parameters()]).all()
         if not finite.item():
-            raise _not_finite(work.run, "weights are", epoch, self.steps, self.last)
+            raise _not_finite(work, "weights are", epoch, self.steps, self.last)
 
 
-def _not_finite(run: Run, what: str, epoch: int, step: int, rows: NDArray[np.int64]) -> CxrError:
-    paths = [shown(run.train.manifest.file(int(row))) for row in rows]
-    about = run.folder / "not-finite.json"
-    write_json(about, {"epoch": epoch, "step": step, "rows": rows, "paths": paths})
+def _not_finite(work: Work, what: str, epoch: int, step: int, rows: NDArray[np.int64]) -> CxrError:
+    paths = [shown(work.run.train.manifest.file(int(row))) for row in rows]
+    about = work.run.folder / "not-finite.json"
+    if work.processes.first:
+        write_json(about, {"epoch": epoch, "step": step, "rows": rows, "paths": paths})
     more = f" and {len(paths) - 2} more (all in {about})" if len(paths) > 2 else ""
     return CxrError(
         f"the {what} not finite in epoch {epoch} at step {step}, with images {', '.join(paths[:2])}{more}",

@@ -90,7 +90,7 @@ def train(
         out: folder of the run; by default a readable name under `settings.runs`.
         resume: folder of a run to continue; it must have been started with the same settings.
         progress: called after each step.
-        stop: called before each step and after each batch of valid; see `StopSignal`.
+        stop: called between steps, on a GPU after every eighth, and after each batch of valid; see `StopSignal`.
         dataset: the data of `resolved` if it is already open, with the rows of train and valid.
         processes: the processes that train together, each of which calls this function; see `join_processes`.
 
