@@ -43,6 +43,21 @@ def test_mistakes_beside_saved_predictions_are_those_of_the_whole_split(
     assert last["images"] == all_images, "a look at its mistakes is a look at the split"
 
 
+def test_a_pixel_cache_of_the_split_stays_whole(
+    call: Call, phantoms: Path, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    shutil.copytree(run_folder, run)
+    change_header(open_bundle(run / "model.safetensors"), thresholds={name: i % 2.0 for i, name in enumerate(FINDINGS)})
+    monkeypatch.setenv("CXR_DATA__CACHE_DIR", str(cache))
+    call("eval", "--data", phantoms, "--model", run, "--split", "test", "--out", run / "eval_test")
+    before = {path: path.read_bytes() for path in cache.rglob("*") if path.is_file()}
+    assert before
+    done = call("report", run, "--data", phantoms, "--top", 1, "--draws", 20)
+    assert done.code == 0, done.stderr
+    assert {path: path.read_bytes() for path in cache.rglob("*") if path.is_file()} == before
+
+
 def _mistakes(run: Path) -> list[tuple[str, str, str, float]]:
     with (run / "errors_test" / "mistakes.csv").open() as file:
         return [(row["finding"], row["kind"], row["path"], float(row["probability"])) for row in csv.DictReader(file)]
