@@ -18,7 +18,6 @@ from cxrtool.resolved_settings import ResolvedSettings
 from cxrtool.text import counted, printable
 
 if TYPE_CHECKING:
-    from cxrtool.data.stored import Item
     from cxrtool.predict.parts import Shard
     from cxrtool.predict.prediction import Prediction
 
@@ -103,7 +102,7 @@ def fail_if_unfinished(csv: Path | None) -> Iterator[None]:
         raise CxrError(f"the output was closed before {csv} was finished", "Continue with --resume-csv.") from None
 
 
-def with_first_ready(items: "Iterator[Item]") -> "Iterator[Item]":
+def with_first_ready(items: Iterator[Path]) -> Iterator[Path]:
     """Return the same items, the first of which has been listed."""
     first = next(items, None)
     return chain([] if first is None else [first], items)

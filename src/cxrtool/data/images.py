@@ -118,9 +118,4 @@ def _image_error(path: Path, reason: str, advice: str = "Check the file.", code:
 
 def shown(path: Path) -> str:
     """Return a path as text that is valid in every output: bytes that are not UTF-8 are escaped."""
-    return shown_text(str(path))
-
-
-def shown_text(name: str) -> str:
-    """Return a name with bytes escaped that are not UTF-8."""
-    return name.encode("utf-8", errors="backslashreplace").decode("utf-8")
+    return str(path).encode("utf-8", errors="backslashreplace").decode("utf-8")

@@ -20,8 +20,7 @@ from cxrtool.data.decoding import (
     decode_pil_image,
     image_error,
 )
-from cxrtool.data.images import read_bytes, shown, shown_text
-from cxrtool.data.stored import StoredFile
+from cxrtool.data.images import read_bytes, shown
 from cxrtool.errors import RequestError
 from cxrtool.settings import Limits
 
@@ -39,8 +38,7 @@ class BinaryFile(Protocol):
 
 
 Source: TypeAlias = (
-    "str | os.PathLike[str] | StoredFile | bytes | bytearray | memoryview | BinaryFile | NDArray[Any] | Image.Image"
-    " | Dataset"
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | NDArray[Any] | Image.Image | Dataset"
 )
 """Types of input that `open_source` accepts."""
 KINDS = "a path, bytes, a binary file object, a numpy array, a PIL image or a pydicom data set"
@@ -67,8 +65,8 @@ def open_source(source: Source, window: "Window | None", limits: Limits, root: P
     """Read the content of an input once and return it ready for decoding.
 
     Args:
-        source: a path; a stored file; the content of a file as bytes; a binary file object, read from its current
-            position to the end; an array as in `decode_array`; a PIL image; or a pydicom data set.
+        source: a path; the content of a file as bytes; a binary file object, read from its current position to the
+            end; an array as in `decode_array`; a PIL image; or a pydicom data set.
         window: window of a DICOM; None uses the first one in the file.
         limits: larger inputs are refused, here or when decoded.
         root: if given, a path or link that leads out of this folder is refused.
@@ -81,9 +79,6 @@ def open_source(source: Source, window: "Window | None", limits: Limits, root: P
     if path is not None:
         content = read_bytes(path, root, limits)
         return OpenedSource(name, path, lambda target_size: decode_bytes(name, content, target_size, window, limits))
-    if isinstance(source, StoredFile):
-        content = _checked(name, source.fetch(limits), limits)
-        return OpenedSource(name, None, lambda target_size: decode_bytes(name, content, target_size, window, limits))
     if isinstance(source, np.ndarray):
         return OpenedSource(name, None, lambda _: decode_array(name, source, limits))
     if isinstance(source, Image.Image):
@@ -109,8 +104,6 @@ def name_of(source: object) -> str:
     path = path_of(source)
     if path is not None:
         return shown(path)
-    if isinstance(source, StoredFile):
-        return shown_text(str(source))
     if isinstance(source, bytes | bytearray | memoryview):
         return f"bytes ({len(source):,})"
     if isinstance(source, np.ndarray):

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Self, TextIO
 
 from cxrtool.data.images import reader
-from cxrtool.data.stored import Item
 from cxrtool.errors import RequestError, WriteError
 from cxrtool.evaluation.table_kind import MARK, TableKind, check_resumable
 from cxrtool.files import cannot_write, csv_cell, csv_row, sync_folder, write_json
@@ -85,7 +84,7 @@ class OpenTable:
         write: function that adds a row.
     """
 
-    paths: Iterator[Item]
+    paths: Iterator[Path]
     done: int
     failed: int
     write: Callable[[Prediction], None]
@@ -94,7 +93,7 @@ class OpenTable:
 @contextmanager
 def open_table(
     path: Path,
-    paths: Iterator[Item],
+    paths: Iterator[Path],
     identity: TableIdentity,
     name_of: Callable[[str], str],
     resume: bool,
@@ -135,7 +134,7 @@ def open_table(
 
             def write(prediction: Prediction) -> None:
                 try:
-                    file.write(csv_row(cells_of(prediction, name_of(prediction.given), identity.thresholds)))
+                    file.write(csv_row(_cells(prediction, name_of(prediction.given), identity.thresholds)))
                 except OSError as error:
                     raise _write_error(path, error) from error
 
@@ -179,7 +178,7 @@ def _lock(file: TextIO, partial: Path, path: Path) -> None:
         raise RequestError(f"another process is writing {path}", "Wait for it to finish, or choose another --csv.")
 
 
-def cells_of(prediction: Prediction, name: str, findings: Iterable[str]) -> list[object]:
+def _cells(prediction: Prediction, name: str, findings: Iterable[str]) -> list[object]:
     """Return the cells of a row, in the order of `columns_of`: text, floats, and None where a cell is empty."""
     numbers = [prediction.probabilities.get(finding) for finding in findings]
     codes = ";".join(warning.code for warning in prediction.warnings)
@@ -226,7 +225,7 @@ def _kept_rows(
     return list(csv.reader(io.StringIO(whole.decode(errors="replace"), newline="")))[1:], len(whole)
 
 
-def _same_inputs(paths: Iterator[Item], kept: Sequence[list[str]], name_of: Callable[[str], str]) -> Iterator[Item]:
+def _same_inputs(paths: Iterator[Path], kept: Sequence[list[str]], name_of: Callable[[str], str]) -> Iterator[Path]:
     for number, (path, row) in enumerate(zip(islice(paths, len(kept)), kept, strict=False), start=1):
         name = name_of(str(path))
         if csv_cell(name) != row[0]:

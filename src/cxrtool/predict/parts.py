@@ -19,7 +19,7 @@ from cxrtool.errors import RequestError
 from cxrtool.files import sha256_of_file, write_json
 from cxrtool.predict.csv_table import TableIdentity
 
-_ADVICE = "Give parts that cxr predict wrote with --shard or --parquet."
+_ADVICE = "Give parts that cxr predict wrote with --shard."
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Shard:
 
 
 class PartRecord(BaseModel):
-    """What a part says of itself, kept beside a CSV file (``FILE.part.json``) and inside a Parquet file.
+    """What a part says of itself, kept beside its CSV file (``FILE.part.json``).
 
     Attributes:
         kind: marks the record.
@@ -63,8 +63,8 @@ class PartRecord(BaseModel):
         inputs_sha256: digest of the names of all inputs, see `cxrtool.data.input_list`.
         threads: threads that computed the network on a CPU.
         table: model and settings that the rows depend on.
-        shard: share that was asked for, such as ``3/10``; empty if the whole was.
-        csv_sha256: digest of the CSV file; empty for Parquet.
+        shard: share that was asked for, such as ``3/10``.
+        csv_sha256: digest of the CSV file; empty before it is complete.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

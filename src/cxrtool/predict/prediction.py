@@ -102,7 +102,7 @@ class Prediction:
 
     @property
     def given(self) -> str:
-        """The input's name as it was given: its path, or for example the address of an object in a store."""
+        """The input as it was given: its path, or its name where it is no file."""
         return self.name if self.path is None else str(self.path)
 
     @property
