@@ -74,10 +74,10 @@ def cannot_write(path: Path, error: OSError) -> WriteError:
     return WriteError(f"cannot write {path}: {error.strerror or error}", "Check permissions and free space.")
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` atomically."""
-    with replacing(path) as partial:
-        partial.write_bytes(content)
+def write_bytes(path: Path, *pieces: bytes | memoryview) -> None:
+    """Write `pieces`, one after the other, to `path` atomically."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        file.writelines(pieces)
 
 
 def write_text(path: Path, text: str) -> None:

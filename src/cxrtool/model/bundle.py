@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from cxrtool.errors import CxrError, ModelError
@@ -29,6 +29,7 @@ from cxrtool.locks import changing
 from cxrtool.model.densenet import ChestNet
 from cxrtool.model.header import FORMAT_VERSION, BundleHeader
 from cxrtool.model.hub import BUNDLE_NAME as BUNDLE_NAME
+from cxrtool.model.tensor_file import TYPE_NAMES, tensor_file
 
 EXPORTS_NAME = "export"
 """Folder beside a bundle with its exports."""
@@ -38,7 +39,6 @@ _LARGEST_FILE = 64 * 2**20
 """More than the largest header and the weights; a larger file is not a bundle and is not read further."""
 _ATTEMPTS = 3
 """How often a header is written if programs that take no lock replace the file each time."""
-_TYPES = {torch.float32: "F32", torch.int64: "I64"}
 
 
 def save_bundle(path: Path, weights: Mapping[str, Tensor], header: BundleHeader) -> BundleHeader:
@@ -51,17 +51,17 @@ def save_bundle(path: Path, weights: Mapping[str, Tensor], header: BundleHeader)
     """
     content, signed = _encoded(weights, header)
     with _changing(path):
-        write_bytes(path, content)
+        write_bytes(path, *content)
     return signed
 
 
-def _encoded(weights: Mapping[str, Tensor], header: BundleHeader) -> tuple[bytes, BundleHeader]:
+def _encoded(weights: Mapping[str, Tensor], header: BundleHeader) -> tuple[list[memoryview], BundleHeader]:
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(weights.items())}
     signed = header.model_copy(
         update={"weights_sha256": digest_of_weights(contiguous), "format_version": FORMAT_VERSION}
     )
     text = to_json(signed.model_dump(mode="json"))
-    return save(contiguous, metadata={_KEY: text, _DIGEST_KEY: _digest_of_text(text)}), signed
+    return tensor_file(contiguous, {_KEY: text, _DIGEST_KEY: _digest_of_text(text)}), signed
 
 
 @contextmanager
@@ -298,8 +298,8 @@ def _check_tensors(path: Path, tensors: Mapping[str, Any], network: ChestNet) ->
         )
     for name, tensor in own.items():
         dtype, shape = tensors[name].get("dtype"), tensors[name].get("shape")
-        if dtype != _TYPES[tensor.dtype]:
-            raise _not_a_bundle(path, f"tensor {name!r} is not of type {_TYPES[tensor.dtype]}")
+        if dtype != TYPE_NAMES[tensor.dtype]:
+            raise _not_a_bundle(path, f"tensor {name!r} is not of type {TYPE_NAMES[tensor.dtype]}")
         if shape != list(tensor.shape):
             found = tuple(shape) if isinstance(shape, list) else shape
             raise ModelError(
@@ -339,7 +339,8 @@ def update_header(bundle: Bundle, change: Callable[[BundleHeader], BundleHeader]
                 break
             content, header = _encoded(current.network.state_dict(), change(current.header))
             with suppress(_ChangedError), replacing(bundle.path) as partial:
-                partial.write_bytes(content)
+                with partial.open("wb") as file:
+                    file.writelines(content)
                 # The lock does not stop a program without it, such as cp.
                 if not _is_unchanged(current):
                     raise _ChangedError

@@ -18,7 +18,7 @@ from cxrtool.training.loss import masked_bce
 
 _MARGIN = 1.1
 _RESERVE = 512 * 2**20
-"""Bytes kept free: a run also copies its state twice to write it, and its reading threads need memory."""
+"""Bytes kept free for what a run does beside its steps: reading threads, validation, the bundle's own check."""
 
 
 def batch_that_fits(batch_size: int, image_size: int, runtime: Runtime) -> int:

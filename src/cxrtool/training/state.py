@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -22,6 +21,7 @@ from cxrtool.errors import RequestError
 from cxrtool.files import link_or_copy, to_json, write_bytes
 from cxrtool.model.bundle import digest_of_weights
 from cxrtool.model.densenet import ChestNet
+from cxrtool.model.tensor_file import tensor_file
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +94,11 @@ def save_state(folder: Path, state: TrainingState, network: ChestNet, optimizer:
         tensors |= {f"optimizer.{index}.{slot}": value for slot, value in slots.items()}
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = to_json(asdict(state))
-    packed = save(on_cpu, metadata={_KEY: content, _DIGEST_KEY: _digest(content, on_cpu)})
+    pieces = tensor_file(on_cpu, {_KEY: content, _DIGEST_KEY: _digest(content, on_cpu)})
     path = folder / STATE_NAME
     if path.exists():
         link_or_copy(path, folder / PREVIOUS_STATE_NAME)
-    write_bytes(path, packed)
+    write_bytes(path, *pieces)
 
 
 def _digest(content: str, tensors: Mapping[str, Tensor]) -> str:
