@@ -11,11 +11,15 @@ from cxrtool.cli.help_text import command_help, group_help, terminal_width
 
 MANY = ("--readers",)
 """Options that take several values."""
+OPTIONAL = {"--ray": ("auto", re.compile(r"auto|local|ray://.+|[\w.-]+:\d+|\[[0-9A-Fa-f:]+\]:\d+"))}
+"""Options whose value may be left out: what it is then, and what a value looks like."""
 _HEADING = re.compile(r"^[A-Z][A-Za-z ]*:", re.MULTILINE)
 
 
 class Command(TyperCommand):
     """A command whose options in `MANY` take several values in a row: ``--readers a.csv b.csv``.
+
+    Options in `OPTIONAL` need no value.
 
     The parser under typer knows options with a fixed number of values only, so the arguments are rewritten before it
     sees them. A command without positional arguments is unambiguous: what follows such an option up to the next option
@@ -24,7 +28,7 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command line with each value after an option of its own."""
-        return super().parse_args(ctx, one_value_each(args))
+        return super().parse_args(ctx, with_left_out(one_value_each(args)))
 
     def get_help(self, ctx: Any) -> str:  # noqa: ARG002 - the text needs no more than the function
         """Return the help as text."""
@@ -52,6 +56,20 @@ def _bold_headings(text: str) -> str:
 def _function(command: Any) -> Callable[..., object]:
     function: Callable[..., object] = command.callback
     return function
+
+
+def with_left_out(arguments: Sequence[str]) -> list[str]:
+    """Add the value of an option of `OPTIONAL` where it is left out: ``--ray FOLDER`` becomes ``--ray auto FOLDER``."""
+    found: list[str] = []
+    for number, argument in enumerate(arguments):
+        found.append(argument)
+        if argument == "--":
+            return [*found, *arguments[number + 1 :]]
+        if argument in OPTIONAL:
+            value, form = OPTIONAL[argument]
+            if not form.fullmatch(next(iter(arguments[number + 1 :]), "")):
+                found.append(value)
+    return found
 
 
 def one_value_each(arguments: Sequence[str]) -> list[str]:

@@ -13,6 +13,9 @@ from cxrtool.text import counted
 def merge(
     parts: Annotated[list[Path], typer.Argument(help="Tables of cxr predict --shard, in any order.")],
     out: Annotated[Path, typer.Argument(help="The whole table to write.")],
+    parquet: Annotated[
+        Path | None, typer.Option("--parquet", help="Write the table into this folder as Parquet files too.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Put the parts of cxr predict --shard together.
@@ -26,6 +29,10 @@ def merge(
     from cxrtool.predict.merge import merge_parts
 
     merged = merge_parts(parts, out)
+    if parquet is not None:
+        from cxrtool.predict.parquet import write_parquet
+
+        write_parquet(out, parquet)
     if len(merged.threads) > 1:
         numbers = " and ".join(map(str, merged.threads))
         console.hint(f"the parts were computed with {numbers} threads, which can change the last digit of a number")

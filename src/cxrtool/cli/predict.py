@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from cxrtool.cli import console
-from cxrtool.cli.help_text import OUTPUT
+from cxrtool.cli.help_text import MACHINE, OUTPUT
 from cxrtool.cli.inputs import load_classifier
 from cxrtool.cli.options import ENGINE, READING, JsonOption, settings_options
+from cxrtool.cli.prediction_by_ray import predict_by_ray
 from cxrtool.cli.prediction_job import Counts, Job, fail_if_unfinished, with_first_ready
 from cxrtool.cli.prediction_sinks import Sink, json_sink, text_sink
-from cxrtool.errors import RequestError
 from cxrtool.progress import Progress
 from cxrtool.resolved_settings import ResolvedSettings
 from cxrtool.text import counted
@@ -42,6 +42,7 @@ def predict(
         bool,
         typer.Option(
             "--resume-csv",
+            "--resume",
             help="Continue the --csv table of the same command after an interruption.",
             rich_help_panel=OUTPUT,
         ),
@@ -53,6 +54,33 @@ def predict(
             metavar="I/N",
             help="Predict the I-th of N shares of the inputs, as a part for cxr merge.",
             rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    parquet: Annotated[
+        Path | None,
+        typer.Option(
+            "--parquet",
+            help="Write the --csv table into this folder as Parquet files too.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="[ADDRESS]",
+            help="Share the work on a Ray cluster: HOST:PORT, ray://HOST:PORT, or local for this machine. "
+            "\\[default: the cluster of RAY_ADDRESS or of this machine, or a new one here]",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
+    actors: Annotated[
+        int | None,
+        typer.Option(
+            "--actors",
+            min=1,
+            help="Processes on the Ray cluster. \\[default: one per GPU, or as many as --threads allow]",
+            rich_help_panel=MACHINE,
         ),
     ] = None,
     hash_paths: Annotated[
@@ -75,18 +103,31 @@ def predict(
     cxr predict folder --recursive --csv predictions.csv
     cxr predict archive -r --csv predictions.csv --resume-csv
     cxr predict archive -r --csv part-3.csv --shard 3/10
+    cxr predict archive -r --csv predictions.csv --ray 10.0.0.1:6379
     find . -name '*.jpg' | cxr predict - --json > predictions.json
     """
-    if resume and csv is None:
-        raise RequestError("--resume-csv needs --csv", "Name the table to continue with --csv.")
-    if shard is not None and csv is None:
-        raise RequestError("--shard needs --csv", "Name the part to write with --csv.")
     from cxrtool.predict.parts import Shard
 
-    share = None if shard is None else Shard.parse(shard)
-    _predict(
-        Job(resolved, tuple(inputs), recursive, thresholds, raw, csv, resume, share, hash_paths, json_output),
+    job = Job(
+        resolved=resolved,
+        inputs=tuple(inputs),
+        recursive=recursive,
+        thresholds=thresholds,
+        raw=raw,
+        csv=csv,
+        resume=resume,
+        shard=None if shard is None else Shard.parse(shard),
+        ray=ray,
+        actors=actors,
+        parquet=parquet,
+        hash_paths=hash_paths,
+        json_output=json_output,
     )
+    job.check()
+    if ray is None:
+        _predict(job)
+    else:
+        predict_by_ray(job)
 
 
 def _predict(job: Job) -> None:
@@ -133,6 +174,7 @@ def _predict(job: Job) -> None:
             for sink in sinks:
                 sink(prediction)
             progress(Progress("predict", counts.total, given.total if listed is None else len(rows)))
+    job.write_parquet()
     if csv is not None and not job.json_output:
         part = "" if job.shard is None else f"part {job.shard}, "
         how = classifier.engine.how

@@ -1,10 +1,8 @@
 """What ``cxr predict`` was asked for, and what it counts and says while it works."""
 
-import hashlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +11,7 @@ import typer
 
 from cxrtool.cli import console
 from cxrtool.cli.inputs import InputPaths
-from cxrtool.errors import CxrError
+from cxrtool.errors import CxrError, RequestError
 from cxrtool.resolved_settings import ResolvedSettings
 from cxrtool.text import counted, printable
 
@@ -35,6 +33,9 @@ class Job:
         csv: table to write.
         resume: continue after an interruption.
         shard: share of the inputs to predict; None predicts all.
+        ray: address of a Ray cluster, `local` or `auto`; None works in this process.
+        actors: number of processes on the cluster; None fills it.
+        parquet: folder for the table as Parquet files, too.
         hash_paths: show digests of paths instead of paths.
         json_output: print one JSON document.
     """
@@ -47,12 +48,43 @@ class Job:
     csv: Path | None
     resume: bool
     shard: "Shard | None"
+    ray: str | None
+    actors: int | None
+    parquet: Path | None
     hash_paths: bool
     json_output: bool
+
+    def check(self) -> None:
+        """Refuse options that do not go together.
+
+        Raises:
+            RequestError: they do not.
+        """
+        needing = {"--resume-csv": self.resume, "--shard": self.shard, "--parquet": self.parquet, "--ray": self.ray}
+        for option, value in needing.items():
+            if value and self.csv is None:
+                raise RequestError(f"{option} needs --csv", "Name the table to write with --csv.")
+        if self.actors is not None and self.ray is None:
+            raise RequestError("--actors needs --ray", "Add --ray, or leave out --actors.")
+        apart = {"--json": self.json_output, "--shard": self.shard}
+        for option, value in apart.items():
+            if value and self.ray is not None:
+                raise RequestError(f"{option} does not go with --ray", f"Leave out {option}.")
+        if self.shard is not None and self.parquet is not None:
+            raise RequestError("--parquet does not go with --shard", "Give --parquet to cxr merge.")
+
+    def write_parquet(self) -> None:
+        """Write the finished table as Parquet files, if that was asked for."""
+        if self.csv is not None and self.parquet is not None:
+            from cxrtool.predict.parquet import write_parquet
+
+            write_parquet(self.csv, self.parquet)
 
     @property
     def name_of(self) -> Callable[[str], str]:
         """How the name of an input is shown."""
+        from cxrtool.predict.prediction import path_digest
+
         return path_digest if self.hash_paths else printable
 
     def listed(self) -> InputPaths:
@@ -61,6 +93,8 @@ class Job:
 
     def shown(self, prediction: "Prediction") -> "Prediction":
         """Return a prediction whose error does not hold the path if that is not to be shown."""
+        from cxrtool.predict.prediction import without_path
+
         return without_path(prediction, self.name_of) if self.hash_paths else prediction
 
 
@@ -106,15 +140,3 @@ def with_first_ready(items: Iterator[Path]) -> Iterator[Path]:
     """Return the same items, the first of which has been listed."""
     first = next(items, None)
     return chain([] if first is None else [first], items)
-
-
-def path_digest(name: str) -> str:
-    """Return the first 16 hex digits of the SHA-256 of the path as it was given."""
-    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-
-
-def without_path(prediction: "Prediction", name_of: Callable[[str], str]) -> "Prediction":
-    """Return the prediction with the path in its error replaced by `name_of` the path."""
-    if prediction.error is None:
-        return prediction
-    return replace(prediction, error=prediction.error.replace(prediction.name, name_of(prediction.given)))

@@ -134,7 +134,7 @@ def open_table(
 
             def write(prediction: Prediction) -> None:
                 try:
-                    file.write(csv_row(_cells(prediction, name_of(prediction.given), identity.thresholds)))
+                    file.write(row_of(prediction, name_of(prediction.given), identity.thresholds))
                 except OSError as error:
                     raise _write_error(path, error) from error
 
@@ -178,13 +178,19 @@ def _lock(file: TextIO, partial: Path, path: Path) -> None:
         raise RequestError(f"another process is writing {path}", "Wait for it to finish, or choose another --csv.")
 
 
-def _cells(prediction: Prediction, name: str, findings: Iterable[str]) -> list[object]:
-    """Return the cells of a row, in the order of `columns_of`: text, floats, and None where a cell is empty."""
+def row_of(prediction: Prediction, name: str, findings: Iterable[str]) -> str:
+    """Return the row of a prediction, in the order of `columns_of`: text, floats, empty cells where there is none.
+
+    Args:
+        prediction: what was predicted, or the error.
+        name: text in the column `path`.
+        findings: names of the findings, in order.
+    """
     numbers = [prediction.probabilities.get(finding) for finding in findings]
     codes = ";".join(warning.code for warning in prediction.warnings)
     # The name of a file, which its error may quote, may hold line breaks; programs that count lines would miscount.
     error = None if prediction.error is None else printable(prediction.error)
-    return [name, *numbers, ";".join(prediction.positives), error, codes, TableKind.PREDICTION.value]
+    return csv_row([name, *numbers, ";".join(prediction.positives), error, codes, TableKind.PREDICTION.value])
 
 
 def _records(content: bytes) -> list[bytes]:

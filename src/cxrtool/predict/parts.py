@@ -81,15 +81,23 @@ class PartRecord(BaseModel):
     csv_sha256: str = ""
 
     @classmethod
-    def of(cls, inputs: InputList, rows: range, failed: int, table: TableIdentity, shard: str = "") -> Self:
-        """Return the record of a part that this process computes."""
+    def of(
+        cls,
+        inputs: InputList,
+        rows: range,
+        failed: int,
+        table: TableIdentity,
+        shard: str = "",
+        threads: int | None = None,
+    ) -> Self:
+        """Return the record of a part, computed by this process unless the number of `threads` is given."""
         return cls(
             first=rows.start,
             stop=rows.stop,
             total=inputs.count,
             failed=failed,
             inputs_sha256=inputs.sha256,
-            threads=get_num_threads(),
+            threads=get_num_threads() if threads is None else threads,
             table=table,
             shard=shard,
         )

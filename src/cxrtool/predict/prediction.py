@@ -1,6 +1,9 @@
 """Predictions of a model for one radiograph."""
 
-from dataclasses import asdict, dataclass
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from html import escape
 from pathlib import Path
 
@@ -166,3 +169,15 @@ class Prediction:
         )
         header = "<tr><th>finding</th><th>probability</th><th>threshold</th><th></th></tr>"
         return f"<table>{title}{header}{rows}{notes}</table>"
+
+
+def path_digest(name: str) -> str:
+    """Return the first 16 hex digits of the SHA-256 of the path as it was given."""
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+
+
+def without_path(prediction: Prediction, name_of: Callable[[str], str]) -> Prediction:
+    """Return the prediction with the path in its error replaced by `name_of` the path."""
+    if prediction.error is None:
+        return prediction
+    return replace(prediction, error=prediction.error.replace(prediction.name, name_of(prediction.given)))

@@ -1,0 +1,129 @@
+"""The parts of a table that is written by several processes at once, in a folder beside it."""
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxrtool.data.input_list import InputList
+from cxrtool.errors import RequestError
+from cxrtool.files import cannot_write, csv_row, write_bytes, write_json
+from cxrtool.findings import Findings
+from cxrtool.locks import NoLocksError, open_locked
+from cxrtool.predict.blocks import Block
+from cxrtool.predict.csv_table import columns_of
+from cxrtool.predict.merge import Merged, merge_parts
+from cxrtool.predict.parts import PartRecord, csv_record, record_path
+
+log = logging.getLogger(__name__)
+
+ROWS_PER_BLOCK = 512
+"""About as many; a block is whole batches. What an interrupted run loses is at most two blocks per process."""
+
+
+@dataclass(frozen=True)
+class TableParts:
+    """A folder of parts, one for each block.
+
+    Attributes:
+        folder: the folder.
+        inputs: the whole list.
+    """
+
+    folder: Path
+    inputs: InputList
+
+    def blocks(self) -> Iterator[range]:
+        """Yield the rows of each block of the table; an empty table is one empty block."""
+        batch, total = self.inputs.batch_size, self.inputs.count
+        if not total:
+            yield range(0)
+        step = max(1, ROWS_PER_BLOCK // batch) * batch
+        for first in range(0, total, step):
+            yield range(first, min(first + step, total))
+
+    def path(self, rows: range) -> Path:
+        """Return the path of the part with these rows."""
+        return self.folder / f"part-{rows.start:010d}.csv"
+
+    def done(self, rows: range) -> PartRecord | None:
+        """Return the record of a part that an earlier run of the same command has finished, else None."""
+        try:
+            record = csv_record(self.path(rows))
+        except RequestError:
+            return None
+        same = record.rows == rows and record.inputs_sha256 == self.inputs.sha256
+        return record if same and self.path(rows).is_file() else None
+
+    def write(self, block: Block) -> PartRecord:
+        """Write a finished block and return its record.
+
+        Raises:
+            WriteError: it cannot be written.
+        """
+        header, path = csv_row(columns_of(Findings(tuple(block.table.thresholds)))).encode(), self.path(block.rows)
+        digest = hashlib.sha256(header + block.text).hexdigest()
+        record = PartRecord.of(self.inputs, block.rows, block.failed, block.table, threads=block.threads)
+        write_bytes(path, header, block.text)
+        write_json(record_path(path), record.model_copy(update={"csv_sha256": digest}).model_dump(mode="json"))
+        return record
+
+    def put_together(self, out: Path) -> Merged:
+        """Write the whole table to `out` and remove the folder.
+
+        Raises:
+            RequestError: a part is missing or was changed.
+            WriteError: the table cannot be written.
+        """
+        merged = merge_parts([self.path(rows) for rows in self.blocks()], out)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return merged
+
+
+def refuse_another(record: PartRecord, first: PartRecord) -> None:
+    """Check that a part was computed like the first one, before hours are spent on a table that cannot be put together.
+
+    Raises:
+        RequestError: it was not.
+    """
+    difference = record.like(first)
+    if difference:
+        rows = f"rows {record.first + 1:,} to {record.stop:,}"
+        raise RequestError(
+            f"{rows} were computed with {difference} than rows {first.first + 1:,} to {first.stop:,}",
+            "Give --backend and --precision, so that all machines compute alike; without --resume-csv all starts anew.",
+        )
+
+
+@contextmanager
+def open_parts(table: Path, inputs: InputList, resume: bool) -> Iterator[TableParts]:
+    """Give the parts of `table` inside the block, in a folder beside it that no other process writes meanwhile.
+
+    Args:
+        table: the table that they will be.
+        inputs: the whole list.
+        resume: keep the parts of an interrupted run.
+
+    Raises:
+        RequestError: another process writes the table.
+        WriteError: the folder cannot be written.
+    """
+    folder = table.with_name(f".{table.name}.parts")
+
+    def refuse() -> None:
+        raise RequestError(f"another process is writing {table}", "Wait for it to finish, or choose another --csv.")
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(open_locked(folder / "lock", refuse))
+        except NoLocksError as error:
+            log.warning("%s cannot be locked (%s): do not let a second process write it", table, error.strerror)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        if not resume:
+            for part in folder.glob("part-*"):
+                part.unlink()
+        yield TableParts(folder, inputs)
