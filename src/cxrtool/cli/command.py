@@ -11,7 +11,7 @@ from cxrtool.cli.help_text import command_help, group_help, terminal_width
 
 MANY = ("--readers",)
 """Options that take several values."""
-OPTIONAL = {"--ray": ("auto", re.compile(r"auto|local|ray://.+|[\w.-]+:\d+|\[[0-9A-Fa-f:]+\]:\d+"))}
+OPTIONAL = {"--ray": ("auto", re.compile(r"auto|local|ray://.+|[\w.-]+:\d+|\[[0-9A-Fa-f:]+\]:\d+|\d+(\.\d+){3}"))}
 """Options whose value may be left out: what it is then, and what a value looks like."""
 _HEADING = re.compile(r"^[A-Z][A-Za-z ]*:", re.MULTILINE)
 

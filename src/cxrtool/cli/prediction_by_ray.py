@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from cxrtool.cli import console
 from cxrtool.cli.inputs import model_to_run
 from cxrtool.cli.prediction_job import Counts, Job, with_first_ready
+from cxrtool.cli.signals import graceful_stop
 from cxrtool.progress import Progress
 from cxrtool.text import counted
 
@@ -20,13 +21,14 @@ def predict_by_ray(job: Job) -> None:
     Raises:
         RequestError: there is no such cluster, or its machines compute in different ways.
         CxrError: the model cannot be used, or a process has died ten times with the same images.
+        InterruptedWorkError: a signal arrived; finished blocks are kept.
         WriteError: the table or a part of it cannot be written.
     """
     from cxrtool.data.input_list import InputList
     from cxrtool.evaluation.threshold_files import parse_thresholds
     from cxrtool.predict.blocks import PredictionTask
     from cxrtool.predict.ray_cluster import connected, share_of
-    from cxrtool.predict.table_parts import open_parts, refuse_another
+    from cxrtool.predict.table_parts import open_parts
 
     assert job.ray is not None
     assert job.csv is not None
@@ -51,14 +53,13 @@ def predict_by_ray(job: Job) -> None:
         if missing:
             cluster = stack.enter_context(connected(job.ray))
             share = share_of(cluster.nodes(), runtime, job.actors)
-            console.hint(f"{share} of the cluster")
+            console.hint(f"on the cluster: {share}")
             task = PredictionTask.of(bundle, share.settings(runtime), thresholds, job.raw, job.hash_paths)
             progress = stack.enter_context(console.progress_bar())
+            stop = stack.enter_context(graceful_stop(quiet=True))
             work = ((rows, [str(path) for path in listed.items(rows)]) for rows in missing)
-            for block in cluster.predict(task, share, work):
-                record = parts.write(block)
-                first = first or record
-                refuse_another(record, first)
+            for block in cluster.predict(task, share, work, stop):
+                first = parts.write(block, first)
                 for message in block.messages:
                     if message not in said:
                         said.add(message)

@@ -7,16 +7,21 @@ new actor takes its place as soon as there is room.
 
 import logging
 import os
+import signal
+import socket
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import count
 from typing import Any
 
 from cxrtool.choices import Device
-from cxrtool.errors import CxrError, RequestError
+from cxrtool.errors import CxrError, InterruptedWorkError, RequestError
 from cxrtool.predict.blocks import Block, BlockPredictor, PredictionTask
+from cxrtool.progress import StopSignal, never_stop
 from cxrtool.settings import RuntimeSettings
 from cxrtool.text import counted
 
@@ -26,7 +31,8 @@ _AHEAD = 2
 """Blocks that each actor has at a time, so that it need not wait for the next."""
 _ATTEMPTS = 10
 """How often a block is given to an actor that dies with it."""
-_PATIENCE = 60.0
+_SECONDS_TO_ANSWER = 10.0
+_PATIENCE = 60
 """Seconds without an actor after which the wait is explained."""
 
 Work = tuple[range, Sequence[str]]
@@ -99,15 +105,19 @@ def connected(address: str) -> Iterator["Cluster"]:
     Raises:
         RequestError: Ray is not installed, or there is no cluster at `address`.
     """
-    # Without it Ray sends statistics of its use to its makers.
+    # Otherwise Ray sends statistics of its use to its makers, and answers SIGTERM with its own stack.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     try:
         ray: Any = import_module("ray")
     except ImportError:
         raise RequestError("--ray needs ray, which is not installed", "Run pip install 'cxrtool[ray]'.") from None
     where = None if address == "auto" else address
     try:
-        ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        if address not in ("auto", "local"):
+            _reach(address)  # Ray itself tries for minutes
+        with _signals_kept():
+            ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RequestError(
@@ -117,6 +127,28 @@ def connected(address: str) -> Iterator["Cluster"]:
         yield Cluster(ray)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Undo what the block does to the handling of SIGTERM, which Ray turns into the end of Python."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
+
+
+def _reach(address: str) -> None:
+    """Open and close a connection to ``HOST:PORT`` or ``ray://HOST:PORT``.
+
+    Raises:
+        OSError: nobody answers there.
+        ValueError: the port is missing.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError("give its port too, as in HOST:6379")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
 
 
 class Cluster:
@@ -129,15 +161,24 @@ class Cluster:
         """The resources of each machine that is alive."""
         return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
 
-    def predict(self, task: PredictionTask, share: Share, work: Iterable[Work]) -> Iterator[Block]:
+    def predict(
+        self, task: PredictionTask, share: Share, work: Iterable[Work], stop: StopSignal = never_stop
+    ) -> Iterator[Block]:
         """Predict blocks, in the order in which they are finished.
 
         Memory does not grow with their number: each actor has two at a time, and `work` is read as they are needed.
 
+        Args:
+            task: model and settings.
+            share: number of actors, and what each gets.
+            work: the blocks.
+            stop: called every second; see `StopSignal`. (An exception of a signal's own would break Ray's waiting.)
+
         Raises:
+            InterruptedWorkError: `stop` returned a signal.
             CxrError: the model cannot be used, or a block's process has died ten times.
         """
-        actors = _Actors(self._ray, task, share)
+        actors = _Actors(self._ray, task, share, stop)
         try:
             yield from actors.blocks(iter(work))
         finally:
@@ -154,8 +195,9 @@ class _Given:
 
 
 class _Actors:
-    def __init__(self, ray: Any, task: PredictionTask, share: Share) -> None:
+    def __init__(self, ray: Any, task: PredictionTask, share: Share, stop: StopSignal) -> None:
         self._ray = ray
+        self._stop = stop
         self._task = ray.put(task)
         self._class = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0)(BlockPredictor)
         self._starting: dict[Any, Any] = {}  # actor by the reference to its being ready
@@ -195,12 +237,16 @@ class _Actors:
     def _finished(self) -> list[Any]:
         """Wait until an actor is ready or a block is finished, and return the references."""
         waiting = [*self._given, *self._starting]
-        while True:
-            timeout = None if self._given else _PATIENCE
-            done: list[Any] = self._ray.wait(waiting, num_returns=1, timeout=timeout)[0]
+        for seconds in count(1):
+            done: list[Any] = self._ray.wait(waiting, num_returns=1, timeout=1.0)[0]
+            number = self._stop()
+            if number is not None:
+                raise InterruptedWorkError("stopped; finished blocks are kept", "Go on with --resume-csv.", number)
             if done:
                 return done
-            log.warning("waiting for a machine of the cluster with free processors")
+            if seconds % _PATIENCE == 0 and not self._given:
+                log.warning("waiting for a machine of the cluster with free processors")
+        raise AssertionError("a count has no end")
 
     def _started(self, reference: Any) -> None:
         actor = self._starting.pop(reference)

@@ -58,37 +58,40 @@ class TableParts:
         same = record.rows == rows and record.inputs_sha256 == self.inputs.sha256
         return record if same and self.path(rows).is_file() else None
 
-    def write(self, block: Block) -> PartRecord:
+    def write(self, block: Block, like: PartRecord | None = None) -> PartRecord:
         """Write a finished block and return its record.
 
+        Args:
+            block: the block.
+            like: record of another part of the table.
+
         Raises:
+            RequestError: the block was not computed as that other part was.
             WriteError: it cannot be written.
         """
         header, path = csv_row(columns_of(Findings(tuple(block.table.thresholds)))).encode(), self.path(block.rows)
-        digest = hashlib.sha256(header + block.text).hexdigest()
         record = PartRecord.of(self.inputs, block.rows, block.failed, block.table, threads=block.threads)
+        # Now rather than when hours were spent on a table that cannot be put together.
+        _refuse_another(record, record if like is None else like)
+        digest = hashlib.sha256(header + block.text).hexdigest()
         write_bytes(path, header, block.text)
         write_json(record_path(path), record.model_copy(update={"csv_sha256": digest}).model_dump(mode="json"))
         return record
 
     def put_together(self, out: Path) -> Merged:
-        """Write the whole table to `out` and remove the folder.
+        """Write the whole table to `out` and remove the parts.
 
         Raises:
             RequestError: a part is missing or was changed.
             WriteError: the table cannot be written.
         """
         merged = merge_parts([self.path(rows) for rows in self.blocks()], out)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for part in self.folder.glob("part-*"):
+            part.unlink()
         return merged
 
 
-def refuse_another(record: PartRecord, first: PartRecord) -> None:
-    """Check that a part was computed like the first one, before hours are spent on a table that cannot be put together.
-
-    Raises:
-        RequestError: it was not.
-    """
+def _refuse_another(record: PartRecord, first: PartRecord) -> None:
     difference = record.like(first)
     if difference:
         rows = f"rows {record.first + 1:,} to {record.stop:,}"
@@ -123,7 +126,11 @@ def open_parts(table: Path, inputs: InputList, resume: bool) -> Iterator[TablePa
             log.warning("%s cannot be locked (%s): do not let a second process write it", table, error.strerror)
         except OSError as error:
             raise cannot_write(folder, error) from error
-        if not resume:
-            for part in folder.glob("part-*"):
-                part.unlink()
-        yield TableParts(folder, inputs)
+        try:
+            if not resume:
+                for part in folder.glob("part-*"):
+                    part.unlink()
+            yield TableParts(folder, inputs)
+        finally:
+            if not any(folder.glob("part-*")):
+                shutil.rmtree(folder, ignore_errors=True)
