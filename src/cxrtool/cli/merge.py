@@ -39,7 +39,7 @@ def merge(
     if json_output:
         console.print_json(merged.to_dict())
         return
-    console.say(f"{counted(merged.rows, 'image')}, {merged.failed} of them unreadable: {out}")
+    console.say(f"{counted(merged.rows, 'image')}, {merged.failed:,} of them unreadable: {out}")
 
 
 def register(app: typer.Typer) -> None:

@@ -163,7 +163,7 @@ def _predict(job: Job) -> None:
             items, counts.total, counts.failed = table.paths, table.done, table.failed
             sinks.append(table.write)
             if job.resume:
-                console.hint(f"continuing after {counts.total} rows")
+                console.hint(f"continuing after {counts.total:,} rows")
         if job.json_output:
             sinks.append(stack.enter_context(json_sink(classifier, job.name_of)))
         if not sinks:
@@ -178,7 +178,7 @@ def _predict(job: Job) -> None:
     if csv is not None and not job.json_output:
         part = "" if job.shard is None else f"part {job.shard}, "
         how = classifier.engine.how
-        console.say(f"{part}{counted(counts.total, 'image')}, {counts.failed} of them unreadable: {csv} (by {how})")
+        console.say(f"{part}{counted(counts.total, 'image')}, {counts.failed:,} of them unreadable: {csv} (by {how})")
     counts.report()
 
 

@@ -49,7 +49,7 @@ def predict_by_ray(job: Job) -> None:
                 first = first or record
                 counts.total, counts.failed = counts.total + len(rows), counts.failed + record.failed
         if job.resume:
-            console.hint(f"continuing after {counts.total} rows")
+            console.hint(f"continuing after {counts.total:,} rows")
         if missing:
             cluster = stack.enter_context(connected(job.ray))
             share = share_of(cluster.nodes(), runtime, job.actors)
@@ -70,5 +70,5 @@ def predict_by_ray(job: Job) -> None:
                 progress(Progress("predict", counts.total, listed.count))
         parts.put_together(job.csv)
     job.write_parquet()
-    console.say(f"{counted(counts.total, 'image')}, {counts.failed} of them unreadable: {job.csv}{how}")
+    console.say(f"{counted(counts.total, 'image')}, {counts.failed:,} of them unreadable: {job.csv}{how}")
     counts.report()

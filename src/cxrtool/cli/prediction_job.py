@@ -121,7 +121,7 @@ class Counts:
         if self.warned:
             console.hint(f"{counted(self.warned, 'image has a warning', 'images have warnings')}; see the rows")
         if self.failed:
-            console.hint(f"{self.failed} of {counted(self.total, 'image')} could not be read")
+            console.hint(f"{self.failed:,} of {counted(self.total, 'image')} could not be read")
             raise typer.Exit(1)
 
 
