@@ -66,7 +66,7 @@ def actors() -> list[int]:
 def test_a_cluster_on_this_machine_writes_the_same_table(
     cxr: Cxr, run_folder: Path, phantoms: Path, tmp_path: Path
 ) -> None:
-    """More than one block of 512, of which the last is short; relative names, from the folder of the command."""
+    """Ten blocks, of which the last is short; relative names, from the folder of the command."""
     many_files(phantoms, tmp_path / "many", 600, 20)
     done = cxr(*options(Path("many"), run_folder, "one.csv"))
     assert done.returncode == 1, done.stderr

@@ -20,8 +20,17 @@ from cxrtool.predict.parts import PartRecord, csv_record, record_path
 
 log = logging.getLogger(__name__)
 
-ROWS_PER_BLOCK = 512
-"""About as many; a block is whole batches. What an interrupted run loses is at most two blocks per process."""
+_BLOCKS = 64
+_FEWEST, _MOST = 64, 512
+"""Rows of a block: enough that reading ahead pays, few enough that a process that dies loses little."""
+
+
+def rows_per_block(total: int, batch_size: int) -> int:
+    """Return the rows of each block of a table of `total`: whole batches, and enough blocks for many processes.
+
+    The number of processes has no part in it, so that a run can go on with another number.
+    """
+    return max(1, min(max(total // _BLOCKS, _FEWEST), _MOST) // batch_size) * batch_size
 
 
 @dataclass(frozen=True)
@@ -38,10 +47,10 @@ class TableParts:
 
     def blocks(self) -> Iterator[range]:
         """Yield the rows of each block of the table; an empty table is one empty block."""
-        batch, total = self.inputs.batch_size, self.inputs.count
+        total = self.inputs.count
         if not total:
             yield range(0)
-        step = max(1, ROWS_PER_BLOCK // batch) * batch
+        step = rows_per_block(total, self.inputs.batch_size)
         for first in range(0, total, step):
             yield range(first, min(first + step, total))
 
