@@ -39,6 +39,11 @@ def test_a_cluster_without_room_is_refused(nodes: list[dict[str, float]]) -> Non
         share_of(nodes, RuntimeSettings(threads=5), None)
 
 
+def test_a_cluster_without_a_gpu_is_refused_if_one_was_asked_for() -> None:
+    with pytest.raises(RequestError, match="no machine of the cluster has a GPU"):
+        share_of([SMALL], RuntimeSettings(device=Device.CUDA), None)
+
+
 def test_a_process_computes_with_the_processors_that_it_has() -> None:
     settings = Share(2, 3, 0).settings(RuntimeSettings())
     assert (settings.threads, settings.workers) == (3, 3)

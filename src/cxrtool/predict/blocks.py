@@ -14,7 +14,7 @@ from typing import Self
 
 from torch import get_num_threads
 
-from cxrtool.errors import RequestError
+from cxrtool.errors import CxrError, RequestError
 from cxrtool.model.bundle import EXPORTS_NAME, Bundle, open_bundle
 from cxrtool.model.hub import BUNDLE_NAME
 from cxrtool.predict.classifier import Classifier
@@ -29,6 +29,7 @@ class PredictionTask:
     """Everything but the radiographs that another process, on this machine or another, needs to predict.
 
     Attributes:
+        model: folder of the bundle, as errors name it.
         files: content of the bundle and of the exports beside it, by their place in the folder.
         settings: how each process uses its machine.
         thresholds: replace the bundle's; None keeps those.
@@ -37,6 +38,7 @@ class PredictionTask:
         folder: folder that relative paths start from.
     """
 
+    model: str
     files: dict[str, bytes]
     settings: RuntimeSettings
     thresholds: dict[str, float] | None
@@ -59,7 +61,7 @@ class PredictionTask:
         for path in sorted(exports.rglob("*")) if exports.is_dir() else ():
             if path.is_file():
                 files[f"{EXPORTS_NAME}/{path.relative_to(exports).as_posix()}"] = path.read_bytes()
-        return cls(files, settings, thresholds, raw, hash_paths, os.getcwd())
+        return cls(str(bundle.path.parent), files, settings, thresholds, raw, hash_paths, os.getcwd())
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,14 @@ def _load(task: PredictionTask) -> Classifier:
             path = Path(temporary, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        bundle = open_bundle(Path(temporary, BUNDLE_NAME))
-        return Classifier.load(bundle, task.settings, thresholds=task.thresholds, raw=task.raw)
+        try:
+            bundle = open_bundle(Path(temporary, BUNDLE_NAME))
+            return Classifier.load(bundle, task.settings, thresholds=task.thresholds, raw=task.raw)
+        except CxrError as error:
+            error.message, error.advice = (
+                text.replace(temporary, task.model) for text in (error.message, error.advice)
+            )
+            raise
 
 
 @contextmanager

@@ -85,6 +85,8 @@ def share_of(nodes: Sequence[Mapping[str, float]], settings: RuntimeSettings, ac
     if settings.device in (Device.AUTO, Device.CUDA) and any(gpus):
         each = min(cpu // gpu for cpu, gpu in zip(cpus, gpus, strict=True) if gpu)
         return Share(sum(gpus) if actors is None else actors, max(1, each), 1)
+    if settings.device is Device.CUDA:
+        raise RequestError("no machine of the cluster has a GPU that Ray knows of", "Leave out --device cuda.")
     each = min((cpu for cpu in cpus if cpu), default=0) if settings.threads == "auto" else settings.threads
     room = sum(cpu // each for cpu in cpus) if each else 0
     if not room:
@@ -289,7 +291,7 @@ class _Actors:
         self._again.append((given.work, given.deaths + 1))
         # The first of its blocks that comes back replaces the actor.
         others = [one for one in self._given.values() if one.actor is given.actor]
-        if given.actor in self._idle or not any(others):
+        if given.actor in self._idle or not others:
             self._idle = [actor for actor in self._idle if actor is not given.actor]
             self._ray.kill(given.actor)  # in case that its block was lost, but not itself
             self._start()
