@@ -2,12 +2,14 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +59,17 @@ def has_ended(driver: "subprocess.Popen[str]", or_: Callable[[], bool]) -> Calla
     return lambda: driver.poll() is not None or or_()
 
 
-def actors() -> list[int]:
-    """Process ids of the actors."""
-    found = subprocess.run(["pgrep", "-f", "^ray::BlockPredictor"], capture_output=True, text=True, check=False)
-    return [int(line) for line in found.stdout.split()]
+def actors(cluster: Any) -> list[int]:
+    """Process ids of the actors on this cluster, whose parents were started with its address."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            if (folder / "cmdline").read_bytes().startswith(b"ray::BlockPredictor"):
+                parent = re.search(r"^PPid:\s*(\d+)", (folder / "status").read_text(), re.MULTILINE)
+                assert parent
+                if cluster.address.encode() in Path("/proc", parent[1], "cmdline").read_bytes():
+                    found.append(int(folder.name))
+    return found
 
 
 def test_a_cluster_on_this_machine_writes_the_same_table(
@@ -129,7 +138,7 @@ def test_killed_workers_and_machines_cost_nothing_but_time(
             if count == 9:
                 cluster.remove_node(lost)
                 cluster.add_node(num_cpus=1, object_store_memory=STORE)
-            elif workers := actors():
+            elif workers := actors(cluster):
                 os.kill(chance.choice(workers), signal.SIGKILL)
                 killed += 1
         output, errors = driver.communicate(timeout=300)
