@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from conftest import Call
-from cxrtool.benchmarks.measure import Row, write_sheet
+from cxrtool.benchmarks.measure import write_sheet
 from cxrtool.benchmarks.plain import plain_manifest, plain_network, plain_predict
+from cxrtool.benchmarks.rows import Row
 from cxrtool.data.labels import encode_labels
 from cxrtool.data.manifest import load_manifest
 from cxrtool.findings import EVALUATION_POLICY, FINDINGS

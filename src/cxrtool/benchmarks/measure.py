@@ -8,16 +8,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 
 import numpy as np
 import torch
 
+from cxrtool.benchmarks.limit import layer_costs, machine_rate
 from cxrtool.benchmarks.plain import plain_manifest, plain_network, plain_predict, plain_training_rate
+from cxrtool.benchmarks.rows import Benchmark, Row
 from cxrtool.choices import Backend, Blank, ExportFormat, Precision, Views
 from cxrtool.data.images import list_images
 from cxrtool.data.labels import encode_labels
@@ -46,48 +48,8 @@ SHEET_ROWS = 223_414
 PARTS = ("predict", "train", "cold", "help", "manifest", "memory")
 _PATIENTS = 60
 _PLAIN_IMAGES = 12
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measurement.
-
-    Attributes:
-        name: what is measured.
-        unit: ``images/s`` (more is better), ``s`` or ``MiB`` (less is better).
-        ours: figures of this package, one per repetition.
-        plain: figures that these are compared with, one per repetition.
-        against: what `plain` was measured on.
-    """
-
-    name: str
-    unit: str
-    ours: tuple[float, ...]
-    plain: tuple[float, ...]
-    against: str = "plain PyTorch"
-
-    @property
-    def ratios(self) -> tuple[float, ...]:
-        """Ours / plain per repetition: above 1 is better for images/s, below 1 for seconds and memory."""
-        return tuple(one / other for one, other in zip(self.ours, self.plain, strict=True))
-
-    def to_dict(self) -> dict[str, object]:
-        """Return plain values, with median, minimum and maximum of the ratios."""
-        low, middle, high = min(self.ratios), median(self.ratios), max(self.ratios)
-        return asdict(self) | {"ratio": {"median": middle, "min": low, "max": high}}
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """All rows and the machine on which they were measured."""
-
-    rows: tuple[Row, ...]
-    image_size: int
-    machine: dict[str, object] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, object]:
-        """Return plain values."""
-        return {"machine": self.machine, "image_size": self.image_size, "rows": [row.to_dict() for row in self.rows]}
+_TYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}
+"""Types whose matrix products bound a network's rate; int8 has no product of its own in torch."""
 
 
 @dataclass(frozen=True)
@@ -205,9 +167,10 @@ def untrained_bundle(path: Path, image_size: int) -> Path:
 
 
 def _predict_rows(scene: _Scene) -> Iterator[Row]:
-    """Time a folder from the second batch on, so that start-up is not counted."""
+    """Time a folder from the second batch on, so that start-up is not counted, also as a share of `MachineRate`."""
     network = open_bundle(scene.model).network
     size = _image_size(scene.model)
+    costs = layer_costs(network, RuntimeSettings().batch_size, size)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     plain = plain_network(network).to(device)
 
@@ -223,7 +186,13 @@ def _predict_rows(scene: _Scene) -> Iterator[Row]:
     for runtime in runtimes:
         classifier = Classifier.load(_exported_bundle(scene), settings=runtime)
         name = f"predict a folder, {classifier.engine.how}"
-        yield scene.row(name, "images/s", partial(_folder_rate, classifier, scene), plain_rate)
+        row = scene.row(name, "images/s", partial(_folder_rate, classifier, scene), plain_rate)
+        yield row
+        dtype = _TYPES.get(Precision(classifier.engine.how.precision))
+        if dtype is not None:
+            rates = [machine_rate(dtype, torch.device(device)) for _ in row.ours]
+            limits = tuple(rate.images_per_second(costs, runtime.batch_size) for rate in rates)
+            yield replace(row, name=f"{name}, as a share", plain=limits, against="the machine's limit")
 
 
 def _exported_bundle(scene: _Scene) -> Path:

@@ -10,7 +10,7 @@ from cxrtool.cli.help_text import OUTPUT
 from cxrtool.cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from cxrtool.benchmarks.measure import Row
+    from cxrtool.benchmarks.rows import Row
 
 _PARTS = "predict,train,cold,help,manifest,memory"
 
@@ -36,6 +36,9 @@ def bench(
     json_output: JsonOption = False,
 ) -> None:
     """Measure speed and memory on this machine, and compare with a plain PyTorch program in the same run.
+
+    Prediction is also shown as a share of what the machine could do at most, by the rate of a large matrix product and
+    of memory.
 
     Takes about ten minutes on two cores. Run nothing else meanwhile.
 
