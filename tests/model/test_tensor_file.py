@@ -8,19 +8,21 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch import Tensor
 
-from cxrtool.model.tensor_file import tensor_file
+from cxrtool.model.tensor_file import TYPE_NAMES, tensor_file
 
 shapes = st.lists(st.integers(0, 4), max_size=4)
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda name: name != "__metadata__")
 
 
-def tensor_of(shape: list[int], wide: bool, reverse: bool) -> Tensor:
+def tensor_of(shape: list[int], dtype: torch.dtype, reverse: bool) -> Tensor:
     """A tensor of random numbers, with its dimensions reversed in memory if asked."""
-    values = torch.randint(-9, 9, shape) if wide else torch.randn(shape)
+    values = torch.randint(-9, 9, shape).to(dtype)
     return values.permute(list(reversed(range(values.dim())))) if reverse else values
 
 
-tensors = st.dictionaries(names, st.builds(tensor_of, shapes, st.booleans(), st.booleans()), max_size=5)
+tensors = st.dictionaries(
+    names, st.builds(tensor_of, shapes, st.sampled_from(list(TYPE_NAMES)), st.booleans()), max_size=5
+)
 
 
 @given(tensors, st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), names))

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-TYPE_NAMES = {torch.float32: "F32", torch.int64: "I64"}
-"""Names that the format has for the types of a DenseNet121's weights and an optimizer's moments."""
+TYPE_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.int64: "I64"}
+"""Names that the format has for the types of weights and of an optimizer's moments."""
 _ALIGNMENT = 8
 
 
