@@ -13,7 +13,7 @@ from cxrtool.cli import console
 from cxrtool.cli.inputs import InputPaths
 from cxrtool.errors import CxrError, RequestError
 from cxrtool.resolved_settings import ResolvedSettings
-from cxrtool.text import counted, printable
+from cxrtool.text import counted
 
 if TYPE_CHECKING:
     from cxrtool.predict.parts import Shard
@@ -83,9 +83,9 @@ class Job:
     @property
     def name_of(self) -> Callable[[str], str]:
         """How the name of an input is shown."""
-        from cxrtool.predict.prediction import path_digest
+        from cxrtool.predict.prediction import naming
 
-        return path_digest if self.hash_paths else printable
+        return naming(self.hash_paths)
 
     def listed(self) -> InputPaths:
         """The inputs, listed as they are needed."""

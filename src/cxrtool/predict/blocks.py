@@ -19,9 +19,8 @@ from cxrtool.model.bundle import EXPORTS_NAME, Bundle, open_bundle
 from cxrtool.model.hub import BUNDLE_NAME
 from cxrtool.predict.classifier import Classifier
 from cxrtool.predict.csv_table import TableIdentity, row_of
-from cxrtool.predict.prediction import path_digest, without_path
+from cxrtool.predict.prediction import naming, without_path
 from cxrtool.settings import RuntimeSettings
-from cxrtool.text import printable
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class BlockPredictor:
         with _caught_warnings() as messages:
             classifier = self._classifier = self._classifier or _load(self._task)
             task, lines, failed, warned = self._task, [], 0, 0
-            name_of = path_digest if task.hash_paths else printable
+            name_of = naming(task.hash_paths)
             for found in classifier.predict_many(map(Path, paths)):
                 shown = without_path(found, name_of) if task.hash_paths else found
                 lines.append(row_of(shown, name_of(found.given), classifier.thresholds))

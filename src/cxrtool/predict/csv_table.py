@@ -72,6 +72,11 @@ class TableIdentity:
             reader=reader(),
         )
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the table."""
+        return columns_of(Findings(tuple(self.thresholds)))
+
 
 @dataclass(frozen=True)
 class OpenTable:
@@ -116,7 +121,7 @@ def open_table(
     """
     partial, about = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.partial.json")
     error_in_block: OSError | None = None
-    columns = columns_of(Findings(tuple(identity.thresholds)))
+    columns = identity.columns
     if resume:
         check_resumable(path)
     try:

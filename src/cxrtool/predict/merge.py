@@ -9,8 +9,6 @@ from typing import BinaryIO
 
 from cxrtool.errors import RequestError
 from cxrtool.files import csv_row, replacing
-from cxrtool.findings import Findings
-from cxrtool.predict.csv_table import columns_of
 from cxrtool.predict.parts import PartRecord, csv_record
 
 _CHUNK = 2**20
@@ -127,7 +125,7 @@ def write_rows(parts: Sequence[Part], file: BinaryIO) -> None:
     Raises:
         RequestError: a part is not what its record says.
     """
-    header = csv_row(columns_of(Findings(tuple(parts[0].record.table.thresholds)))).encode()
+    header = csv_row(parts[0].record.table.columns).encode()
     file.write(header)
     for part in parts:
         for chunk in _csv_body(part, header):

@@ -143,10 +143,15 @@ def record_writer(csv: Path, record: Callable[[], PartRecord]) -> Callable[[Path
     """Return a function that writes the record of the part `csv`, given the path of its complete rows."""
 
     def write(partial: Path) -> None:
-        full = record().model_copy(update={"csv_sha256": sha256_of_file(partial)})
-        write_json(record_path(csv), full.model_dump(mode="json"))
+        write_record(csv, record(), sha256_of_file(partial))
 
     return write
+
+
+def write_record(csv: Path, record: PartRecord, csv_sha256: str) -> None:
+    """Write the record of the part `csv`, whose content has this digest."""
+    full = record.model_copy(update={"csv_sha256": csv_sha256})
+    write_json(record_path(csv), full.model_dump(mode="json"))
 
 
 def csv_record(csv: Path) -> PartRecord:

@@ -171,6 +171,11 @@ class Prediction:
         return f"<table>{title}{header}{rows}{notes}</table>"
 
 
+def naming(hash_paths: bool) -> Callable[[str], str]:
+    """Return how the name of an input is shown: as a digest, or as it is."""
+    return path_digest if hash_paths else printable
+
+
 def path_digest(name: str) -> str:
     """Return the first 16 hex digits of the SHA-256 of the path as it was given."""
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]

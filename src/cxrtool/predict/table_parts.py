@@ -10,13 +10,11 @@ from pathlib import Path
 
 from cxrtool.data.input_list import InputList
 from cxrtool.errors import RequestError
-from cxrtool.files import cannot_write, csv_row, write_bytes, write_json
-from cxrtool.findings import Findings
+from cxrtool.files import cannot_write, csv_row, write_bytes
 from cxrtool.locks import NoLocksError, open_locked
 from cxrtool.predict.blocks import Block
-from cxrtool.predict.csv_table import columns_of
-from cxrtool.predict.merge import Merged, merge_parts
-from cxrtool.predict.parts import PartRecord, csv_record, record_path
+from cxrtool.predict.merge import merge_parts
+from cxrtool.predict.parts import PartRecord, csv_record, write_record
 
 log = logging.getLogger(__name__)
 
@@ -78,26 +76,24 @@ class TableParts:
             RequestError: the block was not computed as that other part was.
             WriteError: it cannot be written.
         """
-        header, path = csv_row(columns_of(Findings(tuple(block.table.thresholds)))).encode(), self.path(block.rows)
+        header, path = csv_row(block.table.columns).encode(), self.path(block.rows)
         record = PartRecord.of(self.inputs, block.rows, block.failed, block.table, threads=block.threads)
         # Now rather than when hours were spent on a table that cannot be put together.
         _refuse_another(record, record if like is None else like)
-        digest = hashlib.sha256(header + block.text).hexdigest()
         write_bytes(path, header, block.text)
-        write_json(record_path(path), record.model_copy(update={"csv_sha256": digest}).model_dump(mode="json"))
+        write_record(path, record, hashlib.sha256(header + block.text).hexdigest())
         return record
 
-    def put_together(self, out: Path) -> Merged:
+    def put_together(self, out: Path) -> None:
         """Write the whole table to `out` and remove the parts.
 
         Raises:
             RequestError: a part is missing or was changed.
             WriteError: the table cannot be written.
         """
-        merged = merge_parts([self.path(rows) for rows in self.blocks()], out)
+        merge_parts([self.path(rows) for rows in self.blocks()], out)
         for part in self.folder.glob("part-*"):
             part.unlink()
-        return merged
 
 
 def _refuse_another(record: PartRecord, first: PartRecord) -> None:
